@@ -1,0 +1,27 @@
+"""Train, validate and run YOLO-style object detectors, with a callback registry at every stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["YOLO", "Callback", "__version__"]
+
+if TYPE_CHECKING:
+    from detector.callbacks.callback import Callback
+    from detector.yolo import YOLO
+
+_LAZY = {"YOLO": "detector.yolo", "Callback": "detector.callbacks.callback"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public classes on first use, so that `import detector` stays free of torch."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'detector' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

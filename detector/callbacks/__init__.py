@@ -1,0 +1,1 @@
+"""Callbacks: the registry, the class form and the ready-made ones."""

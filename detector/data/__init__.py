@@ -1,0 +1,1 @@
+"""Data: formats, samples, augmentation, loading, sources."""

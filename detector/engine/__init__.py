@@ -1,0 +1,1 @@
+"""The engines: train, val, predict, and what they stand on."""

@@ -1,0 +1,78 @@
+"""The exceptions of this package, and the sentence-building they share.
+
+::
+
+    DetectorError                      exit code of the command line
+    ├── SettingsError(ValueError)      2  a setting is unknown, mistyped or out of range
+    ├── CallbackError(ValueError)      2  a callback or an event name can't be used
+    ├── DataError(ValueError)          3  a data set, an image or a source can't be used
+    ├── ModelError(ValueError)         4  an architecture can't be built
+    ├── CheckpointError(RuntimeError)  4  weights can't be read or do not fit
+    ├── ExportError(RuntimeError)      5  a model can't be exported
+    ├── TrainingError(RuntimeError)    1  training went wrong (a non-finite loss)
+    └── MissingPackageError(ImportError)  1  an optional package is needed
+
+Every message says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class DetectorError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code = 1
+
+
+class SettingsError(DetectorError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+    exit_code = 2
+
+
+class CallbackError(DetectorError, ValueError):
+    """A callback can't be registered, or an event does not exist."""
+
+    exit_code = 2
+
+
+class DataError(DetectorError, ValueError):
+    """A data set, a label file, an image or a prediction source can't be used."""
+
+    exit_code = 3
+
+
+class ModelError(DetectorError, ValueError):
+    """An architecture file is wrong or a model can't be built from it."""
+
+    exit_code = 4
+
+
+class CheckpointError(DetectorError, RuntimeError):
+    """A weights file can't be read, or does not fit the model or the data."""
+
+    exit_code = 4
+
+
+class ExportError(DetectorError, RuntimeError):
+    """A model can't be exported."""
+
+    exit_code = 5
+
+
+class TrainingError(DetectorError, RuntimeError):
+    """Training can't go on."""
+
+
+class MissingPackageError(DetectorError, ImportError):
+    """An optional package is needed for what was asked."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""

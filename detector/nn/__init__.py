@@ -1,0 +1,1 @@
+"""Networks, their heads, the label assigner and the losses."""
