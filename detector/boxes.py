@@ -1,0 +1,304 @@
+"""Box formats, scaling, clipping, overlaps and the two ways from raw predictions to detections.
+
+Boxes are float tensors whose last dimension is 4: `xyxy` (left, top, right, bottom) or
+`cxcywh` (centre x, centre y, width, height).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+EPS = 1e-7
+MAX_CANDIDATES = 30_000
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """Convert centre and size to corners.
+
+    Args:
+        boxes_cxcywh: (..., 4) float, any unit.
+
+    Returns:
+        (..., 4) float, xyxy, the same unit.
+    """
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """Convert corners to centre and size.
+
+    Args:
+        boxes_xyxy: (..., 4) float, any unit.
+
+    Returns:
+        (..., 4) float, cxcywh, the same unit.
+    """
+    near, far = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat(((near + far) / 2, far - near), -1)
+
+
+def clip_boxes(boxes_xyxy: Tensor, height: float, width: float) -> Tensor:
+    """Move corners that lie outside the image onto its border.
+
+    Args:
+        boxes_xyxy: (..., 4) float, px.
+        height: image height, px.
+        width: image width, px.
+
+    Returns:
+        (..., 4) float, a new tensor.
+    """
+    x, y = boxes_xyxy[..., 0::2].clamp(0, width), boxes_xyxy[..., 1::2].clamp(0, height)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), -1)
+
+
+def scale_boxes(boxes_xyxy: Tensor, ratio: tuple[float, float], pad: tuple[float, float]) -> Tensor:
+    """Map boxes from the letterboxed input back to the image.
+
+    Args:
+        boxes_xyxy: (..., 4) float, input px.
+        ratio: input px per image px along x and along y.
+        pad: left and top padding, input px.
+
+    Returns:
+        (..., 4) float, image px, not clipped.
+    """
+    offset = boxes_xyxy.new_tensor((*pad, *pad))
+    return (boxes_xyxy - offset) / boxes_xyxy.new_tensor((*ratio, *ratio))
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every box of one set with every box of another.
+
+    Args:
+        a: (N, 4) float, xyxy.
+        b: (M, 4) float, xyxy, the same unit.
+
+    Returns:
+        (N, M) float in [0, 1].
+    """
+    size = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
+    overlap = size[..., 0] * size[..., 1]
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    return overlap / (area_a[:, None] + area_b - overlap + EPS)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of boxes paired by broadcasting.
+
+    Args:
+        a: (..., 4) float, xyxy.
+        b: (..., 4) float, xyxy, the same unit, broadcastable with `a`.
+
+    Returns:
+        (...) float.
+    """
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    overlap = width * height
+    area_a = (ax2 - ax1) * (ay2 - ay1 + EPS)
+    area_b = (bx2 - bx1) * (by2 - by1 + EPS)
+    return overlap / (area_a + area_b - overlap + EPS)
+
+
+def aspect_angle(boxes_xyxy: Tensor) -> Tensor:
+    """Angle of a box's diagonal, atan(width / height): what CIoU compares of two shapes.
+
+    Args:
+        boxes_xyxy: (..., 4) float.
+
+    Returns:
+        (...) float, radians.
+    """
+    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
+    return torch.atan((x2 - x1) / (y2 - y1 + EPS))
+
+
+def ciou(a: Tensor, b: Tensor, angle_a: Tensor | None = None, angle_b: Tensor | None = None) -> Tensor:
+    """Complete IoU of boxes paired by broadcasting (Zheng et al. 2020, arXiv:1911.08287, eq. 10-12).
+
+    IoU less the squared distance of the centres over the squared diagonal of the enclosing box, less a
+    penalty on different aspect ratios whose weight is constant for the gradient.
+
+    Args:
+        a: (..., 4) float, xyxy.
+        b: (..., 4) float, xyxy, the same unit, broadcastable with `a`.
+        angle_a: `aspect_angle(a)` where the caller has it: far cheaper per box than per pair.
+        angle_b: `aspect_angle(b)`.
+
+    Returns:
+        (...) float, at most 1; negative for distant boxes.
+    """
+    angle_a = aspect_angle(a) if angle_a is None else angle_a
+    angle_b = aspect_angle(b) if angle_b is None else angle_b
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
+    overlap = iou(a, b)
+    span_x = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    span_y = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    diagonal = span_x.square() + span_y.square() + EPS
+    distance = ((ax1 + ax2 - bx1 - bx2).square() + (ay1 + ay2 - by1 - by2).square()) / 4
+    shape = (4 / math.pi**2) * (angle_a - angle_b).square()
+    with torch.no_grad():
+        weight = shape / (shape - overlap + (1 + EPS))
+    return overlap - (distance / diagonal + shape * weight)
+
+
+def _wanted(classes: Sequence[int] | None, num_classes: int, device: torch.device) -> Tensor | None:
+    """Mask (C,) of the classes to keep, None for all of them."""
+    if classes is None:
+        return None
+    numbers = torch.arange(num_classes, device=device)
+    return torch.isin(numbers, torch.tensor(list(classes), dtype=torch.int64, device=device))
+
+
+def _candidates(
+    preds: Tensor, conf: float, multi_label: bool, wanted: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pick the (box, class) pairs of one image above `conf`, best first.
+
+    Args:
+        preds: (4 + C, n) float, the image's anchors with any score above `conf`.
+
+    Returns:
+        boxes (k, 4) xyxy, scores (k,), labels (k,), with k <= MAX_CANDIDATES.
+    """
+    preds = preds if preds.dtype == torch.float64 else preds.float()
+    if multi_label:
+        passed = preds[4:] > conf
+        passed = passed if wanted is None else passed & wanted[:, None]
+        labels, anchors = passed.nonzero(as_tuple=True)
+        scores = preds[labels + 4, anchors]
+    else:
+        scores, labels = preds[4:].max(0)
+        kept = torch.ones_like(labels, dtype=torch.bool) if wanted is None else wanted[labels]
+        (anchors,) = kept.nonzero(as_tuple=True)
+        scores, labels = scores[anchors], labels[anchors]
+    if len(scores) > MAX_CANDIDATES:
+        scores, order = scores.topk(MAX_CANDIDATES)
+    else:
+        scores, order = scores.sort(descending=True, stable=True)
+    return cxcywh_to_xyxy(preds[:4, anchors[order]].T), scores, labels[order]
+
+
+def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
+    """Indices of the first `max_det` survivors of greedy suppression; boxes sorted by falling score.
+
+    A box is judged by better ones only, so the survivors among the best n are the first survivors of
+    all: a prefix is enough as soon as it yields `max_det`. Greedy suppression is quadratic, hence the gain.
+    """
+    from torchvision.ops import nms
+
+    size = max(1024, 4 * max_det)
+    while True:
+        kept: Tensor = nms(boxes[:size], scores[:size], iou)[:max_det]
+        if len(kept) == max_det or size >= len(boxes):
+            return kept
+        size *= 4
+
+
+def non_max_suppression(
+    preds: Tensor,
+    conf: float,
+    iou: float,
+    max_det: int = 300,
+    multi_label: bool = False,
+    agnostic: bool = False,
+    classes: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Turn decoded predictions into detections by greedy non-maximum suppression.
+
+    Args:
+        preds: (B, 4 + C, A) float, cxcywh in input px and C probabilities per anchor point.
+        conf: keep scores above this.
+        iou: suppress a box that overlaps a better one of its class by more than this.
+        max_det: most detections per image; the best ones.
+        multi_label: every class of an anchor above `conf` is a candidate, not only its best one.
+        agnostic: let boxes of different classes suppress each other.
+        classes: labels to keep; None keeps all. An anchor is dropped if its best class is not among
+            them (single label).
+
+    Returns:
+        B tensors (n, 6) float32: x1, y1, x2, y2 in input px, score, label; best first. float64 if `preds` is.
+    """
+    wanted = _wanted(classes, preds.shape[1] - 4, preds.device)
+    passed = preds[:, 4:].amax(1) > conf  # (B, A)
+    detections = []
+    for image_preds, image_passed in zip(preds, passed, strict=True):
+        image_preds = image_preds[:, image_passed.nonzero().squeeze(1)]
+        boxes, scores, labels = _candidates(image_preds, conf, multi_label, wanted)
+        shifted = boxes
+        if not agnostic and len(boxes):  # one plane per class, so that classes never touch
+            shifted = boxes + (labels * (boxes.max() - boxes.min() + 1))[:, None]
+        kept = _keep(shifted, scores, iou, max_det)
+        detections.append(torch.cat((boxes[kept], scores[kept, None], labels[kept, None]), 1))
+    return detections
+
+
+def top_detections(preds: Tensor, max_det: int, agnostic: bool = False) -> Tensor:
+    """Rank the predictions of an NMS-free head by two-stage top-k; static shapes, so it can be exported.
+
+    First the `max_det` anchor points with the best class, then the best `max_det` of their scores: one
+    anchor may give several classes (YOLOv10, arXiv:2405.14458).
+
+    Args:
+        preds: (B, 4 + C, A) float, cxcywh in input px and C probabilities per anchor point.
+        max_det: rows wanted per image; fewer when A is smaller.
+        agnostic: only the best class of each anchor point.
+
+    Returns:
+        (B, min(max_det, A), 6) float: x1, y1, x2, y2 in input px, score, label; best first.
+    """
+    num_classes, num_anchors = preds.shape[1] - 4, preds.shape[2]
+    count = min(max_det, num_anchors)
+    best, best_labels = preds[:, 4:].max(1)
+    scores, anchors = best.topk(count)  # (B, k)
+    if agnostic:
+        labels = best_labels.gather(1, anchors)
+    else:
+        pairs = (
+            preds[:, 4:].gather(2, anchors[:, None].expand(-1, num_classes, -1)).transpose(1, 2).flatten(1)
+        )
+        scores, order = pairs.topk(count)  # (B, k) of k * C
+        labels = order % num_classes
+        anchors = anchors.gather(1, order // num_classes)
+    boxes = preds[:, :4].gather(2, anchors[:, None].expand(-1, 4, -1)).transpose(1, 2)
+    return torch.cat((cxcywh_to_xyxy(boxes), scores[..., None], labels[..., None].to(scores.dtype)), -1)
+
+
+def select_top(
+    preds: Tensor,
+    conf: float,
+    max_det: int = 300,
+    agnostic: bool = False,
+    classes: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Turn the decoded predictions of an NMS-free head into detections.
+
+    Args:
+        preds: (B, 4 + C, A) float, cxcywh in input px and C probabilities per anchor point.
+        conf: keep scores above this.
+        max_det: most detections per image; the best ones.
+        agnostic: only the best class of each anchor point.
+        classes: labels to keep; None keeps all.
+
+    Returns:
+        B tensors (n, 6) float32: x1, y1, x2, y2 in input px, score, label; best first. float64 if `preds` is.
+    """
+    preds = preds if preds.dtype == torch.float64 else preds.float()
+    wanted = _wanted(classes, preds.shape[1] - 4, preds.device)
+    if wanted is not None:
+        scores = preds[:, 4:]
+        if agnostic:  # the best class decides first, then whether it is wanted
+            scores = scores.where(scores == scores.amax(1, keepdim=True), 0)
+        preds = torch.cat((preds[:, :4], scores * wanted[:, None]), 1)
+    rows = top_detections(preds, max_det, agnostic)
+    return [image_rows[image_rows[:, 4] > conf] for image_rows in rows]
