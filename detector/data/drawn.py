@@ -1,0 +1,461 @@
+"""A small detection problem drawn by the program itself: no download, no licence, the same everywhere.
+
+A scene is a textured background with a handful of shapes in it. A class is known by its *form* only (a
+ring, a star, a cross ...): colour, texture, size, rotation and proportions vary freely. Shapes overlap
+and leave the image, thin lines and specks lie about unlabelled, and the picture is shaded, blurred and
+noisy as if a cheap camera had taken it.
+
+Boxes are tight to the whole shape, its hidden part included (amodal), clipped to the image. A shape is
+only drawn where every shape keeps at least `MIN_VISIBLE` of its area in sight, so nothing visible is
+unlabelled and nothing labelled is invisible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import DataError
+
+FORMS = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "bolt")
+MIN_VISIBLE = 0.4  # part of a shape's area that stays uncovered and inside the image
+SPLIT_START = {"train": 0, "val": 1 << 32, "test": 1 << 33}  # first scene index: splits never share a scene
+
+_ASPECTS = (1.0, 1.0, 0.75, 0.8)  # short side / long side
+_TEXTURES = ("plain", "stripes", "checks", "dots", "mottle", "waves")
+_SUBPIXEL_BITS = 4
+
+Field = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the shapes of one class are drawn; None leaves the choice to chance.
+
+    Attributes:
+        form: One of `FORMS`.
+        hue: Degrees, 0-360.
+        texture: One of plain, stripes, checks, dots, mottle, waves.
+    """
+
+    form: str
+    hue: float | None = None
+    texture: str | None = None
+
+
+def looks_of(names: Sequence[str]) -> list[Look]:
+    """Choose a look for each class.
+
+    Class names that are all `FORMS` are drawn as those forms. Any other list of names (the 80 of COCO,
+    say) gets combinations of form, colour and texture that are distinct for up to 240 classes.
+
+    Args:
+        names: Class names, in the order of their ids.
+
+    Returns:
+        One look a class.
+
+    Raises:
+        DataError: If there are no names, or more than there are combinations.
+    """
+    if names and all(name in FORMS for name in names):
+        return [Look(form=name) for name in names]
+    hues = 4
+    most = len(FORMS) * hues * len(_TEXTURES)
+    if not 0 < len(names) <= most:
+        raise DataError(f"{len(names)} class names: a drawn data set has between 1 and {most} classes.")
+    looks = []
+    for number in range(len(names)):
+        rest, form = divmod(number, len(FORMS))
+        texture, hue = divmod(rest, hues)
+        looks.append(Look(FORMS[form], hue * 360.0 / hues, _TEXTURES[texture]))
+    return looks
+
+
+def draw_scene(
+    seed: int, index: int, size: int = 320, classes: Sequence[str] = FORMS[:6]
+) -> tuple[Image, Field, NDArray[np.int64]]:
+    """Draw one scene; the same arguments give the same scene, whatever was drawn before.
+
+    Args:
+        seed: Seed of the data set, not negative.
+        index: Number of the scene; one Philox stream each (Salmon et al., "Parallel random numbers: as
+            easy as 1, 2, 3", SC 2011).
+        size: Long side, image px; the short side is 0.75 to 1 of it.
+        classes: Class names, in the order of their ids (see `looks_of`).
+
+    Returns:
+        The image (H, W, 3) uint8 BGR, the boxes (N, 4) float32 xyxy in image px and the labels (N,) int64.
+        N is 0 for about one scene in thirty.
+
+    Raises:
+        DataError: If `size` is below 64, or the class names can't be drawn.
+    """
+    if size < 64:
+        raise DataError(f"size={size}: a drawn scene needs at least 64 pixels.")
+    looks = looks_of(classes)
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
+    short = round(size * _ASPECTS[rng.integers(len(_ASPECTS))])
+    height, width = (short, size) if rng.random() < 0.5 else (size, short)
+    canvas = _background(rng, height, width)
+    _clutter(rng, canvas, int(rng.integers(0, 7)))
+    boxes, labels = _shapes(rng, canvas, looks)
+    if rng.random() < 0.3:
+        _clutter(rng, canvas, 1)
+    return _photograph(rng, canvas), boxes, labels
+
+
+def make_drawn_dataset(
+    folder: Path, splits: Mapping[str, int], names: Sequence[str], seed: int = 0, size: int = 320
+) -> Path:
+    """Write drawn scenes as `images/<split>/*.jpg` and `labels/<split>/*.txt` (YOLO rows).
+
+    The same arguments give byte-identical files with the same versions of NumPy and OpenCV on the same
+    kind of processor. `folder` appears only when it is whole.
+
+    Args:
+        folder: Where the data set will lie; must not exist or be empty.
+        splits: Number of scenes of "train", "val" and "test". A split's scenes do not depend on how many
+            the others have.
+        names: Class names, in the order of their ids.
+        seed: Seed of the data set.
+        size: Long side of the images, px.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        DataError: If a split has another name or a negative count, or `folder` has other files in it.
+    """
+    from tqdm import tqdm
+
+    from detector.data.download import publish, staging_folder
+
+    for split, count in splits.items():
+        if split not in SPLIT_START or count < 0:
+            raise DataError(f"drawn split {split}: {count}; draw 0 or more of train, val and test.")
+    scenes = [(split, number) for split, count in splits.items() for number in range(count)]
+    with staging_folder(folder) as staging:
+        for split in splits:
+            (staging / "images" / split).mkdir(parents=True)
+            (staging / "labels" / split).mkdir(parents=True)
+        few = len(scenes) < 100
+        for split, number in tqdm(scenes, desc=f"drawing {folder.name}", disable=few, leave=False):
+            image, boxes, labels = draw_scene(seed, SPLIT_START[split] + number, size, names)
+            _write_scene(staging, split, f"{number:06d}", image, boxes, labels)
+        publish(staging, folder)
+    return folder
+
+
+def _write_scene(
+    folder: Path, split: str, stem: str, image: Image, boxes: Field, labels: NDArray[np.int64]
+) -> None:
+    path = folder / "images" / split / f"{stem}.jpg"
+    path.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    height, width = image.shape[:2]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height)
+    extents = (boxes[:, 2:] - boxes[:, :2]) / (width, height)
+    rows = [
+        f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n"
+        for label, (cx, cy), (w, h) in zip(labels.tolist(), centres.tolist(), extents.tolist(), strict=True)
+    ]
+    (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
+
+
+# ---- the picture around the shapes ---------------------------------------------------------------------
+
+
+def _colour(rng: np.random.Generator, hue: float | None, saturation: tuple[float, float]) -> Field:
+    """Return a BGR colour (3,), 0-255, near `hue` or of any hue."""
+    degrees = rng.uniform(0, 360) if hue is None else (hue + rng.uniform(-18, 18)) % 360
+    hsv = np.array([[[degrees, rng.uniform(*saturation), rng.uniform(0.2, 1.0)]]], dtype=np.float32)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255, np.float32)
+
+
+def _fractal_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int) -> Field:
+    """Sum octaves of smooth noise: (H, W) float32, about -1 to 1, the coarsest with `cells` cells a side."""
+    total = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        side = cells << octave
+        grid = rng.random((side + 1, side + 1), dtype=np.float32) * 2 - 1
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * 0.6**octave
+    return total
+
+
+def _limited(field: NDArray[Any]) -> Field:
+    return np.clip(field, -1, 1).astype(np.float32, copy=False)
+
+
+def _texture(rng: np.random.Generator, kind: str, height: int, width: int, period: float) -> Field:
+    """Return a pattern (H, W) float32 in -1 to 1; `period` in px."""
+    if kind == "plain":
+        return np.zeros((height, width), np.float32)
+    if kind == "mottle":
+        cells = int(np.clip(max(height, width) / period, 2, 32))
+        return _limited(2 * _fractal_noise(rng, height, width, cells, 2))
+    angle = rng.uniform(0, np.pi)
+    x = np.arange(width, dtype=np.float32)[None]
+    y = np.arange(height, dtype=np.float32)[:, None]
+    along = (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) * np.float32(2 * np.pi / period)
+    if kind == "stripes":
+        return _limited(3 * np.sin(along + np.float32(rng.uniform(0, 6.28))))
+    across = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) * np.float32(2 * np.pi / period)
+    if kind == "waves":
+        return _limited(np.sin(along + 1.5 * np.sin(across * np.float32(rng.uniform(0.3, 0.8)))))
+    product = np.sin(along) * np.sin(across)
+    if kind == "checks":
+        return _limited(5 * product)
+    return _limited(4 * np.abs(product) - 2)  # dots
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> Field:
+    """Return (H, W, 3) float32 BGR 0-255: blurred patches, a gradient, a faint pattern and noise."""
+    small = np.tile(_colour(rng, None, (0.0, 0.6)), (height // 4, width // 4, 1))
+    for _ in range(rng.integers(2, 9)):
+        centre = (int(rng.integers(small.shape[1])), int(rng.integers(small.shape[0])))
+        axes = (int(rng.integers(4, 40)), int(rng.integers(4, 40)))
+        paint = 0.6 * small.mean(axis=(0, 1)) + 0.4 * _colour(rng, None, (0.0, 0.8))
+        cv2.ellipse(small, centre, axes, rng.uniform(0, 180), 0, 360, paint.tolist(), -1, cv2.LINE_AA)
+    cv2.GaussianBlur(small, (0, 0), rng.uniform(1, 8), dst=small)
+    canvas = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    relief = rng.uniform(8, 34) * _fractal_noise(rng, height, width, int(rng.integers(2, 7)), 5)
+    kind = _TEXTURES[rng.integers(len(_TEXTURES))]
+    relief += rng.uniform(4, 26) * _texture(rng, kind, height, width, rng.uniform(6, 60))
+    slope = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.float32(rng.uniform(-35, 35))
+    relief += slope + np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(rng.uniform(-35, 35))
+    canvas += relief[..., None] * rng.uniform(0.6, 1.0, 3).astype(np.float32)
+    return canvas
+
+
+def _clutter(rng: np.random.Generator, canvas: Field, count: int) -> None:
+    """Draw unlabelled lines, curves and specks, too thin or too small to be taken for a shape."""
+    height, width = canvas.shape[:2]
+    for _ in range(count):
+        paint = _colour(rng, None, (0.0, 1.0)).tolist()
+        start = rng.uniform(0, 1, 2) * (width, height)
+        choice = rng.random()
+        if choice < 0.3:
+            x, y = start.astype(int).tolist()
+            cv2.circle(canvas, (x, y), int(rng.integers(1, max(2, width // 90))), paint, -1, cv2.LINE_AA)
+            continue
+        if choice < 0.6:
+            points = np.stack([start, rng.uniform(0, 1, 2) * (width, height)])
+        else:  # a wandering curve
+            turns = np.cumsum(rng.normal(0, 0.35, 24)) + rng.uniform(0, 6.28)
+            steps = np.stack([np.cos(turns), np.sin(turns)], 1) * rng.uniform(0.01, 0.04) * width
+            points = start + np.cumsum(steps, 0)
+        thickness = int(rng.integers(1, 4))
+        cv2.polylines(canvas, [points.round().astype(np.int32)], False, paint, thickness, cv2.LINE_AA)
+
+
+def _photograph(rng: np.random.Generator, canvas: Field) -> Image:
+    """Shade, blur and add sensor noise to (H, W, 3) float32; return uint8."""
+    if rng.random() < 0.6:
+        cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.3), dst=canvas)
+    height, width = canvas.shape[:2]
+    grid = 1 + rng.uniform(0, 0.25) * rng.uniform(-1, 1, (3, 3))
+    light = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    light *= np.float32(rng.uniform(0.7, 1.15))
+    photo = canvas * light[..., None] + np.float32(rng.uniform(-15, 15))
+    # the difference of two uniform bytes is a triangular variable of deviation 104.5
+    grain = np.frombuffer(rng.bytes(2 * photo.size), np.uint8).reshape(2, *photo.shape).astype(np.float32)
+    photo += (grain[0] - grain[1]) * np.float32(rng.uniform(0, 10) / 104.5)
+    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
+
+
+# ---- the shapes ----------------------------------------------------------------------------------------
+
+
+def _circle(radius: float = 1.0, points: int = 48) -> Field:
+    angles = np.arange(points, dtype=np.float32) * np.float32(2 * np.pi / points)
+    return (np.stack([np.cos(angles), np.sin(angles)], 1) * radius).astype(np.float32)
+
+
+def _star() -> Field:
+    points = _circle(points=10)
+    points[1::2] *= 0.42
+    return points
+
+
+def _crescent() -> Field:
+    outer = np.linspace(0.62, 2 * np.pi - 0.62, 36, dtype=np.float32)
+    tip = (np.cos(0.62), np.sin(0.62))
+    centre, radius = 0.45, float(np.hypot(tip[0] - 0.45, tip[1]))
+    edge = float(np.arctan2(tip[1], tip[0] - centre))
+    inner = np.linspace(2 * np.pi - edge, edge, 28, dtype=np.float32)[1:-1]
+    arcs = [np.stack([np.cos(outer), np.sin(outer)], 1)]
+    arcs.append(np.stack([centre + radius * np.cos(inner), radius * np.sin(inner)], 1))
+    return np.concatenate(arcs).astype(np.float32)
+
+
+def _heart() -> Field:
+    t = np.linspace(0, 2 * np.pi, 48, endpoint=False, dtype=np.float32)
+    x = 16 * np.sin(t) ** 3
+    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return (np.stack([x, -y], 1) / 16).astype(np.float32)
+
+
+def _polygon(*points: tuple[float, float]) -> Field:
+    return np.array(points, dtype=np.float32)
+
+
+def _contours(form: str) -> list[Field]:
+    """Return the closed curves of a form, (P, 2) float32 each, in about the unit circle; later ones are holes."""
+    a = 0.3
+    outlines: dict[str, list[Field]] = {
+        "disc": [_circle()],
+        "ring": [_circle(), _circle(0.55)],
+        "star": [_star()],
+        "crescent": [_crescent()],
+        "heart": [_heart()],
+        "triangle": [_circle(points=3)],
+        "square": [_polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8))],
+        "cross": [
+            _polygon(
+                *[(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)],
+                *[(a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)],
+            )
+        ],
+        "arrow": [
+            _polygon((-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25))
+        ],
+        "bolt": [
+            _polygon(
+                *[(0.1, -1), (-0.6, 0.15), (-0.05, 0.15), (-0.25, 1)],
+                *[(0.6, -0.25), (0.05, -0.25), (0.5, -1)],
+            )
+        ],
+    }
+    return outlines[form]
+
+
+_OUTLINES: Mapping[str, list[Field]] = {form: _contours(form) for form in FORMS}
+
+
+def _place(rng: np.random.Generator, form: str, height: int, width: int) -> list[Field]:
+    """Return the contours of a form at a random place, size, rotation and proportion, image px."""
+    radius = 0.5 * min(height, width) * np.exp(rng.uniform(np.log(0.13), np.log(0.55)))
+    stretch = np.exp(rng.uniform(-0.25, 0.25))
+    angle = rng.uniform(0, 2 * np.pi)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = rotation @ np.array([[stretch, rng.uniform(-0.15, 0.15)], [0, 1 / stretch]]) * radius
+    centre = rng.uniform(0, 1, 2) * (width, height)
+    return [(contour @ matrix.T + centre).astype(np.float32) for contour in _OUTLINES[form]]
+
+
+def _shapes(
+    rng: np.random.Generator, canvas: Field, looks: Sequence[Look]
+) -> tuple[Field, NDArray[np.int64]]:
+    """Draw shapes back to front until the wanted number lie there or there is no room for more."""
+    height, width = canvas.shape[:2]
+    wanted = 0 if rng.random() < 1 / 30 else int(rng.integers(1, 9))
+    owner = np.zeros((height, width), np.uint8)  # which shape is in sight, 0 for none
+    in_sight = np.zeros(1)  # px of each shape that are in sight; the background comes first
+    least = np.full(1, -np.inf)  # and those it must keep
+    boxes: list[Field] = []
+    labels: list[int] = []
+    for _ in range(3 * wanted):
+        if len(labels) == wanted:
+            break
+        label = int(rng.integers(len(looks)))
+        contours = _place(rng, looks[label].form, height, width)
+        points = np.concatenate(contours)
+        x1, y1 = np.maximum(np.floor(points.min(0)).astype(int), 0).tolist()
+        x2, y2 = np.minimum(np.ceil(points.max(0)).astype(int), (width, height)).tolist()
+        if x2 - x1 < 8 or y2 - y1 < 8:
+            continue
+        mask = _mask(contours, x1, y1, x2, y2)
+        area = _area(contours)
+        solid = mask > 127
+        region = owner[y1:y2, x1:x2]
+        count = np.count_nonzero(solid)
+        after = in_sight - np.bincount(region[solid], minlength=len(in_sight))
+        if count < MIN_VISIBLE * area or (after < least).any():
+            continue
+        _paint(rng, canvas, looks[label], contours, mask, (x1, y1, x2, y2))
+        region[solid] = len(in_sight)
+        in_sight = np.append(after, count)
+        least = np.append(least, MIN_VISIBLE * area)
+        labels.append(label)
+        low, high = points.min(0), points.max(0)
+        boxes.append(np.clip(np.concatenate([low, high]), 0, (width, height, width, height)))
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
+
+
+def _area(contours: Sequence[Field]) -> float:
+    outer, *holes = [float(cv2.contourArea(contour)) for contour in contours]
+    return outer - sum(holes)
+
+
+def _mask(contours: Sequence[Field], x1: int, y1: int, x2: int, y2: int) -> Image:
+    """Rasterise contours into the window: (y2-y1, x2-x1) uint8 coverage, averaged from twice the size."""
+    scale = 2 << _SUBPIXEL_BITS
+    # a pixel's centre is a whole number in OpenCV and lies at +0.5 in box coordinates
+    offset = np.array([x1, y1], np.float32) + 0.25
+    fixed = [np.rint((contour - offset) * scale).astype(np.int32) for contour in contours]
+    large = np.zeros((2 * (y2 - y1), 2 * (x2 - x1)), np.uint8)
+    cv2.fillPoly(large, fixed, 255, cv2.LINE_8, _SUBPIXEL_BITS)
+    return np.asarray(cv2.resize(large, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _paint(
+    rng: np.random.Generator,
+    canvas: Field,
+    look: Look,
+    contours: Sequence[Field],
+    mask: Image,
+    window: tuple[int, int, int, int],
+) -> None:
+    """Blend one shape into the canvas: shadow, body colour, texture, shading, outline."""
+    x1, y1, x2, y2 = window
+    height, width = y2 - y1, x2 - x1
+    if rng.random() < 0.35:
+        _shadow(rng, canvas, mask, window)
+    region = canvas[y1:y2, x1:x2]
+    around = np.array(cv2.mean(region)[:3], np.float32)
+    body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
+    for _ in range(8):  # stay visible: away from the colour behind
+        if np.abs(body - around).max() > 60:
+            break
+        body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
+    kind = look.texture or _TEXTURES[rng.integers(len(_TEXTURES))]
+    pattern = _texture(rng, kind, height, width, max(5.0, max(height, width) * rng.uniform(0.12, 0.4)))
+    tone = rng.uniform(15, 60) * np.sign(128 - body.mean())
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    slope = rng.uniform(-28, 28, 2)
+    surface = pattern * np.float32(tone / 2) + x * np.float32(slope[0]) + y * np.float32(slope[1])
+    fill = body + surface[..., None]
+    if rng.random() < 0.4:
+        edge = np.zeros((height, width), np.uint8)
+        offset = np.array([x1, y1], np.float32) + 0.5
+        lines = [np.rint((contour - offset) * (1 << _SUBPIXEL_BITS)).astype(np.int32) for contour in contours]
+        thickness = int(rng.integers(2, max(3, min(height, width) // 12) + 1))
+        cv2.polylines(edge, lines, True, 255, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        ink = _colour(rng, None, (0.0, 0.6)) * np.float32(0.6)
+        fill += (edge.astype(np.float32) / 255)[..., None] * (ink - fill)
+    opacity = (mask.astype(np.float32) / 255)[..., None] * np.float32(rng.uniform(0.88, 1.0))
+    region += opacity * (fill - region)
+
+
+def _shadow(rng: np.random.Generator, canvas: Field, mask: Image, window: tuple[int, int, int, int]) -> None:
+    """Darken the canvas softly beside a shape; the shadow is no part of its box."""
+    x1, y1, x2, y2 = window
+    height, width = canvas.shape[:2]
+    reach = max(2, min(x2 - x1, y2 - y1) // 10)
+    shift_x, shift_y = rng.integers(-reach, reach + 1, 2).tolist()
+    pad = 2 * reach
+    soft = cv2.copyMakeBorder(mask, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0).astype(np.float32)
+    soft = cv2.blur(soft, (reach | 1, reach | 1)) * np.float32(rng.uniform(0.2, 0.5) / 255)
+    left, top = x1 - pad + shift_x, y1 - pad + shift_y
+    cut_x, cut_y = max(0, -left), max(0, -top)
+    soft = soft[cut_y : height - top, cut_x : width - left]
+    area = canvas[top + cut_y : top + cut_y + soft.shape[0], left + cut_x : left + cut_x + soft.shape[1]]
+    area *= 1 - soft[..., None]
