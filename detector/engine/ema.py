@@ -1,0 +1,52 @@
+"""Exponential moving average of the weights, which is what gets validated and saved."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelEMA:
+    """Average of a model's parameters and buffers: e = d e + (1 - d) w after every optimizer step.
+
+    The decay grows with the number of updates n, d(n) = decay (1 - exp(-n / tau)), so that the early,
+    poor weights are soon forgotten (Polyak averaging with warm-up; Tarvainen & Valpola, 2017).
+
+    Attributes:
+        model: the averaged model, in eval mode, without gradients.
+        updates: optimizer steps seen so far.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000.0) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.tau = decay, tau
+        self.updates = 0
+        mine, theirs = self.model.state_dict(), model.state_dict()
+        floating = [key for key, value in mine.items() if value.is_floating_point()]
+        self._average = [mine[key] for key in floating]
+        self._source = [theirs[key] for key in floating]
+        self._counters = [(mine[key], theirs[key]) for key in mine if key not in set(floating)]
+
+    def decay_at(self, updates: int) -> float:
+        """Return the decay of update number `updates` (from 1)."""
+        return self.decay * (1 - math.exp(-updates / self.tau))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the model's current weights."""
+        self.updates += 1
+        weight = 1 - self.decay_at(self.updates)
+        torch._foreach_lerp_(self._average, self._source, weight)
+
+    def sync_counters(self) -> None:
+        """Copy the integer buffers (batch-norm counters), which have no average."""
+        for mine, theirs in self._counters:
+            mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averaged weights, under the model's names."""
+        self.sync_counters()
+        return self.model.state_dict()

@@ -1,0 +1,342 @@
+"""Every setting of every engine: its type, default, range, unit and help line, in one place.
+
+`cfg/default.yaml`, `detector train --help` and `docs/settings.md` are written from these classes.
+The user-facing keys are those people know from other YOLO trainers.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from detector.errors import SettingsError, nearest
+
+DEFAULT_MODEL = "yolo11n.yaml"
+
+OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
+
+
+def setting(default: Any, theme: str, help: str, *, unit: str = "", **limits: Any) -> Any:
+    """Declare one setting: a pydantic field that also knows its theme, help line and unit."""
+    extra = {"theme": theme, "unit": unit}
+    return Field(default, description=help, json_schema_extra=extra, **limits)
+
+
+def unit_interval(default: float, theme: str, help: str) -> Any:
+    """Declare a setting that lies in 0..1."""
+    return setting(default, theme, help, ge=0.0, le=1.0)
+
+
+class Settings(BaseModel):
+    """Settings that every engine shares.
+
+    Values are checked strictly (no "3" for 3), unknown names are refused, and changes made later by
+    attribute are checked as well.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+
+    model: str | Path | None = setting(
+        None, "model", "weights (.pt), or an architecture (.yaml) to train from scratch"
+    )
+    imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
+    nms: bool | None = setting(
+        None,
+        "model",
+        "head of a dual-head model (YOLO26): true = one-to-many with NMS, false = NMS-free; none = the default",
+    )
+    device: str | int | list[int] = setting(
+        "auto", "machine", "auto (CUDA, else MPS, else CPU), cpu, mps, or a CUDA index such as 0"
+    )
+    amp: bool | Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto",
+        "machine",
+        "mixed precision: auto = bf16 where the processor computes in it, else fp32; false = fp32",
+    )
+    project: str | Path = setting("runs", "output", "folder that holds the runs")
+    name: str | None = setting(None, "output", "the run's folder; default: train, val or predict")
+    exist_ok: bool = setting(False, "output", "write into an existing run folder instead of name-2, name-3 ...")
+    verbose: bool = setting(True, "output", "print progress and tables")
+    plots: bool = setting(True, "output", "draw curves and sample pictures")
+
+    @field_validator("imgsz", mode="after", check_fields=False)
+    @classmethod
+    def _imgsz_is_a_multiple_of_32(cls, value: Any) -> Any:
+        sides = value if isinstance(value, list) else [value]
+        if any(side % 32 for side in sides):
+            rounded = [max(round(side / 32), 1) * 32 for side in sides]
+            better = plain(rounded if isinstance(value, list) else rounded[0])
+            raise ValueError(f"expected a multiple of 32; try imgsz={better}")
+        return value
+
+    @field_validator("classes", mode="before", check_fields=False)
+    @classmethod
+    def _one_class_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @classmethod
+    def parse(cls: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:
+        """Check given values and fill in the defaults.
+
+        Args:
+            given: setting name -> value, as from Python keywords, a YAML file or the command line.
+
+        Raises:
+            SettingsError: naming every unknown key and every bad value at once.
+        """
+        engine = ENGINE_OF[cls]
+        problems = [unknown_setting(key, engine) for key in given if key not in cls.model_fields]
+        known = {key: value for key, value in given.items() if key in cls.model_fields}
+        try:
+            parsed = cls.model_validate(known)
+        except ValidationError as error:
+            problems += _explain(cls, known, error)
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return parsed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data (paths as strings), fit for YAML and checkpoints."""
+        return self.model_dump(mode="json")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class DataSettings(Settings):
+    """Settings of the engines that read a labelled data set."""
+
+    data: str | Path | None = setting(None, "data", "data set: a YAML file, or the name of a packaged one")
+    batch: int | float = setting(
+        16, "data", "images a batch; -1 or a fraction of GPU memory in 0..1 chooses by itself (CUDA)"
+    )
+    workers: int | Literal["auto"] = setting(
+        "auto", "machine", "processes that load data; auto = by the device and the cores; 0 = none"
+    )
+    cache: bool | Literal["auto", "ram"] = setting(
+        "auto", "machine", "keep decoded images in memory: auto = as many as fit, ram or true = all, false = none"
+    )
+    single_cls: bool = setting(False, "data", "treat all classes as one")
+    classes: list[int] | None = setting(None, "data", "use only these class ids")
+    fraction: float = setting(1.0, "data", "part of the training images to use", gt=0.0, le=1.0)
+    conf: float | None = setting(
+        None, "validation", "least confidence of a detection; none = 0.001 in validation, 0.25 in prediction",
+        ge=0.0, le=1.0,
+    )  # fmt: skip
+    iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
+    max_det: int = setting(300, "validation", "most detections an image", ge=1)
+    agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
+
+    @field_validator("batch")
+    @classmethod
+    def _batch_is_a_count_or_automatic(cls, value: int | float) -> int | float:
+        if value == -1 or 0 < value < 1 or (value >= 1 and value == int(value)):
+            return value
+        raise ValueError("expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16")
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_is_a_count(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("expected auto or a whole number >= 0; try workers=auto")
+        return value
+
+
+class TrainSettings(DataSettings):
+    """Settings of `train`."""
+
+    epochs: int = setting(100, "training", "passes over the training images", ge=1)
+    time: float | None = setting(None, "training", "time budget that replaces epochs", unit="hours", gt=0.0)
+    patience: int = setting(100, "training", "stop after so many epochs without a better fitness; 0 = never", ge=0)
+    pretrained: bool | str | Path = setting(
+        True, "training", "start from the weights of model=; a path takes them from there, false from none"
+    )
+    freeze: int | list[int | str] | None = setting(
+        None, "training", "layers to hold fixed: a count from the start, or a list of indices or name parts"
+    )
+    seed: int = setting(0, "training", "seed of weights, order and augmentation", ge=0)
+    deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
+
+    optimizer: str = setting("auto", "optimisation", "one of " + ", ".join(OPTIMIZERS))
+    lr0: float | None = setting(None, "optimisation", "first learning rate; none = by the optimizer", gt=0.0)
+    lrf: float = setting(0.01, "optimisation", "last learning rate as a part of lr0", gt=0.0, le=1.0)
+    cos_lr: bool = setting(False, "optimisation", "cosine instead of linear decay")
+    momentum: float = setting(0.937, "optimisation", "momentum, or Adam's beta1", ge=0.0, lt=1.0)
+    weight_decay: float = setting(0.0005, "optimisation", "decay of weights (not of norms and biases)", ge=0.0)
+    warmup_epochs: float = setting(3.0, "optimisation", "length of the warm-up", unit="epochs", ge=0.0)
+    warmup_momentum: float = setting(0.8, "optimisation", "momentum at the start of the warm-up", ge=0.0, lt=1.0)
+    warmup_bias_lr: float | None = setting(
+        None, "optimisation", "learning rate of biases at the start of the warm-up; none = by the optimizer", ge=0.0
+    )
+    nbs: int | None = setting(
+        None,
+        "optimisation",
+        "nominal batch: gradients accumulate to so many images a step; none = a step every batch",
+        ge=1,
+    )
+    multi_scale: float = setting(0.0, "optimisation", "vary the input size by this fraction", ge=0.0, lt=1.0)
+
+    box: float = setting(7.5, "loss", "gain of the box (CIoU) loss", ge=0.0)
+    cls: float = setting(0.5, "loss", "gain of the class loss", ge=0.0)
+    dfl: float = setting(1.5, "loss", "gain of the distribution focal loss (L1 loss in YOLO26)", ge=0.0)
+    cls_pw: float = setting(0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0)
+
+    mosaic: float = unit_interval(1.0, "augmentation", "probability of joining four images")
+    close_mosaic: int = setting(10, "augmentation", "last epochs without mosaic and mixup; 0 = none", ge=0)
+    mixup: float = unit_interval(0.0, "augmentation", "probability of blending two images")
+    hsv_h: float = unit_interval(0.015, "augmentation", "range of hue change")
+    hsv_s: float = unit_interval(0.7, "augmentation", "range of saturation change")
+    hsv_v: float = unit_interval(0.4, "augmentation", "range of brightness change")
+    degrees: float = setting(0.0, "augmentation", "range of rotation", unit="degrees", ge=0.0, le=180.0)
+    translate: float = unit_interval(0.1, "augmentation", "range of shift, part of the image")
+    scale: float | tuple[float, float] = setting(
+        0.5, "augmentation", "range of scale: 1 - s to 1 + s, or an explicit [least, most]"
+    )
+    shear: float = setting(0.0, "augmentation", "range of shear", unit="degrees", ge=0.0, lt=90.0)
+    perspective: float = setting(0.0, "augmentation", "range of perspective", ge=0.0, le=0.001)
+    flipud: float = unit_interval(0.0, "augmentation", "probability of a vertical flip")
+    fliplr: float = unit_interval(0.5, "augmentation", "probability of a horizontal flip")
+    bgr: float = unit_interval(0.0, "augmentation", "probability of swapped red and blue")
+    rect: bool = setting(False, "augmentation", "train on rectangular batches of like shapes, without mosaic")
+
+    val: bool = setting(True, "validation", "validate after every epoch")
+    save: bool = setting(True, "output", "write best.pt and last.pt")
+    save_period: int = setting(-1, "output", "also keep epochN.pt every so many epochs; -1 = never", ge=-1)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, value: str) -> str:
+        by_lower = {name.lower(): name for name in OPTIMIZERS}
+        if value.lower() not in by_lower:
+            raise ValueError(f"expected one of {', '.join(OPTIMIZERS)}{nearest(value, OPTIMIZERS)}")
+        return by_lower[value.lower()]
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _scale_is_a_range(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            if len(value) == 2 and all(isinstance(v, (int, float)) for v in value) and 0 < value[0] <= value[1]:
+                return (float(value[0]), float(value[1]))
+            raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
+        if isinstance(value, (int, float)) and not 0 <= value < 1:
+            raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
+        return value
+
+
+class ValSettings(DataSettings):
+    """Settings of `val`."""
+
+    split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set to validate on")
+    save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
+
+
+class PredictSettings(Settings):
+    """Settings of `predict`."""
+
+    source: Any = setting(None, "data", "image, folder, glob, list or .txt list of images; from Python also arrays")
+    imgsz: int | list[int] = setting(640, "model", "longer side of the network input, or [height, width]", unit="px")
+    batch: int = setting(1, "data", "images a batch", ge=1)
+    rect: bool = setting(True, "model", "pad to the least rectangle instead of the full square")
+    conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
+    iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
+    max_det: int = setting(300, "validation", "most detections an image", ge=1)
+    classes: list[int] | None = setting(None, "data", "keep only these class ids")
+    agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
+    save: bool = setting(False, "output", "write annotated images (the command line does so by default)")
+    save_txt: bool = setting(False, "output", "write boxes as YOLO label files")
+    save_conf: bool = setting(False, "output", "add the confidence to label files")
+    save_crop: bool = setting(False, "output", "write every detection as an image of its own")
+    show: bool = setting(False, "output", "show annotated images in a window")
+    show_labels: bool = setting(True, "output", "draw class names")
+    show_conf: bool = setting(True, "output", "draw confidences")
+    show_boxes: bool = setting(True, "output", "draw boxes")
+    line_width: int | None = setting(None, "output", "line width of boxes; none = by the image size", unit="px", ge=1)
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
+        value = list(value) if isinstance(value, tuple) else value
+        sides = value if isinstance(value, list) else [value]
+        if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
+            raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
+        return value
+
+
+ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(
+    {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings}
+)
+ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for name, cls in ENGINES.items()})
+
+
+def unknown_setting(key: str, engine: str) -> str:
+    """Say in one sentence that `key` is no setting of `engine`, with the nearest name there is."""
+    allowed = ENGINES[engine].model_fields
+    others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
+    if others:
+        return f"setting {key!r} belongs to {' and '.join(others)}, not to {engine}; leave it out"
+    return f"unknown setting {key!r}{nearest(key, allowed) or f'; see: detector {engine} --help'}"
+
+
+def type_text(field: FieldInfo) -> str:
+    """Describe what a setting accepts, e.g. `int >= 1`, `0..1`, `auto | bf16 | true | false`."""
+    names = {int: "int", float: "float", str: "text", bool: "true | false", Path: "path", type(None): "none"}
+
+    def words(annotation: Any) -> list[str]:
+        origin = get_origin(annotation)
+        if origin in (Union, types.UnionType):
+            return [word for part in get_args(annotation) for word in words(part)]
+        if origin is Literal:
+            return [str(value) for value in get_args(annotation)]
+        if origin in (list, tuple):
+            inner = " | ".join(dict.fromkeys(w for part in get_args(annotation) for w in words(part)))
+            return [f"list of {inner}"]
+        return [names.get(annotation, "any")]
+
+    bounds = {}
+    for limit in field.metadata:
+        for sign, key in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
+            if (value := getattr(limit, key, None)) is not None:
+                bounds[sign] = value
+    text = " | ".join(dict.fromkeys(words(field.annotation)))
+    limits = " and ".join(f"{sign} {value:g}" for sign, value in bounds.items())
+    return f"{text} {limits}" if limits else text
+
+
+def _explain(cls: type[Settings], given: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """Turn pydantic's report into one sentence a key."""
+    sentences: dict[str, str] = {}
+    for item in error.errors():
+        key = str(item["loc"][0])
+        if key in sentences:
+            continue
+        if item["type"] == "value_error":
+            expected = str(item["ctx"]["error"])
+        else:
+            field = cls.model_fields[key]
+            expected = f"expected {type_text(field)}; the default is {key}={plain(field.default)}"
+        sentences[key] = f"{key}={plain(given[key])}: {expected}"
+    return list(sentences.values())
+
+
+def plain(value: Any) -> str:
+    """Write a value as one would on the command line: none, true, auto, 0.01."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(plain(part) for part in value) + "]"
+    return str(value)
+
+
+def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
+    """Group the settings of an engine: theme -> name -> field."""
+    grouped: dict[str, dict[str, FieldInfo]] = {}
+    for name, field in ENGINES[engine].model_fields.items():
+        extra = field.json_schema_extra
+        theme = str(extra["theme"]) if isinstance(extra, dict) else "other"
+        grouped.setdefault(theme, {})[name] = field
+    return grouped
