@@ -236,7 +236,15 @@ def _transfer(url: str, part: Path) -> None:
             _validator_file(part).write_text(_validator(response), "ascii")
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(total=total, initial=held, unit="B", unit_scale=True, desc=part.stem, leave=False) as bar,
+            tqdm(
+                total=total,
+                initial=held,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                leave=False,
+                disable=None,
+            ) as bar,
         ):
             while chunk := response.read(CHUNK):
                 file.write(chunk)

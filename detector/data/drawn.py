@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from detector.errors import DataError
 
 FORMS = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "bolt")
+DRAWING_VERSION = 1  # raised when the same seed gives other scenes than before
 MIN_VISIBLE = 0.4  # part of a shape's area that stays uncovered and inside the image
 SPLIT_START = {"train": 0, "val": 1 << 32, "test": 1 << 33}  # first scene index: splits never share a scene
 
@@ -146,7 +147,7 @@ def make_drawn_dataset(
         for split in splits:
             (staging / "images" / split).mkdir(parents=True)
             (staging / "labels" / split).mkdir(parents=True)
-        few = len(scenes) < 100
+        few = True if len(scenes) < 100 else None  # None: a bar only on a terminal
         for split, number in tqdm(scenes, desc=f"drawing {folder.name}", disable=few, leave=False):
             image, boxes, labels = draw_scene(seed, SPLIT_START[split] + number, size, names)
             _write_scene(staging, split, f"{number:06d}", image, boxes, labels)
@@ -190,7 +191,7 @@ def _fractal_noise(rng: np.random.Generator, height: int, width: int, cells: int
 
 
 def _limited(field: NDArray[Any]) -> Field:
-    return np.clip(field, -1, 1).astype(np.float32, copy=False)
+    return np.asarray(np.clip(field, -1, 1), np.float32)
 
 
 def _texture(rng: np.random.Generator, kind: str, height: int, width: int, period: float) -> Field:
@@ -260,14 +261,13 @@ def _photograph(rng: np.random.Generator, canvas: Field) -> Image:
     if rng.random() < 0.6:
         cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.3), dst=canvas)
     height, width = canvas.shape[:2]
-    grid = 1 + rng.uniform(0, 0.25) * rng.uniform(-1, 1, (3, 3))
+    grid = rng.uniform(0.7, 1.15) * (1 + rng.uniform(0, 0.25) * rng.uniform(-1, 1, (3, 3)))
     light = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    light *= np.float32(rng.uniform(0.7, 1.15))
     photo = canvas * light[..., None] + np.float32(rng.uniform(-15, 15))
     # the difference of two uniform bytes is a triangular variable of deviation 104.5
     grain = np.frombuffer(rng.bytes(2 * photo.size), np.uint8).reshape(2, *photo.shape).astype(np.float32)
     photo += (grain[0] - grain[1]) * np.float32(rng.uniform(0, 10) / 104.5)
-    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(photo), 0, 255), np.uint8)
 
 
 # ---- the shapes ----------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def _polygon(*points: tuple[float, float]) -> Field:
 
 
 def _contours(form: str) -> list[Field]:
-    """Return the closed curves of a form, (P, 2) float32 each, in about the unit circle; later ones are holes."""
+    """Return the curves of a form, (P, 2) float32 each, in about the unit circle; the second is a hole."""
     a = 0.3
     outlines: dict[str, list[Field]] = {
         "disc": [_circle()],

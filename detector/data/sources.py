@@ -1,0 +1,342 @@
+"""Images to look at: from files, folders, lists, arrays, PIL images and tensors, one after the other as BGR.
+
+Also `list_images`, which turns the entries of a data set's split into image files.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.errors import DataError
+
+LOGGER = logging.getLogger(__name__)
+
+# What OpenCV's wheels decode. No dng, heic, heif: they hold no decoder for them (seen with OpenCV 5.0).
+IMAGE_SUFFIXES = (".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+UNREADABLE_SUFFIXES = (".dng", ".heic", ".heif")
+VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+PREFETCH = 4  # images decoded ahead
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One image.
+
+    Attributes:
+        path: Absolute path of the file; for images from memory `image0.jpg`, `image1.jpg` ...
+        image: (H, W, 3) uint8 BGR.
+    """
+
+    path: str
+    image: Image
+
+
+class Source:
+    """Images of any origin, decoded a few ahead in a background thread.
+
+    Iterating again starts again. A file that can't be decoded is named in a warning and skipped, unless it
+    was given by itself.
+
+    Attributes:
+        skipped: Files that the latest iteration could not decode.
+    """
+
+    def __init__(self, entries: Sequence[tuple[str, Any]], strict: bool) -> None:
+        self._entries = entries
+        self._strict = strict
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """Return the number of images, those that can't be decoded included."""
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[SourceItem]:
+        """Yield the images in order.
+
+        Raises:
+            DataError: If a file given by itself can't be decoded, or an image from memory is no image.
+        """
+        self.skipped = 0
+        pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        entries = iter(self._entries)
+        ahead: deque[tuple[bool, Future[Image]]] = deque()
+        names = iter(name for name, _ in self._entries)
+        try:
+            for _, image in islice(entries, PREFETCH):
+                ahead.append((isinstance(image, Path), pool.submit(_to_bgr, image)))
+            while ahead:
+                is_file, future = ahead.popleft()
+                name = next(names)
+                for _, image in islice(entries, 1):
+                    ahead.append((isinstance(image, Path), pool.submit(_to_bgr, image)))
+                try:
+                    item = SourceItem(name, future.result())
+                except DataError as error:
+                    if self._strict or not is_file:
+                        raise
+                    self.skipped += 1
+                    LOGGER.warning("%s Skipped.", error)
+                    continue
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def open_source(source: Any) -> Source:
+    """Open anything that holds images.
+
+    Args:
+        source: One of
+
+            * a path (str or Path) of an image, of a folder (searched with its subfolders, sorted), or of a
+              .txt file with one path a line; a glob pattern; an https address of an image;
+            * an array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, uint8;
+            * a PIL image; its EXIF orientation is applied;
+            * a tensor (3, H, W) or (B, 3, H, W), RGB, uint8 or float in 0-1;
+            * a list or tuple of these, mixed as you like.
+
+    Returns:
+        The images; nothing is decoded yet.
+
+    Raises:
+        DataError: If a path does not exist, no image is found, or the source is of another kind (video
+            files and cameras are not supported).
+    """
+    entries: list[tuple[str, Any]] = []
+    alone = not isinstance(source, list | tuple)
+    for item in [source] if alone else source:
+        entries += _entries(item, first=len(entries))
+    if not entries:
+        raise DataError("source is an empty list; expected at least one image.")
+    named = alone and len(entries) == 1 and isinstance(source, str | Path) and Path(source).is_file()
+    return Source(entries, strict=named and Path(source).suffix.lower() != ".txt")
+
+
+def list_images(entries: Iterable[str | Path]) -> list[Path]:
+    """Return the images of folders (with their subfolders), .txt lists and image files.
+
+    Args:
+        entries: Paths. In a .txt file, one path a line, relative to the text file's folder; lines of it are
+            not looked up. Hidden files are left out.
+
+    Returns:
+        Absolute paths, sorted.
+
+    Raises:
+        DataError: If an entry does not exist, or is a file of another kind.
+    """
+    images: list[Path] = []
+    for entry in entries:
+        path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
+        if path.is_dir():
+            images += _walk(path)
+        elif not path.is_file():
+            raise DataError(f"{path} does not exist; expected a folder, a .txt list or an image.")
+        elif path.suffix.lower() == ".txt":
+            images += _read_list(path)
+        else:
+            _check_suffix(path)
+            images.append(path)
+    return sorted(images)
+
+
+def read_image(path: Path) -> Image:
+    """Decode an image file as (H, W, 3) uint8 BGR; its EXIF orientation is applied.
+
+    Raises:
+        DataError: If the file can't be read or decoded.
+    """
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:  # cv2.error: an empty file
+        reason = error.strerror if isinstance(error, OSError) else "it is empty or damaged"
+        raise DataError(f"{path} can't be read: {reason}.") from error
+    if image is None:
+        raise DataError(f"{path} can't be decoded: it is damaged or no image.")
+    return np.asarray(image, np.uint8)
+
+
+# ---- files --------------------------------------------------------------------------------------------
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Return the images under a folder; links to folders are followed, each folder is visited once."""
+    images: list[Path] = []
+    unreadable: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if suffix in IMAGE_SUFFIXES and not name.startswith("."):
+                images.append(Path(place, name))
+            elif suffix in UNREADABLE_SUFFIXES:
+                unreadable[suffix] += 1
+    if unreadable:
+        LOGGER.warning("%s: %s left out: OpenCV can't decode them", folder, _counted(unreadable))
+    return images
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix} files" for suffix, count in sorted(counts.items()))
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as a text file of paths: {error}.") from error
+    images = [Path(os.path.normpath(path.parent / line)) for line in lines if line]
+    for image in images:
+        _check_suffix(image)
+    return images
+
+
+def _check_suffix(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        raise DataError(f"{path}: video files are not supported; extract frames and give their folder.")
+    if suffix not in IMAGE_SUFFIXES:
+        raise DataError(f"{path} is no image; expected one of {' '.join(IMAGE_SUFFIXES)}.")
+
+
+def _files(source: str | Path) -> list[Path]:
+    """Return the images that a path, pattern or address stands for, at least one."""
+    text = str(source)
+    if "://" in text:
+        return [_downloaded(text)]
+    path = Path(source).expanduser()
+    if path.exists():
+        images = list_images([path])
+    elif glob.has_magic(text):
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        images = list_images([match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES])
+    else:
+        _check_video(path)
+        raise DataError(
+            f"source={text}: {path.absolute()} does not exist; expected an image, folder or pattern."
+        )
+    if not images:
+        raise DataError(
+            f"source={text}: no images in {path.absolute()}; expected files ending in "
+            f"{' '.join(IMAGE_SUFFIXES)}."
+        )
+    return images
+
+
+def _check_video(path: Path) -> None:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        _check_suffix(path)
+
+
+def _downloaded(url: str) -> Path:
+    """Fetch one image into the user's cache."""
+    import hashlib
+    from urllib.parse import unquote, urlsplit
+
+    from detector.data.download import check_url, download
+
+    check_url(url)
+    name = Path(unquote(urlsplit(url).path)).name
+    _check_suffix(Path(name))
+    folder = Path.home() / ".cache" / "detector" / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    return download(url, folder / name)
+
+
+# ---- memory -------------------------------------------------------------------------------------------
+
+
+def _entries(source: Any, first: int) -> list[tuple[str, Any]]:
+    """Return (name, image yet to be decoded) of one source; images from memory are numbered from `first`."""
+    if isinstance(source, str | Path):
+        return [(str(path), path) for path in _files(source)]
+    if isinstance(source, torch.Tensor):
+        images = source if source.ndim == 4 else source[None]
+        return [(f"image{first + number}.jpg", image) for number, image in enumerate(images)]
+    if _is_pil(source):
+        filename = getattr(source, "filename", "")
+        return [(str(Path(filename).absolute()) if filename else f"image{first}.jpg", source)]
+    if isinstance(source, np.ndarray):
+        return [(f"image{first}.jpg", source)]
+    raise DataError(
+        f"source={source!r}: expected a path, a pattern, an https address, an array, a PIL image, a tensor "
+        f"or a list of these; cameras and streams are not supported."
+    )
+
+
+def _is_pil(image: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # whoever hands us a PIL image has imported it
+    return pil is not None and isinstance(image, pil.Image)
+
+
+def _to_bgr(image: Any) -> Image:
+    if isinstance(image, Path):
+        return read_image(image)
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    return _from_pil(image)
+
+
+def _from_array(image: NDArray[Any]) -> Image:
+    channels = {2: 1, 3: image.shape[-1]}.get(image.ndim, 0) if image.size else 0
+    if image.dtype != np.uint8 or channels not in (1, 3, 4):
+        raise DataError(
+            f"array of shape {image.shape}, {image.dtype}: expected uint8 (H, W, 3) BGR, (H, W, 4) BGRA or "
+            f"(H, W); give several images as a list."
+        )
+    if channels == 3:
+        return np.ascontiguousarray(image)
+    code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code), np.uint8)
+
+
+def _from_tensor(image: torch.Tensor) -> Image:
+    shape = tuple(image.shape)
+    fits = image.ndim == 3 and shape[0] == 3 and image.numel() > 0
+    if not fits or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise DataError(
+            f"tensor of shape {shape}, {image.dtype}: expected (3, H, W) or (B, 3, H, W) RGB, uint8 or float "
+            f"in 0-1."
+        )
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        low, high = image.min().item(), image.max().item()
+        if not (low >= 0 and high <= 1):
+            raise DataError(f"tensor with values {low:g} to {high:g}: expected 0-1; divide by 255 first.")
+        image = (image.float() * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
+
+
+def _from_pil(image: Any) -> Image:
+    from PIL import ImageOps
+
+    try:
+        rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+    except (OSError, ValueError) as error:
+        name = getattr(image, "filename", "") or image
+        raise DataError(f"PIL image {name} can't be decoded: {error}.") from error
+    return np.ascontiguousarray(rgb[..., ::-1])

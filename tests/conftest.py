@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests: a small data set drawn by the package itself, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detector.data.drawn import FORMS, make_drawn_dataset
+
+
+@pytest.fixture(autouse=True)
+def _private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests from the user's data sets and caches, and from the network."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("DETECTOR_DATASETS", str(home / "datasets"))
+    monkeypatch.setenv("DETECTOR_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a data YAML: 8 training and 4 validation scenes of 160 px, six classes. Don't change it."""
+    folder = tmp_path_factory.mktemp("drawn")
+    names = list(FORMS[:6])
+    make_drawn_dataset(folder / "data", {"train": 8, "val": 4}, names, seed=0, size=160)
+    listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(names))
+    yaml = folder / "drawn.yaml"
+    yaml.write_text(f"path: data\ntrain: images/train\nval: images/val\nnames:\n{listed}", encoding="utf-8")
+    return yaml
