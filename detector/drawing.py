@@ -1,0 +1,258 @@
+"""Boxes drawn on images, sheets of many images, and pictures written or shown, with OpenCV."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import DataError, SettingsError
+
+Image = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+# RGB. Okabe and Ito's palette (2008), then Tol's "muted" scheme (2021): told apart with every colour vision.
+PALETTE = (
+    0xE69F00, 0x56B4E9, 0x009E73, 0xF0E442, 0x0072B2, 0xD55E00, 0xCC79A7,
+    0x332288, 0x88CCEE, 0x117733, 0xDDCC77, 0xCC6677, 0xAA4499, 0x44AA99, 0x882255, 0x999933,
+)  # fmt: skip
+FONT_WEIGHT = 450  # of 100 thin ... 800 bold
+BLACK, WHITE, PAPER = (0, 0, 0), (255, 255, 255), (250, 250, 250)
+
+
+def class_color(number: int) -> Color:
+    """Return the BGR colour of a class: 16 colours, then the same ones lighter, then darker."""
+    red, green, blue = PALETTE[number % len(PALETTE)].to_bytes(3, "big")
+    cycle = number // len(PALETTE) % 3
+    target, share = ((0, 0), (255, 0.45), (0, 0.4))[cycle]
+    return tuple(round(c + (target - c) * share) for c in (blue, green, red))  # type: ignore[return-value]
+
+
+def text_color(background: Color) -> Color:
+    """Return black or white, whichever reads better on a BGR colour (WCAG 2.1 relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.divide(background, 255)]
+    luminance = 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
+    return BLACK if luminance > 0.179 else WHITE
+
+
+def default_line_width(height: int, width: int) -> int:
+    """Return a line width in px that suits the size of an image."""
+    return max(round((height + width) / 2 * 0.003), 1 if max(height, width) < 200 else 2)
+
+
+def draw_boxes(
+    image: Image,
+    boxes_xyxy: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike | None = None,
+    names: dict[int, str] | None = None,
+    line_width: int | None = None,
+    font_size: int | None = None,
+    show_labels: bool = True,
+    show_conf: bool = True,
+) -> Image:
+    """Draw boxes with their class and score; the highest scores come out on top.
+
+    Args:
+        image: (H, W, 3) BGR; left as it is.
+        boxes_xyxy: (N, 4) image px.
+        labels: (N,) class numbers.
+        scores: (N,) confidences, if any.
+        names: class number -> name; the number is shown for those without.
+        line_width: px; by default after the size of the image.
+        font_size: height of a line of text, px; by default after `line_width`.
+        show_labels: write class names.
+        show_conf: write scores.
+
+    Returns:
+        (H, W, 3) BGR, a drawn copy.
+    """
+    canvas = np.array(image, np.uint8, order="C")
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    numbers = np.asarray(labels).reshape(-1).astype(int)
+    order = np.arange(len(boxes))
+    if scores is not None:
+        scores = np.asarray(scores, np.float64).reshape(-1)
+        order = np.argsort(scores, kind="stable")
+    line_width = line_width or default_line_width(*canvas.shape[:2])
+    font_size = font_size or round(8 + 3 * line_width)
+    limit = 4 * max(canvas.shape)  # cv2 draws from 32-bit integers
+    corners = np.clip(np.nan_to_num(boxes), -limit, limit).round().astype(int).tolist()
+    for i in order:
+        x1, y1, x2, y2 = corners[i]
+        color = class_color(int(numbers[i]))
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_width)
+    for i in order:
+        words = [class_caption(int(numbers[i]), names)] if show_labels else []
+        words += [f"{scores[i]:.2f}"] if show_conf and scores is not None else []
+        if words:
+            draw_chip(
+                canvas, " ".join(words), corners[i], class_color(int(numbers[i])), font_size, line_width
+            )
+    return canvas
+
+
+def class_caption(number: int, names: dict[int, str] | None) -> str:
+    """Return the name of a class, or `class 3` where there is none or it can't be drawn."""
+    name = (names or {}).get(number, f"class {number}")
+    return name if name.isascii() or hasattr(cv2, "FontFace") else f"class {number}"  # OpenCV 4: ASCII only
+
+
+def draw_chip(
+    image: Image, text: str, box: Sequence[int], color: Color, font_size: int, line_width: int
+) -> None:
+    """Write text on a coloured field above a box, or inside where the image ends; drawn in place."""
+    width, ascent, descent = measure_text(text, font_size)
+    pad = max(font_size // 5, 2)
+    chip_width, chip_height = width + 2 * pad, ascent + descent + pad
+    edge = line_width // 2
+    x = max(min(box[0] - edge, image.shape[1] - chip_width), 0)
+    y = box[1] - edge - chip_height
+    if y < 0:
+        y = min(max(box[1] + edge, 0), max(image.shape[0] - chip_height, 0))
+    cv2.rectangle(image, (x, y), (x + chip_width - 1, y + chip_height - 1), color, cv2.FILLED)
+    put_text(image, text, (x + pad, y + pad // 2 + ascent), text_color(color), font_size)
+
+
+def measure_text(text: str, font_size: int) -> tuple[int, int, int]:
+    """Return the width of a text, and the space above and below the base line that any text needs, px."""
+    if hasattr(cv2, "FontFace"):
+        box = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), font_size, FONT_WEIGHT)
+        return int(box[0] + box[2]), round(0.86 * font_size), round(0.24 * font_size)
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, font_size / 30, max(font_size // 14, 1))
+    return int(width), round(0.86 * font_size), round(0.24 * font_size)
+
+
+def put_text(image: Image, text: str, origin: tuple[int, int], color: Color, font_size: int) -> None:
+    """Write text in place from the left end of its base line."""
+    if hasattr(cv2, "FontFace"):  # OpenCV 5: a real font with all of Unicode's common letters
+        cv2.putText(image, text, origin, color, cv2.FontFace("sans"), font_size, FONT_WEIGHT)
+    else:
+        weight = max(font_size // 14, 1)
+        cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, font_size / 30, color, weight, cv2.LINE_AA)
+
+
+def mosaic(
+    images: Sequence[ArrayLike],
+    boxes: Sequence[ArrayLike],
+    labels: Sequence[ArrayLike],
+    scores: Sequence[ArrayLike] | None = None,
+    names: dict[int, str] | None = None,
+    titles: Sequence[str] | None = None,
+    max_images: int = 16,
+    size: int = 1920,
+    min_score: float = 0.25,
+) -> Image:
+    """Put the images of a batch with their boxes on one sheet.
+
+    Args:
+        images: B times (3, H, W) uint8 RGB; sizes may differ.
+        boxes: B times (M, 4) xyxy, input px.
+        labels: B times (M,) class numbers; rows below 0 are padding and left out.
+        scores: B times (M,) confidences of detections.
+        names: class number -> name.
+        titles: B file names.
+        max_images: images beyond this are left out.
+        size: longest side of the sheet, px.
+        min_score: detections below are left out.
+
+    Returns:
+        (H', W', 3) BGR.
+    """
+    tiles = [np.asarray(image)[::-1].transpose(1, 2, 0) for image in images[:max_images]]
+    if not tiles:
+        return np.full((size // 4, size // 4, 3), PAPER, np.uint8)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    scale = min(size / max(rows * height, columns * width), 1)
+    height, width = math.ceil(height * scale), math.ceil(width * scale)
+    sheet = np.full((rows * height, columns * width, 3), PAPER, np.uint8)
+    for i, tile in enumerate(tiles):
+        tile_size = (max(round(tile.shape[1] * scale), 1), max(round(tile.shape[0] * scale), 1))
+        small = np.ascontiguousarray(tile, np.uint8)
+        if scale < 1:
+            small = cv2.resize(small, tile_size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        numbers = np.asarray(labels[i]).reshape(-1)
+        shown = numbers >= 0
+        confidences = None if scores is None else np.asarray(scores[i]).reshape(-1)
+        if confidences is not None:
+            shown &= confidences >= min_score
+            confidences = confidences[shown]
+        corners = np.asarray(boxes[i], np.float64).reshape(-1, 4)[shown] * scale
+        small = draw_boxes(small, corners, numbers[shown], confidences, names)
+        if titles is not None:
+            small = draw_title(small, titles[i])
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+        cv2.rectangle(sheet, (left, top), (left + width - 1, top + height - 1), WHITE, 1)
+    return sheet
+
+
+def draw_title(image: Image, title: str) -> Image:
+    """Write a title along the lower edge of an image, shortened in the middle to fit; drawn in place."""
+    font_size = max(round(min(image.shape[:2]) / 28), 10)
+    title = (
+        title if title.isascii() or hasattr(cv2, "FontFace") else title.encode("ascii", "replace").decode()
+    )
+    room = image.shape[1] - 2 * font_size
+    kept = len(title)
+    text = title
+    while measure_text(text, font_size)[0] > room and kept > 2:
+        kept -= 1
+        text = f"{title[: kept // 2]}...{title[-(kept - kept // 2) :]}"
+    bottom = image.shape[0]
+    draw_chip(image, text, (0, bottom, 0, bottom), (40, 40, 40), font_size, 0)
+    return image
+
+
+def write_image(path: str | Path, image: Image) -> Path:
+    """Write a BGR image in the format its suffix names, making the folder where needed.
+
+    Returns:
+        The path written.
+
+    Raises:
+        DataError: the format is unknown or the file can't be written.
+    """
+    path = Path(path)
+    try:
+        encoded, data = cv2.imencode(path.suffix, image)
+    except cv2.error as error:
+        raise DataError(f"{path}: OpenCV can't write {path.suffix!r} images; try .jpg or .png.") from error
+    if not encoded:
+        raise DataError(f"{path}: the image can't be encoded as {path.suffix!r}; try .jpg or .png.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: can't write the image ({error.strerror}); choose a writable folder."
+        ) from error
+    return path
+
+
+def show_image(image: Image, title: str, wait_ms: int = 0) -> None:
+    """Show a BGR image in a window.
+
+    Args:
+        image: (H, W, 3) uint8.
+        title: of the window; one window per title.
+        wait_ms: time to wait for a key, 0 for ever.
+
+    Raises:
+        SettingsError: there is no display, or OpenCV was built without windows.
+    """
+    if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
+        raise SettingsError("show=True needs a display and this machine has none; use save=True.")
+    try:
+        cv2.imshow(title, image)
+        cv2.waitKey(wait_ms)
+    except cv2.error as error:
+        raise SettingsError("show=True: this OpenCV can't open windows; use save=True.") from error
