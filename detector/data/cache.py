@@ -1,0 +1,181 @@
+"""Decoded images in memory, shared by the loader's processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.errors import DataError, nearest
+
+log = logging.getLogger(__name__)
+
+CacheMode: TypeAlias = "str | bool"  # "auto", "ram" or False
+_EMPTY = -1
+
+
+class ImageCache:
+    """A direct-mapped store of images: image i has slot i modulo the number of slots, or none.
+
+    When the budget holds every image, each has a slot of its own size and is read without a copy.
+    When not, slots are shared and the last image stored is the one found. What the cache holds
+    decides how fast an image comes, never which pixels come.
+
+    The memory is shared with worker processes, forked or spawned, unless ``shared`` is False.
+
+    Args:
+        shapes_hw: (n, 2) int64, height and width of each image as it is stored, px.
+        budget: bytes to use at most; 0 stores nothing.
+        shared: place the slots in shared memory.
+    """
+
+    def __init__(self, shapes_hw: NDArray[np.int64], budget: int, shared: bool = False) -> None:
+        self.shapes_hw = shapes_hw
+        sizes = shapes_hw.prod(1) * 3
+        self.holds_all = bool(sizes.sum() <= budget)
+        if self.holds_all:
+            self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        else:
+            largest = int(sizes.max())
+            self._starts = np.arange(budget // largest + 1, dtype=np.int64) * largest
+        self.num_slots = len(self._starts) - 1
+        self.nbytes = int(self._starts[-1])
+        # several writers of one slot would need more than an owner to be told apart
+        self._lock = (
+            multiprocessing.get_context(start_method()).Lock() if shared and not self.holds_all else None
+        )
+        self._pixels_tensor = _allocate(self.nbytes, shared)
+        self._owners_tensor = _allocate(self.num_slots * 8, shared)
+        self._map()
+        self._owners[:] = _EMPTY
+
+    def _map(self) -> None:
+        self._pixels: NDArray[np.uint8] = self._pixels_tensor.numpy()
+        self._owners: NDArray[np.int64] = self._owners_tensor.numpy().view(np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_pixels"], state["_owners"]  # numpy would copy what torch shares
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+    def get(self, index: int) -> NDArray[np.uint8] | None:
+        """The (H, W, 3) uint8 image, not to be written to, or None if it is not stored."""
+        if not self.num_slots:
+            return None
+        slot = index % self.num_slots
+        if self._owners[slot] != index:
+            return None
+        if self.holds_all:  # nothing else is ever written here
+            return self._view(slot, index)
+        image = self._view(slot, index).copy()
+        # a writer clears the owner first: unchanged before and after means nothing was written between
+        return image if self._owners[slot] == index else None
+
+    def put(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Store an image in its slot; left out when another process is storing one in a shared slot."""
+        if not self.num_slots:
+            return
+        slot = index % self.num_slots
+        if self._lock is not None and not self._lock.acquire(block=False):
+            return
+        try:
+            if not self.holds_all:
+                self._owners[slot] = _EMPTY
+            self._view(slot, index)[...] = image
+            self._owners[slot] = index
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _view(self, slot: int, index: int) -> NDArray[np.uint8]:
+        height, width = self.shapes_hw[index].tolist()
+        start = int(self._starts[slot])
+        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def build_cache(
+    mode: CacheMode, shapes_hw: NDArray[np.int64], shared: bool, memory_fraction: float = 0.25
+) -> ImageCache:
+    """Make the cache a data set asks for.
+
+    Args:
+        mode: "auto" stores what fits in ``memory_fraction`` of the memory that is free, "ram" or True
+            stores every image, False none.
+        shapes_hw: (n, 2) int64, height and width of each image as it is stored, px.
+        shared: worker processes will use the cache.
+        memory_fraction: share of the free memory for "auto".
+
+    Raises:
+        DataError: unknown mode, or "ram" and the images do not fit.
+    """
+    if mode not in ("auto", "ram", True, False):
+        raise DataError(
+            f"cache={mode!r}: expected 'auto', 'ram' or False{nearest(str(mode), ['auto', 'ram'])}."
+        )
+    needed = int(shapes_hw.prod(1).sum()) * 3
+    if mode is False:
+        return ImageCache(shapes_hw, 0)
+    free = free_memory(shared)
+    if mode in ("ram", True):
+        if needed > free * 0.9:
+            where = "shared memory (/dev/shm)" if shared else "memory"
+            raise DataError(
+                f"cache='ram' needs {needed / 2**30:.1f} GiB for {len(shapes_hw)} images, but {free / 2**30:.1f} GiB "
+                f"of {where} are free; use cache='auto', which stores what fits, or a smaller imgsz."
+            )
+        budget = needed
+    else:
+        budget = min(needed, int(free * memory_fraction))
+    cache = ImageCache(shapes_hw, budget, shared)
+    log.debug("image cache: %d of %d images, %.2f GiB", cache.num_slots, len(shapes_hw), cache.nbytes / 2**30)
+    return cache
+
+
+def free_memory(shared: bool = False) -> int:
+    """Bytes this process may still use; 0 where the system does not tell.
+
+    Counts the limit of the control group (a container's) and, for shared memory, the space left in
+    ``/dev/shm``.
+    """
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # pages of files are given back when memory is wanted
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+        limits.append(max(0, int(limit) - used))
+    if shared and Path("/dev/shm").is_dir():
+        space = os.statvfs("/dev/shm")
+        limits.append(space.f_bavail * space.f_frsize)
+    return min(limits, default=0)
+
+
+def start_method() -> str | None:
+    """How worker processes start: forked where that is safe and quick (Linux), else as Python does."""
+    return "fork" if sys.platform == "linux" else None
+
+
+def _allocate(nbytes: int, shared: bool) -> torch.Tensor:
+    """(nbytes,) uint8, not touched yet, so that memory is taken only as images are stored."""
+    if not shared or not nbytes:
+        return torch.empty(nbytes, dtype=torch.uint8)
+    # share_memory_() would write every byte once; torch's own collate allocates like this
+    storage = torch.UntypedStorage._new_shared(nbytes)
+    return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload]

@@ -1,0 +1,203 @@
+"""Samples by key: (epoch, position) in training, index in validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.data.annotations import Annotations
+from detector.data.augment import Augmentation, apply_sample, draw_sample, epoch_order, to_planes
+from detector.data.batch import Batch, Sample, Target, assemble
+from detector.data.cache import CacheMode, ImageCache, build_cache
+from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
+from detector.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class TrainKey(NamedTuple):
+    """Names one training sample.
+
+    Attributes:
+        epoch: from 0.
+        position: from 0, in the epoch's order.
+        mosaic: whether mosaic and mixup may happen; None follows the augmentation's ``close_mosaic``.
+    """
+
+    epoch: int
+    position: int
+    mosaic: bool | None = None
+
+
+Key: TypeAlias = "int | TrainKey"
+_REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
+
+
+class DetectionDataset:
+    """Images of one split with their boxes, augmented or letterboxed.
+
+    With an ``augmentation`` the keys are `TrainKey`: position k of an epoch is an image of the
+    epoch's own shuffle, and everything random about it follows from (seed, epoch, k). Without one the
+    keys are indices, and each image is centred in an input whose shape depends on this image alone, so
+    that results do not change with the batch size.
+
+    Args:
+        annotations: what to load.
+        imgsz: side of the input (of the long side, if rectangular), px; a multiple of 32.
+        augmentation: how to vary training samples; None for validation.
+        seed: of the run.
+        cache: "auto" keeps decoded images in the free memory, as many as fit; "ram" all of them or
+            an error; False none.
+        rect: validation: pad to the image's own rectangle instead of a square. Training: batches of
+            similar aspect ratio in a fixed order, without mosaic and mixup.
+        rect_batch: images of one batch (over all processes) in rectangular training.
+        workers: worker processes that will load; the cache is shared if there are any.
+        memory_fraction: share of the free memory that "auto" may use.
+
+    Raises:
+        DataError: there is nothing to learn from, or "ram" does not fit.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        imgsz: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache: CacheMode = "auto",
+        rect: bool = False,
+        rect_batch: int = 1,
+        workers: int = 0,
+        memory_fraction: float = 0.25,
+    ) -> None:
+        self.annotations = annotations
+        self.imgsz = imgsz
+        self.augmentation = augmentation
+        self.seed = seed
+        self.rect = rect
+        self.rect_batch = rect_batch
+        if not len(annotations.labels):
+            what = f"none of the {len(annotations)} images has a label"
+            if augmentation is not None:
+                raise DataError(
+                    f"{what}; training needs boxes: are the label files where the format has them?"
+                )
+            log.warning("%s; the figures of this validation say nothing", what)
+        self.loaded_hw = np.array([fit_size(size, imgsz) for size in annotations.sizes], np.int64)
+        self.cache: ImageCache = build_cache(cache, self.loaded_hw, workers > 0, memory_fraction)
+        self._ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]
+        self.by_ratio = np.argsort(self._ratios, kind="stable")
+        self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, key: Key) -> Sample:
+        image = torch.empty((3, *self.shape_of(key)), dtype=torch.uint8)
+        return Sample(image, self._fill(key, image.numpy()))
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Load several samples of one shape as a batch, each written straight to its place."""
+        images = torch.empty((len(keys), 3, *self.shape_of(keys[0])), dtype=torch.uint8)
+        targets = [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
+        return assemble(images, targets)
+
+    def shape_of(self, key: Key) -> tuple[int, int]:
+        """Height and width of a sample, input px."""
+        if not self.rect:
+            return self.imgsz, self.imgsz
+        if isinstance(key, TrainKey):
+            start = key.position // self.rect_batch * self.rect_batch
+            ratios = self._ratios[self.by_ratio[start : start + self.rect_batch]]
+            return rect_shape(ratios[0], ratios[-1], self.imgsz, margin=0)
+        return rect_shape(self._ratios[key], self._ratios[key], self.imgsz, margin=0.5)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """(n,) int64, the image index at each position of an epoch."""
+        if self.rect:
+            return self.by_ratio
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            self._epoch_order = epoch, epoch_order(self.seed, epoch, len(self))
+        return self._epoch_order[1]
+
+    def load(self, index: int) -> NDArray[np.uint8]:
+        """The image with its long side resized to ``imgsz``: (H, W, 3) uint8, BGR, not to be written to."""
+        image = self.cache.get(index)
+        if image is None:
+            image = self._decode(index)
+            self.cache.put(index, image)
+        return image
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        height, width = self.loaded_hw[index].tolist()
+        flag = cv2.IMREAD_COLOR
+        if self.augmentation is not None:
+            # the JPEG decoder itself can shrink: faster, and smoother than bilinear sampling
+            long_side = int(self.annotations.sizes[index].max())
+            flag = next((flag for factor, flag in _REDUCED if long_side // factor >= self.imgsz), flag)
+        path = self.annotations.paths[index]
+        try:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), flag)
+        except (OSError, cv2.error) as error:
+            raise DataError(
+                f"{path} can't be read any more ({error}); was it changed during training?"
+            ) from error
+        if image is None:
+            raise DataError(f"{path} can't be decoded any more; was it changed during training?")
+        if image.shape[:2] == (height, width):
+            return image
+        resized = np.empty((height, width, 3), np.uint8)
+        resize_into(image, resized)
+        return resized
+
+    def _fill(self, key: Key, out: NDArray[np.uint8]) -> Target:
+        """Write the image of a sample into (3, H, W) uint8 and return the rest."""
+        if isinstance(key, TrainKey):
+            return self._fill_augmented(key, out)
+        return self._fill_letterboxed(key, out)
+
+    def _fill_augmented(self, key: TrainKey, out: NDArray[np.uint8]) -> Target:
+        assert self.augmentation is not None
+        mixes = self.augmentation.mixes(key.epoch) if key.mosaic is None else key.mosaic
+        draw = draw_sample(
+            self.augmentation,
+            self.seed,
+            key.epoch,
+            key.position,
+            self.order(key.epoch),
+            self.loaded_hw,
+            (out.shape[1], out.shape[2]),
+            mixes=mixes and not self.rect,
+        )
+        boxes, labels = apply_sample(draw, self.load, self.annotations, self.loaded_hw, out)
+        index = draw.geometry.tiles[0].index
+        return self._target(index, boxes, labels, (1.0, 1.0), (0.0, 0.0))
+
+    def _fill_letterboxed(self, index: int, out: NDArray[np.uint8]) -> Target:
+        image = self.load(index)
+        geometry = letterbox_geometry(image.shape[:2], (out.shape[1], out.shape[2]), scale_up=False)
+        to_planes(letterbox(image, geometry), out)
+        boxes, labels = self.annotations.rows(index)
+        (height, width), (left, top) = image.shape[:2], geometry.pad
+        centres = boxes[:, :2] * np.array([width, height], np.float32) + np.array([left, top], np.float32)
+        halves = boxes[:, 2:] * np.array([width, height], np.float32) / 2
+        full_h, full_w = self.annotations.sizes[index].tolist()
+        boxes_xyxy = np.concatenate([centres - halves, centres + halves], 1)
+        return self._target(index, boxes_xyxy, labels, (width / full_w, height / full_h), (left, top))
+
+    def _target(
+        self,
+        index: int,
+        boxes: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        ratio: tuple[float, float],
+        pad: tuple[float, float],
+    ) -> Target:
+        height, width = self.annotations.sizes[index].tolist()
+        return Target(boxes, labels, self.annotations.paths[index], index, ratio, pad, (height, width))

@@ -1,0 +1,122 @@
+"""Fit an image into the network's input: resize, then pad with grey."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+GREY = 114  # the value of every pixel that no image covers
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image lies inside a padded input.
+
+    Attributes:
+        new_wh: width and height of the resized image, input px.
+        top: rows of padding above; likewise ``bottom``, ``left``, ``right``.
+        ratio: input px per image px along x and y, from the rounded size.
+    """
+
+    new_wh: tuple[int, int]
+    top: int
+    bottom: int
+    left: int
+    right: int
+    ratio: tuple[float, float]
+
+    @property
+    def out_hw(self) -> tuple[int, int]:
+        """Height and width of the padded input, input px."""
+        return self.new_wh[1] + self.top + self.bottom, self.new_wh[0] + self.left + self.right
+
+    @property
+    def pad(self) -> tuple[int, int]:
+        """Left and top padding, input px."""
+        return self.left, self.top
+
+
+def letterbox_geometry(
+    shape_hw: tuple[int, int],
+    new_hw: tuple[int, int],
+    min_rect: bool = False,
+    scale_up: bool = True,
+    stride: int = 32,
+) -> Letterbox:
+    """Centre an image of one shape in an input of another, keeping its aspect ratio.
+
+    Args:
+        shape_hw: height and width of the image, image px.
+        new_hw: height and width wanted, input px.
+        min_rect: pad only up to the next multiple of ``stride``, not to the whole input.
+        scale_up: also enlarge images that are smaller than the input.
+        stride: see ``min_rect``, input px.
+    """
+    (h, w), (new_h, new_w) = shape_hw, new_hw
+    scale = min(new_h / h, new_w / w)
+    if not scale_up:
+        scale = min(scale, 1.0)
+    width, height = max(round(w * scale), 1), max(round(h * scale), 1)
+    spare_w, spare_h = new_w - width, new_h - height
+    if min_rect:
+        spare_w, spare_h = spare_w % stride, spare_h % stride
+    return Letterbox(
+        new_wh=(width, height),
+        top=round(spare_h / 2 - 0.1),
+        bottom=round(spare_h / 2 + 0.1),
+        left=round(spare_w / 2 - 0.1),
+        right=round(spare_w / 2 + 0.1),
+        ratio=(width / w, height / h),
+    )
+
+
+def letterbox(image: NDArray[np.uint8], geometry: Letterbox) -> NDArray[np.uint8]:
+    """Resize (bilinear) and pad an (H, W, 3) uint8 image as the geometry says."""
+    canvas = np.full((*geometry.out_hw, 3), GREY, np.uint8)
+    width, height = geometry.new_wh
+    view = canvas[geometry.top : geometry.top + height, geometry.left : geometry.left + width]
+    resize_into(image, view)
+    return canvas
+
+
+def resize_into(image: NDArray[np.uint8], view: NDArray[np.uint8]) -> None:
+    """Resize (bilinear) into a view of a larger image, without a copy in between."""
+    if image.shape == view.shape:
+        view[...] = image
+    else:
+        cv2.resize(image, view.shape[1::-1], dst=view, interpolation=cv2.INTER_LINEAR)
+
+
+def fit_size(shape_hw: Any, imgsz: int) -> tuple[int, int]:
+    """Height and width of an image once its long side is ``imgsz`` px."""
+    h, w = int(shape_hw[0]), int(shape_hw[1])
+    ratio = imgsz / max(h, w)
+    return min(ceil(h * ratio), imgsz), min(ceil(w * ratio), imgsz)
+
+
+def rect_shape(
+    min_ratio: float, max_ratio: float, imgsz: int, margin: float, stride: int = 32
+) -> tuple[int, int]:
+    """The smallest input that holds images of long side ``imgsz`` with these ratios height / width.
+
+    Args:
+        min_ratio: smallest height / width.
+        max_ratio: largest height / width.
+        imgsz: long side of the images, input px.
+        margin: added before rounding up, in strides (0.5 for validation, 0 for training).
+        stride: height and width are multiples of it, input px.
+
+    Returns:
+        Height and width, input px.
+    """
+    high, wide = 1.0, 1.0
+    if max_ratio < 1:
+        high = max_ratio
+    elif min_ratio > 1:
+        wide = 1 / min_ratio
+    return ceil(high * imgsz / stride + margin) * stride, ceil(wide * imgsz / stride + margin) * stride
