@@ -340,3 +340,49 @@ def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
         theme = str(extra["theme"]) if isinstance(extra, dict) else "other"
         grouped.setdefault(theme, {})[name] = field
     return grouped
+
+
+def default_yaml() -> str:
+    """Return `cfg/default.yaml`: every setting by theme, with its help line and the engines it belongs to."""
+    lines = [
+        "# Every setting and its default. Written by `make cfg` from detector/settings.py.",
+        "# Copy the lines you want to change into a file of your own and give it as cfg=file.yaml.",
+    ]
+    themes: dict[str, dict[str, tuple[FieldInfo, list[str]]]] = {}
+    for engine in ENGINES:
+        for theme, fields in settings_by_theme(engine).items():
+            for name, field in fields.items():
+                entry = themes.setdefault(theme, {}).setdefault(name, (field, []))
+                entry[1].append(engine)
+    for theme, entries in themes.items():
+        lines += ["", f"# {theme}"]
+        for name, (field, engines) in entries.items():
+            unit = unit_of(field)
+            note = f"{field.description}" + (f", {unit}" if unit else "")
+            lines.append(f"{f'{name}: {_yaml_value(field.default)}':<26} # {note} ({', '.join(engines)})")
+    return "\n".join(lines) + "\n"
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a setting, or an empty string."""
+    extra = field.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _yaml_value(value: Any) -> str:
+    return "null" if value is None else plain(value)
+
+
+def settings_markdown() -> str:
+    """Return `docs/settings.md`: a table an engine and theme."""
+    lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
+    for engine in ENGINES:
+        lines += [f"## {engine}", ""]
+        for theme, fields in settings_by_theme(engine).items():
+            lines += [f"### {engine}: {theme}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|"]
+            for name, field in fields.items():
+                unit = unit_of(field)
+                allowed = type_text(field).replace("|", "\\|") + (f" ({unit})" if unit else "")
+                lines.append(f"| `{name}` | `{plain(field.default)}` | {allowed} | {field.description} |")
+            lines.append("")
+    return "\n".join(lines)

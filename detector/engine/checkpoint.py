@@ -7,8 +7,7 @@ A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 |---|---|
 | format | "detector/1" |
 | version | the package's version |
-| model | `ModelConfig.to_dict()`: the architecture |
-| names | class id -> name |
+| model | `ModelConfig.to_dict()`: the architecture and the class names |
 | weights | state-dict key -> tensor, float32 |
 | settings | the training settings |
 | epoch | epoch the weights are from, from 0 |

@@ -1,0 +1,40 @@
+# One line a target. Every target makes its own .venv if there is none.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: setup demo test lint types check bench cfg docs clean
+
+setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $(STAMP)
+
+demo: $(STAMP)  ## train on drawn scenes until it finds things, then find things
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## the quick test suite
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)  ## style, formatting, import layers
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test  ## all of the above
+
+bench: $(STAMP)  ## what is fast, measured; PEER=path/to/venv compares with that venv's ultralytics
+	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
+
+cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
+	$(BIN)/detector settings > cfg/default.yaml
+
+docs: $(STAMP)  ## write docs/settings.md from settings.py
+	$(BIN)/python -c "from detector.settings import settings_markdown as t; print(t(), end='')" > docs/settings.md
+
+clean:  ## remove what the targets made
+	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,98 @@
+"""Pictures of a run: training batches, labelled and predicted validation scenes, curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+
+from detector.callbacks.callback import Callback
+
+BATCHES = 3
+
+
+class Pictures(Callback):
+    """Draws sample batches and curves into the run folder.
+
+    * `train_batch0.jpg` ...: the first training batches, as the network sees them;
+    * `val_batch0_labels.jpg`, `val_batch0_pred.jpg` ...: ground truth and predictions of the last validation;
+    * `labels.jpg`, `results.png`, `confusion_matrix.png`, `BoxPR_curve.png` and the like.
+    """
+
+    def __init__(self, conf: float = 0.25) -> None:
+        self.conf = conf
+
+    def on_pretrain_routine_end(self, trainer: Any) -> None:
+        """Draw what the labels are like."""
+        from detector.plots import plot_labels
+
+        truth = trainer.data.train_annotations
+        plot_labels(truth.labels, truth.boxes, truth.names, trainer.save_dir / "labels.jpg")
+
+    def on_val_start(self, validator: Any) -> None:
+        """Count batches anew."""
+        self.val_batches = 0
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Draw the first batches."""
+        from detector.drawing import mosaic
+
+        if trainer.epoch == trainer.start_epoch and trainer.batch_index < BATCHES:
+            batch = trainer.batch
+            boxes, labels = zip(*(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True)
+            picture = mosaic(batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=batch.paths)
+            _write(trainer.save_dir / f"train_batch{trainer.batch_index}.jpg", picture)
+
+    def on_val_batch_end(self, validator: Any) -> None:
+        """Draw labels and predictions of the last validation's first batches."""
+        from detector.drawing import mosaic
+
+        if not validator.final or self.val_batches >= BATCHES or validator.save_dir is None:
+            return
+        batch, names = validator.batch, validator.names
+        images = batch.images.cpu().numpy()
+        boxes, labels = zip(*(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True)
+        stem = f"val_batch{self.val_batches}"
+        picture = mosaic(images, boxes, labels, names=names, titles=batch.paths)
+        _write(validator.save_dir / f"{stem}_labels.jpg", picture)
+        rows = [preds[preds[:, 4] >= self.conf] for preds in validator.preds]
+        scale = [
+            row[:, :4] * ratio.repeat(2) + pad.repeat(2)
+            for row, ratio, pad in zip(rows, batch.ratios, batch.pads, strict=True)
+        ]
+        picture = mosaic(
+            images,
+            [boxes.numpy() for boxes in scale],
+            [row[:, 5].long().numpy() for row in rows],
+            [row[:, 4].numpy() for row in rows],
+            names=names,
+            titles=batch.paths,
+        )
+        _write(validator.save_dir / f"{stem}_pred.jpg", picture)
+        self.val_batches += 1
+
+    def on_val_end(self, validator: Any) -> None:
+        """Draw the last validation's curves."""
+        if validator.final and validator.save_dir is not None:
+            from detector.plots import plot_confusion_matrix, plot_curves
+
+            plot_curves(validator.metrics, validator.save_dir)
+            plot_confusion_matrix(validator.metrics, validator.save_dir)
+
+    def on_train_end(self, trainer: Any) -> None:
+        """Draw the run's curves."""
+        from detector.plots import plot_results
+
+        if trainer.csv.exists():
+            plot_results(trainer.csv)
+
+
+def _real(boxes: Any, labels: Any) -> tuple[Any, Any]:
+    """Drop the padding of one image's boxes."""
+    keep = labels >= 0
+    return boxes[keep].numpy(), labels[keep].numpy()
+
+
+def _write(path: Any, picture: Any) -> None:
+    if not cv2.imwrite(str(path), picture):
+        raise OSError(f"can't write {path}")

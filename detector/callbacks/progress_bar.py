@@ -1,0 +1,92 @@
+"""What a person sees while a training runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from time import perf_counter
+from typing import Any
+
+from detector.callbacks.callback import Callback
+
+log = logging.getLogger(__name__)
+
+SHOWN = ("metrics/mAP50", "metrics/mAP50-95")
+
+
+class ProgressBar(Callback):
+    """One tqdm bar an epoch on a terminal, one line an epoch otherwise; on stderr.
+
+    Args:
+        every: batches between updates of the figures in the bar.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Say what is about to happen."""
+        self.started = perf_counter()
+        log.info("%s", trainer.summary())
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        """Open the bar."""
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=trainer.num_batches, leave=True, dynamic_ncols=True, file=sys.stderr)
+            self.bar.set_description_str(self._epoch(trainer))
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Advance the bar; the figures only now and then, for they make the device wait."""
+        if self.bar is None:
+            return
+        if trainer.batch_index % self.every == 0 or trainer.batch_index + 1 == trainer.num_batches:
+            means = (trainer.loss_sum / max(trainer.images_seen, 1)).tolist()
+            losses = "  ".join(f"{n.removesuffix('_loss')} {v:.3f}" for n, v in zip(trainer.loss_names, means, strict=True))
+            size = "x".join(str(side) for side in trainer.batch.images.shape[-2:])
+            self.bar.set_postfix_str(f"{losses}  {size} px{_memory(trainer.device)}", refresh=False)
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """One line with the epoch's figures."""
+        metrics = trainer.metrics
+        parts = [] if sys.stderr.isatty() else [
+            f"{name.removeprefix('train/').removesuffix('_loss')} {value:.3f}"
+            for name, value in metrics.items() if name.startswith("train/")
+        ]  # fmt: skip
+        parts += [f"{name.removeprefix('metrics/')} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
+        parts.append(f"{metrics['speed/images_per_second']:.0f} images/s")
+        log.info("%s  %s", self._epoch(trainer), "  ".join(parts))
+
+    def on_exception(self, trainer: Any) -> None:
+        """Leave the terminal tidy."""
+        self.on_train_epoch_end(trainer)
+
+    def on_train_end(self, trainer: Any) -> None:
+        """The table by class, and where everything is."""
+        if trainer.final_metrics is not None:
+            log.info("\n%s", trainer.final_metrics.table())
+        minutes, seconds = divmod(round(perf_counter() - self.started), 60)
+        log.info("%d epochs in %d min %d s", trainer.epoch + 1 - trainer.start_epoch, minutes, seconds)
+        log.info("results are in %s", trainer.save_dir)
+
+    @staticmethod
+    def _epoch(trainer: Any) -> str:
+        width = len(str(trainer.epochs))
+        return f"epoch {trainer.epoch + 1:>{width}}/{trainer.epochs}"
+
+
+def _memory(device: Any) -> str:
+    if device.type != "cuda":
+        return ""
+    import torch
+
+    return f"  {torch.cuda.memory_reserved(device) / 2**30:.1f} GB"

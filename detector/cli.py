@@ -1,0 +1,223 @@
+"""The command line: `key=value` words become one call of `YOLO`.
+
+torch is loaded only once there is something to compute.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detector import __version__
+from detector.errors import DetectorError, SettingsError, nearest
+
+USAGE = """\
+detector - train, validate and run object detectors
+
+  detector train data=coco8.yaml epochs=3           train; yolo11n from scratch unless model= says else
+  detector val model=best.pt data=coco8.yaml        measure a model
+  detector predict model=best.pt source=street.jpg  find objects in images
+  detector settings                                 every setting, its default and what it does
+
+  detector train --help    the settings of one command
+  --version  --debug (show the traceback of an error)
+
+Settings are key=value words; later ones win; cfg=file.yaml lies underneath. A bare word means true.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code (see `detector.errors`)."""
+    words = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except DetectorError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except Exception as error:
+        if debug:
+            raise
+        print(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] in ("--version", "version"):
+        print(f"detector {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        raise SettingsError(
+            f"unknown command {command!r}{nearest(command, COMMANDS)}; expected one of {', '.join(COMMANDS)}"
+        )
+    if command != "settings" and any(word in ("-h", "--help") for word in rest):
+        print(help_text(command), end="")
+        return 0
+    COMMANDS[command](rest)
+    return 0
+
+
+def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
+    """Turn `key=value` words into settings; `cfg=file.yaml` lies underneath.
+
+    Raises:
+        SettingsError: for words that are neither, and for unreadable cfg files.
+    """
+    from detector.settings import ENGINES
+
+    fields = ENGINES[engine].model_fields
+    given: dict[str, Any] = {}
+    problems = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        key = key.removeprefix("--")
+        if equals:
+            given[key] = text if key == "cfg" else parse_value(text, _is_text(fields.get(key)))
+        elif key in fields and "bool" in str(fields[key].annotation):
+            given[key] = True
+        elif key in fields:
+            problems.append(f"{word!r} needs a value: {key}=...")
+        else:
+            problems.append(f"{word!r} is no key=value word{nearest(key, fields)}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    underneath = given.pop("cfg", None)
+    return (read_cfg(underneath) if underneath else {}) | given
+
+
+def _is_text(field: Any) -> bool:
+    """Return whether a setting takes text, so that name=2024 stays text."""
+    return field is not None and str in getattr(field.annotation, "__args__", (field.annotation,)) and int not in (
+        getattr(field.annotation, "__args__", ())
+    )
+
+
+def parse_value(text: str, is_text: bool = False) -> Any:
+    """Read a value as YAML does (numbers, true, none, lists); `0,2` is a list as well."""
+    import yaml
+
+    if text.lower() in ("none", "null", "~"):
+        return None
+    if is_text and text.lower() not in ("true", "false"):
+        return text
+    if "," in text and not text.startswith(("[", "{", "(")):
+        text = f"[{text}]"
+    if text.startswith("(") and text.endswith(")"):
+        text = f"[{text[1:-1]}]"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_cfg(path: str) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        SettingsError: if it is missing or is no mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cfg={path}: can't be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cfg={path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"cfg={path}: expected lines of 'setting: value'")
+    return content
+
+
+def help_text(engine: str) -> str:
+    """Return a table of an engine's settings by theme."""
+    from detector.settings import plain, settings_by_theme, type_text, unit_of
+
+    lines = [f"detector {engine} key=value ..."]
+    for theme, fields in settings_by_theme(engine).items():
+        lines.append(f"\n{theme}")
+        for name, field in fields.items():
+            unit = unit_of(field)
+            value = type_text(field) + (f" ({unit})" if unit else "")
+            lines.append(f"  {f'{name}={plain(field.default)}':<24} {field.description}")
+            lines.append(f"  {'':<24} [{value}]")
+    return "\n".join(lines) + "\n"
+
+
+def _load(settings: dict[str, Any]) -> Any:
+    from detector.settings import DEFAULT_MODEL
+    from detector.yolo import YOLO
+
+    return YOLO(settings.pop("model", None) or DEFAULT_MODEL)
+
+
+def _train(words: list[str]) -> None:
+    from detector.settings import TrainSettings
+
+    settings = parse_words(words, "train")
+    TrainSettings.parse(settings)
+    metrics = _load(settings).train(**settings)
+    if metrics is not None:
+        print_results(metrics)
+
+
+def _val(words: list[str]) -> None:
+    from detector.settings import ValSettings
+
+    settings = parse_words(words, "val")
+    ValSettings.parse(settings)
+    print_results(_load(settings).val(**settings))
+
+
+def _predict(words: list[str]) -> None:
+    from detector.settings import PredictSettings
+
+    settings = {"save": True} | parse_words(words, "predict")
+    PredictSettings.parse(settings)
+    model = _load(settings)
+    for _ in model.predict(stream=True, **settings):
+        pass
+    if model.predictor.save_dir is not None:
+        print(model.predictor.save_dir)
+
+
+def print_results(metrics: Any) -> None:
+    """Print the figures on stdout, one `key value` a line."""
+    for key, value in metrics.results_dict.items():
+        print(f"{key} {value:.6f}")
+
+
+def _settings(words: list[str]) -> None:
+    from detector.settings import default_yaml
+
+    print(default_yaml(), end="")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "val": _val,
+    "predict": _predict,
+    "settings": _settings,
+}

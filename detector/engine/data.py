@@ -1,0 +1,128 @@
+"""From settings to loaders: the one place where data settings become plain values."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+from detector.data.annotations import Annotations
+from detector.data.augment import Augmentation
+from detector.data.cache import CacheMode
+from detector.data.config import DataConfig, load_data_config
+from detector.data.dataset import DetectionDataset
+from detector.data.formats.yolo import scan_yolo
+from detector.data.loader import TrainLoader, ValLoader
+from detector.errors import DataError, SettingsError
+from detector.settings import DataSettings, TrainSettings
+
+log = logging.getLogger(__name__)
+
+AUGMENTATION_KEYS = (
+    "mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
+    "hsv_h", "hsv_s", "hsv_v", "close_mosaic", "epochs",
+)  # fmt: skip
+
+
+class TrainingData:
+    """The splits a training reads, and their loaders.
+
+    Attributes:
+        config: the data set.
+        names: class id -> name the model is trained for.
+        train_annotations: ground truth of the training split; likewise `val_annotations`.
+        train_loader: augmented batches; `val_loader` letterboxed ones. Made by `make_loaders`.
+
+    Raises:
+        DataError: if the data set can't be used.
+    """
+
+    train_loader: TrainLoader
+    val_loader: ValLoader
+
+    def __init__(self, s: TrainSettings) -> None:
+        self.settings = s
+        self.config = open_data(s)
+        self.train_annotations = read_split(self.config, "train", s)
+        self.val_annotations = read_split(self.config, "val", s)
+        self.names = dict(self.train_annotations.names)
+
+    def make_loaders(self, batch: int, device: torch.device) -> None:
+        """Make both loaders; validation takes twice as many images a batch."""
+        s = self.settings
+        workers = num_workers(s.workers, device)
+        augmentation = Augmentation(**{key: getattr(s, key) for key in AUGMENTATION_KEYS})
+        dataset = DetectionDataset(
+            self.train_annotations,
+            s.imgsz,
+            augmentation,
+            seed=s.seed,
+            cache=cache_mode(s),
+            rect=s.rect,
+            rect_batch=batch,
+            workers=workers,
+        )
+        self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
+        self.val_loader = make_val_loader(self.val_annotations, s, 2 * batch, workers, device)
+
+    def class_weights(self, power: float) -> Tensor | None:
+        """Return (C,) weights of mean 1, the inverse class frequency to this power; None for power 0.
+
+        Absent classes get the mean of the present ones.
+        """
+        if not power:
+            return None
+        counts = torch.from_numpy(self.train_annotations.class_counts()).float()
+        weights = counts.clamp(min=1).pow(-power)
+        weights[counts == 0] = weights[counts > 0].mean()
+        return weights / weights.mean()
+
+    def close(self) -> None:
+        """End the loaders' worker processes."""
+        for loader in ("train_loader", "val_loader"):
+            if hasattr(self, loader):
+                getattr(self, loader).close()
+
+
+def open_data(s: DataSettings) -> DataConfig:
+    """Find the data set and say where it is."""
+    if s.data is None:
+        raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
+    config = load_data_config(s.data)
+    log.info("data: %s", config.describe())
+    for class_id in s.classes or []:
+        if class_id not in config.names:
+            raise SettingsError(f"classes={class_id}: {config.yaml_path.name} has classes 0-{config.num_classes - 1}")
+    return config
+
+
+def read_split(config: DataConfig, split: str, s: DataSettings) -> Annotations:
+    """Read the labels of a split; `fraction` keeps the first part of the training images."""
+    images = config.split_images(split)
+    if split == "train" and s.fraction < 1:
+        images = images[: max(round(len(images) * s.fraction), 1)]
+    annotations = scan_yolo(images, config.names, config.yaml_path.name, s.single_cls, s.classes)
+    log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
+    return annotations
+
+
+def make_val_loader(
+    annotations: Annotations, s: DataSettings, batch: int, workers: int, device: torch.device
+) -> ValLoader:
+    """Make the loader of a validation split."""
+    dataset = DetectionDataset(annotations, s.imgsz, cache=cache_mode(s), rect=True, workers=workers)
+    return ValLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
+
+
+def cache_mode(s: DataSettings) -> CacheMode:
+    """Return the loader's name for the `cache` setting."""
+    return "ram" if s.cache is True else s.cache  # type: ignore[return-value]
+
+
+def num_workers(workers: int | str, device: torch.device) -> int:
+    """Return how many processes load data: `auto` is one a core up to 8 for a GPU, a thread otherwise."""
+    if isinstance(workers, int):
+        return workers
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

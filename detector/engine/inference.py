@@ -1,0 +1,111 @@
+"""A network made ready to run, and the way from its outputs to detections: shared by val and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detector.boxes import clip_boxes, non_max_suppression, scale_boxes, select_top
+from detector.engine.device import Precision
+from detector.nn.model import DetectionModel, HeadPreds
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How raw predictions are reduced to detections.
+
+    Attributes:
+        conf: least confidence.
+        iou: IoU above which a box is suppressed.
+        max_det: most detections an image.
+        agnostic: suppress across classes.
+        multi_label: a box may stand for several classes (validation).
+        classes: class ids to keep, or None for all.
+    """
+
+    conf: float
+    iou: float = 0.7
+    max_det: int = 300
+    agnostic: bool = False
+    multi_label: bool = False
+    classes: Sequence[int] | None = None
+
+
+class Runner:
+    """A fused copy of a network on a device, in a precision.
+
+    Attributes:
+        names: class id -> name.
+        strides: strides of the output levels, px.
+        nms: whether its detections need suppression (a one-to-many head does).
+    """
+
+    def __init__(self, model: DetectionModel, device: torch.device, precision: Precision) -> None:
+        self.device, self.precision = device, precision
+        self.names = dict(model.names)
+        self.num_classes = model.num_classes
+        self.strides = tuple(model.strides)
+        self.head = model.selected_head
+        self.nms = self.head == "one2many"
+        layout = torch.channels_last if precision.dtype is not None else torch.contiguous_format
+        self.network = model.fuse().to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.layout = layout
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> tuple[Tensor, HeadPreds]:
+        """Run the network.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, or float in 0..1.
+
+        Returns:
+            (B, 4 + C, A) float cx, cy, w, h in input px and class probabilities; and the raw outputs.
+        """
+        images = images.to(self.device, non_blocking=True)
+        scale = images.dtype == torch.uint8
+        images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.layout)
+        if scale:
+            images = images.div_(255)
+        with self.precision.autocast():
+            preds = self.network(images)[self.head]
+        return self.network.decode(preds), preds
+
+    @torch.inference_mode()
+    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+        """Reduce decoded predictions to detections.
+
+        Returns:
+            For each image (n, 6): x1, y1, x2, y2 in input px, confidence, class; most confident first.
+        """
+        if not self.nms:
+            return select_top(preds, how.conf, how.max_det, agnostic=how.agnostic, classes=how.classes)
+        return non_max_suppression(
+            preds,
+            how.conf,
+            how.iou,
+            max_det=how.max_det,
+            multi_label=how.multi_label,
+            agnostic=how.agnostic,
+            classes=how.classes,
+        )
+
+
+def to_image(
+    detections: Tensor, ratio: tuple[float, float], pad: tuple[float, float], size: tuple[int, int]
+) -> Tensor:
+    """Map detections from the letterboxed input to the image, and clip them to it.
+
+    Args:
+        detections: (n, 6) with x1, y1, x2, y2 in input px first.
+        ratio: input px per image px, (x, y).
+        pad: left and top padding, input px.
+        size: image height and width, px.
+
+    Returns:
+        (n, 6), boxes in image px.
+    """
+    boxes = clip_boxes(scale_boxes(detections[:, :4], ratio, pad), *size)
+    return torch.cat([boxes, detections[:, 4:]], dim=1)

@@ -1,0 +1,162 @@
+"""Prediction: find objects in images, as a list or as a lazy stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.callbacks.registry import CallbackRegistry
+from detector.data.letterbox import Letterbox, letterbox, letterbox_geometry
+from detector.engine.inference import Runner, Suppression, to_image
+from detector.engine.run_folder import make_run_folder
+from detector.results import Results
+from detector.settings import PredictSettings
+
+if TYPE_CHECKING:
+    from detector.data.sources import SourceItem
+
+log = logging.getLogger(__name__)
+
+
+class Predictor:
+    """Runs a network over images.
+
+    Attributes:
+        batch: the images in work (`SourceItem`s); None outside batch events.
+        results: the `Results` of the batch; what a callback leaves here is what the user gets.
+        save_dir: the run folder, or None when nothing is written.
+        speed: milliseconds an image by stage, over the whole run, once `on_predict_end` fires.
+
+    Args:
+        settings: checked prediction settings.
+        runner: the network, ready to run.
+        callbacks: this prediction's callbacks.
+    """
+
+    def __init__(self, settings: PredictSettings, runner: Runner, callbacks: CallbackRegistry) -> None:
+        self.settings = self.args = settings
+        self.runner, self.callbacks = runner, callbacks
+        self.batch: list[SourceItem] | None = None
+        self.results: list[Results] = []
+        self.save_dir: Path | None = None
+        self.speed: dict[str, float] = {}
+        s = settings
+        self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
+        side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
+        self.input_hw = (side[0], side[-1])
+
+    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
+        """Register a callback on this predictor; see `CallbackRegistry.add`."""
+        return self.callbacks.add(event, fn, **options)
+
+    def fire(self, event: str) -> None:
+        """Call the callbacks of an event."""
+        self.callbacks.fire(event, self)
+
+    def stream(self, source: Iterable[SourceItem]) -> Generator[Results, None, None]:
+        """Yield the results of each image; closing the generator early still ends the prediction properly."""
+        s = self.settings
+        if s.save or s.save_txt or s.save_crop:
+            self.save_dir = make_run_folder(s.project, s.name or "predict", s.exist_ok)
+        seconds = {"preprocess": 0.0, "inference": 0.0, "postprocess": 0.0}
+        count = 0
+        self.fire("on_predict_start")
+        items = iter(source)
+        try:
+            while batch := list(islice(items, s.batch)):
+                self.batch = batch
+                self.fire("on_predict_batch_start")
+                self.results = self._predict(batch, seconds)
+                self.fire("on_predict_postprocess_end")
+                self.fire("on_predict_batch_end")
+                count += len(batch)
+                self.batch, results = None, self.results
+                for result in results:
+                    self._write(result)
+                    yield result
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+            self.batch = None
+            self.speed = {stage: 1e3 * spent / max(count, 1) for stage, spent in seconds.items()}
+            self.fire("on_predict_end")
+
+    def _predict(self, batch: list[SourceItem], seconds: dict[str, float]) -> list[Results]:
+        times = [perf_counter()]
+        images, boxes_in = self.preprocess([item.image for item in batch])
+        times.append(self._now())
+        decoded, _ = self.runner.forward(images)
+        times.append(self._now())
+        detections = self.runner.detect(decoded, self.suppression)
+        found = [
+            to_image(rows.float(), place.ratio, place.pad, item.image.shape[:2])
+            for rows, place, item in zip(detections, boxes_in, batch, strict=True)
+        ]
+        times.append(self._now())
+        stages = {name: b - a for name, a, b in zip(seconds, times, times[1:], strict=False)}
+        for name, spent in stages.items():
+            seconds[name] += spent
+        speed = {name: 1e3 * spent / len(batch) for name, spent in stages.items()}
+        return [
+            Results(item.image, path=item.path, names=self.runner.names, boxes=rows, speed=dict(speed))
+            for item, rows in zip(batch, found, strict=True)
+        ]
+
+    def _now(self) -> float:
+        if self.runner.device.type == "cuda":
+            torch.cuda.synchronize(self.runner.device)
+        return perf_counter()
+
+    def preprocess(self, images: list[NDArray[np.uint8]]) -> tuple[Tensor, list[Letterbox]]:
+        """Letterbox images into one batch.
+
+        Padding is the least rectangle when all images have one shape and `rect` is on; else the full size.
+
+        Args:
+            images: (H, W, 3) uint8 BGR arrays.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB, and where each image lies in it.
+        """
+        min_rect = self.settings.rect and len({image.shape for image in images}) == 1
+        places = [
+            letterbox_geometry((image.shape[0], image.shape[1]), self.input_hw, min_rect, stride=max(self.runner.strides))
+            for image in images
+        ]
+        stack = np.stack([letterbox(image, place) for image, place in zip(images, places, strict=True)])
+        return torch.from_numpy(stack).flip(-1).permute(0, 3, 1, 2), places
+
+    def _write(self, result: Results) -> None:
+        """Write what the settings ask for."""
+        s = self.settings
+        if s.verbose:
+            shape = "x".join(map(str, result.orig_shape))
+            milliseconds = sum(result.speed.values())
+            log.info("%s: %s %s%.1f ms", result.path, shape, result.verbose(), milliseconds)
+        drawing = {"conf": s.show_conf, "labels": s.show_labels, "boxes": s.show_boxes, "line_width": s.line_width}
+        name = Path(result.path).name
+        if self.save_dir is not None:
+            result.save_dir = str(self.save_dir)
+            if s.save:
+                result.save(free_path(self.save_dir / name), **drawing)
+            if s.save_txt:
+                result.save_txt(free_path(self.save_dir / "labels" / name).with_suffix(".txt"), save_conf=s.save_conf)
+            if s.save_crop:
+                result.save_crop(self.save_dir / "crops", file_name=name)
+        if s.show:
+            result.show(**drawing)
+
+
+def free_path(path: Path) -> Path:
+    """Return `path`, or `stem-2`, `stem-3` ... if a picture of that name was already written."""
+    candidates: Iterator[Path] = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in range(1, 1 << 30))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -1,0 +1,222 @@
+"""Validation: run a network over a labelled split and measure it by COCO's protocol."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from detector.boxes import cxcywh_to_xyxy
+from detector.callbacks.registry import CallbackRegistry
+from detector.engine.device import select_device, select_precision
+from detector.engine.inference import Runner, Suppression, to_image
+from detector.engine.run_folder import make_run_folder
+from detector.errors import CheckpointError, SettingsError
+from detector.metrics import CocoEvaluator, Metrics
+from detector.settings import ValSettings
+
+if TYPE_CHECKING:
+    from detector.nn.model import DetectionModel
+    from detector.data.annotations import Annotations
+    from detector.data.batch import Batch
+    from detector.nn.losses import Loss
+
+log = logging.getLogger(__name__)
+
+STAGES = ("preprocess", "inference", "loss", "postprocess")
+
+
+class Validator:
+    """Runs a network over a loader. The validator of a training shares its trainer's callbacks.
+
+    Attributes:
+        batch: the batch in work; None outside batch events.
+        preds: for each image of the batch (n, 6): x1, y1, x2, y2 in image px, confidence, class.
+        metrics: the figures, once `on_val_end` fires.
+        speed: milliseconds an image, by stage.
+        losses: `val/loss` and its terms, if a loss was asked for.
+        save_dir: the run folder, or None.
+        names: class id -> name.
+        final: whether this is the run's last validation, the one whose figures and pictures stay.
+    """
+
+    def __init__(
+        self,
+        suppression: Suppression,
+        callbacks: CallbackRegistry,
+        save_dir: Path | None = None,
+        single_cls: bool = False,
+    ) -> None:
+        self.suppression, self.callbacks, self.save_dir = suppression, callbacks, save_dir
+        self.single_cls = single_cls
+        self.batch: Batch | None = None
+        self.preds: list[Tensor] | None = None
+        self.metrics: Metrics | None = None
+        self.speed: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
+        self.names: dict[int, str] = {}
+        self.final = False
+        self.evaluator: CocoEvaluator | None = None
+
+    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
+        """Register a callback on this validator; see `CallbackRegistry.add`."""
+        return self.callbacks.add(event, fn, **options)
+
+    def fire(self, event: str) -> None:
+        """Call the callbacks of an event."""
+        self.callbacks.fire(event, self)
+
+    def run(
+        self,
+        runner: Runner,
+        loader: Iterable[Batch],
+        annotations: Annotations,
+        loss: Loss | None = None,
+        final: bool = True,
+    ) -> Metrics:
+        """Validate.
+
+        Args:
+            runner: the network, ready to run.
+            loader: batches of the split; order and grouping do not change the figures.
+            annotations: the split's ground truth.
+            loss: also compute this loss; its means are then in `losses`.
+            final: also compute AP by size, curves and the confusion matrix.
+        """
+        self.final, self.names = final, runner.names
+        self.fire("on_val_start")
+        evaluator = self.evaluator = CocoEvaluator(runner.names)
+        seconds = dict.fromkeys(STAGES, 0.0)
+        loss_sum: Tensor | None = None
+        count = 0
+        for self.batch in loader:
+            self.fire("on_val_batch_start")
+            clock = Clock(seconds, runner.device)
+            images = self.batch.images.to(runner.device, non_blocking=True)
+            clock.stop("preprocess")
+            decoded, raw = runner.forward(images)
+            clock.stop("inference")
+            if loss is not None:
+                items = self._loss(loss, runner, raw)
+                loss_sum = items if loss_sum is None else loss_sum + items
+            clock.stop("loss")
+            self.preds = self._detections(runner, decoded)
+            clock.stop("postprocess")
+            self._collect(evaluator, annotations)
+            count += len(self.batch.paths)
+            self.fire("on_val_batch_end")
+        self.batch = self.preds = None
+        self.metrics = evaluator.compute(full=final)
+        self.speed = self.metrics.speed = {stage: 1e3 * seconds[stage] / max(count, 1) for stage in STAGES}
+        self.losses = {}
+        if loss is not None and loss_sum is not None:
+            means = (loss_sum / count).tolist()
+            terms = {f"val/{name}": value for name, value in zip(loss.names, means, strict=True)}
+            self.losses = {"val/loss": sum(means), **terms}
+        self.fire("on_val_end")
+        return self.metrics
+
+    def _loss(self, loss: Loss, runner: Runner, raw: Any) -> Tensor:
+        """Return the loss terms of the batch, (3,), times its images."""
+        assert self.batch is not None
+        with torch.inference_mode():
+            boxes, labels = self.batch.boxes.to(runner.device), self.batch.labels.to(runner.device)
+            return loss.items(runner.head, raw, boxes, labels) * len(self.batch.paths)
+
+    def _detections(self, runner: Runner, decoded: Tensor) -> list[Tensor]:
+        assert self.batch is not None
+        batch = self.batch
+        ratios, pads, sizes = batch.ratios.tolist(), batch.pads.tolist(), batch.sizes.tolist()
+        detections = runner.detect(decoded, self.suppression)
+        if self.single_cls:
+            for found in detections:
+                found[:, 5] = 0
+        return [
+            to_image(found.float().cpu(), (rx, ry), (left, top), (height, width))
+            for found, (rx, ry), (left, top), (height, width) in zip(
+                detections, ratios, pads, sizes, strict=True
+            )
+        ]
+
+    def _collect(self, evaluator: CocoEvaluator, annotations: Annotations) -> None:
+        assert self.batch is not None and self.preds is not None
+        for index, preds in zip(self.batch.indices, self.preds, strict=True):
+            height, width = annotations.sizes[index].tolist()
+            boxes, labels = annotations.rows(index)
+            truth = cxcywh_to_xyxy(torch.from_numpy(boxes).double()) * torch.tensor([width, height] * 2)
+            evaluator.add(index, (height, width), preds.numpy(), truth.numpy(), labels)
+
+    def save_json(self, folder: Path) -> Path:
+        """Write the detections as COCO results, and the ground truth beside them.
+
+        Returns:
+            The path of `predictions.json`.
+        """
+        assert self.evaluator is not None, "validate first"
+        path = folder / "predictions.json"
+        path.write_text(json.dumps(self.evaluator.detections()), encoding="utf-8")
+        (folder / "ground_truth.json").write_text(json.dumps(self.evaluator.ground_truth()), encoding="utf-8")
+        return path
+
+
+def validate(
+    s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry
+) -> tuple[Validator, Metrics]:
+    """Validate a model on a split, as `detector val` does: run folder, loader, figures, files.
+
+    Raises:
+        CheckpointError: if the model's class count is not the data set's.
+    """
+    from detector.callbacks.pictures import Pictures
+    from detector.engine.data import make_val_loader, num_workers, open_data, read_split
+
+    device = select_device(s.device)
+    config = open_data(s)
+    annotations = read_split(config, s.split, s)
+    if len(annotations.names) != model.num_classes:
+        raise CheckpointError(
+            f"the model knows {model.num_classes} classes, but {config.yaml_path.name} names "
+            f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
+        )
+    if isinstance(s.batch, float) or s.batch < 1:
+        raise SettingsError(f"batch={s.batch}: expected a whole number >= 1 in validation; try batch=16")
+    model.select_head(s.nms)
+    folder = make_run_folder(s.project, s.name or "val", s.exist_ok)
+    loader = make_val_loader(annotations, s, s.batch, num_workers(s.workers, device), device)
+    if s.plots:
+        callbacks.add(Pictures())
+    conf = 0.001 if s.conf is None else s.conf
+    suppression = Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
+    validator = Validator(suppression, callbacks, folder, s.single_cls)
+    runner = Runner(model, device, select_precision(s.amp, device))
+    try:
+        metrics = validator.run(runner, loader, annotations)
+    finally:
+        loader.close()
+    if s.save_json:
+        log.info("detections are in %s", validator.save_json(folder))
+    speed = ", ".join(f"{stage} {ms:.1f}" for stage, ms in validator.speed.items())
+    log.info("%s\nms an image: %s\nresults are in %s", metrics.table(), speed, folder)
+    return validator, metrics
+
+
+class Clock:
+    """Adds the time between stops to a dict of seconds by stage."""
+
+    def __init__(self, seconds: dict[str, float], device: torch.device) -> None:
+        self.seconds, self.device = seconds, device
+        self.last = perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """Book the time since the last stop under `stage`."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = perf_counter()
+        self.seconds[stage] += now - self.last
+        self.last = now

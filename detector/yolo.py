@@ -1,0 +1,279 @@
+"""The model a user holds: load, train, val, predict, and callbacks for each."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detector.callbacks.registry import CallbackRegistry
+from detector.engine.checkpoint import load_checkpoint, save_checkpoint
+from detector.engine.device import select_device, select_precision
+from detector.engine.inference import Runner
+from detector.engine.weights import Transfer, transfer_weights
+from detector.errors import CheckpointError, DataError, ModelError
+from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
+from detector.settings import DEFAULT_MODEL, PredictSettings, TrainSettings, ValSettings
+
+if TYPE_CHECKING:
+    from detector.metrics import Metrics
+    from detector.results import Results
+
+INHERITED = ("imgsz", "data", "single_cls", "classes")
+"""Settings of its training that a loaded model brings to `val` and `predict`, unless given anew."""
+
+
+class YOLO:
+    """An object detector.
+
+    Args:
+        model: weights (`best.pt`) or an architecture (`yolo11n.yaml`, or the path of one's own).
+
+    Attributes:
+        model: the network.
+        names: class id -> name.
+        ckpt: the checkpoint it was loaded from, without its weights; empty for an architecture.
+        callbacks: event name -> list of functions; every engine gets a copy.
+        metrics: the figures of the last `train` or `val`.
+        trainer: the last training's engine; likewise `validator`, `predictor`.
+
+    Raises:
+        CheckpointError: if the weights can't be read.
+        ModelError: if the architecture can't be built.
+    """
+
+    task = "detect"
+
+    def __init__(self, model: str | Path = DEFAULT_MODEL) -> None:
+        self.callbacks = CallbackRegistry()
+        self.metrics: Metrics | None = None
+        self.trainer: Any = None
+        self.validator: Any = None
+        self.predictor: Any = None
+        self.ckpt: dict[str, Any] = {}
+        self._runner: tuple[tuple[object, ...], Runner] | None = None
+        self.source = model
+        if Path(model).suffix in (".yaml", ".yml", ""):
+            self.model = DetectionModel(load_model_config(model))
+            self.trained = False
+        else:
+            self._take_checkpoint(load_checkpoint(model))
+
+    def _take_checkpoint(self, content: dict[str, Any]) -> None:
+        network = DetectionModel(ModelConfig.from_dict(content["model"]))
+        try:
+            network.load_state_dict(content["weights"])
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.source}: weights do not fit the architecture beside them ({error})") from None
+        self._hold(network.eval())
+        self.ckpt = {key: value for key, value in content.items() if key != "weights"}
+
+    def _hold(self, network: DetectionModel) -> None:
+        self.model, self.trained, self._runner = network, True, None
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class id -> name."""
+        return self.model.names
+
+    @property
+    def device(self) -> Any:
+        """Device of the weights."""
+        return next(self.model.parameters()).device
+
+    def info(self, imgsz: int = 640) -> ModelInfo:
+        """Print and return layers, parameters and GFLOPs (2 x multiply-adds) at a square input."""
+        info = self.model.info(imgsz)
+        print(info)
+        return info
+
+    def load(self, weights: str | Path) -> YOLO:
+        """Take every weight of another checkpoint whose name and shape agree; class rows by class name.
+
+        Raises:
+            CheckpointError: if nothing fits.
+        """
+        content = load_checkpoint(weights)
+        transfer = transfer_weights(self.model, content["weights"], class_names(content))
+        require_some(transfer, weights)
+        show_messages()
+        log.info("%s: %s", weights, transfer)
+        self._hold(self.model)
+        return self
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as a checkpoint that `YOLO(path)` opens."""
+        path = Path(path)
+        content = {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt
+        content |= {"model": self.model.config.to_dict()}
+        save_checkpoint(path, content | {"weights": {k: v.cpu() for k, v in self.model.state_dict().items()}})
+        return path
+
+    # ------------------------------------------------------------------ callbacks
+
+    def add_callback(self, event: Any, fn: Callable[[Any], object] | None = None, *, first: bool = False) -> Any:
+        """Register a function for an event, or a callback object for all its events.
+
+        Without `fn` this is a decorator: `@model.add_callback("on_fit_epoch_end")`.
+        See `CallbackRegistry.add`.
+        """
+        return self.callbacks.add(event, fn, first=first)
+
+    def remove_callback(self, event: Any, fn: Callable[[Any], object] | None = None) -> None:
+        """Take a function off an event, or an object off all its events."""
+        self.callbacks.remove(event, fn)
+
+    def reset_callbacks(self) -> None:
+        """Take all functions off all events."""
+        self.callbacks = CallbackRegistry()
+
+    # ------------------------------------------------------------------ the engines
+
+    def train(self, **settings: Any) -> Metrics | None:
+        """Train on a data set; afterwards this model holds the best weights.
+
+        Args:
+            **settings: see `detector train --help` or docs/settings.md; `data` is needed.
+
+        Returns:
+            The figures of the best weights on the validation split, or None if there is none.
+
+        Raises:
+            SettingsError: for unknown, mistyped or out-of-range settings, all at once.
+            DataError: if the data set can't be used.
+            TrainingError: if the loss becomes non-finite.
+        """
+        from detector.engine.train import Trainer
+
+        s = TrainSettings.parse(settings)
+        if s.data is None:
+            raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
+        show_messages(s.verbose)
+        config, weights, names = self.model.config, None, None
+        if isinstance(s.pretrained, (str, Path)):
+            content = load_checkpoint(s.pretrained)
+            weights, names = content["weights"], class_names(content)
+        elif s.pretrained and self.trained:
+            weights, names = self.model.state_dict(), self.names
+        self.trainer = Trainer(s, config, weights, names, self.callbacks.copy())
+        self.metrics = self.trainer.run()
+        if self.trainer.best.exists():
+            self.source = self.trainer.best
+            self._take_checkpoint(load_checkpoint(self.trainer.best))
+        else:
+            self._hold(self.trainer.ema.model)
+        return self.metrics
+
+    def val(self, **settings: Any) -> Metrics:
+        """Validate on a split of a data set: by default the one it was trained on.
+
+        Args:
+            **settings: see `detector val --help`.
+
+        Raises:
+            SettingsError: for wrong settings.
+            DataError: if the data set can't be used.
+            CheckpointError: if the model has other classes than the data set.
+        """
+        from detector.engine.val import validate
+
+        s = ValSettings.parse(self._inherited(ValSettings) | settings)
+        if s.data is None:
+            raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
+        show_messages(s.verbose)
+        self.validator, self.metrics = validate(s, self.model, self.callbacks.copy())
+        return self.metrics
+
+    def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> Any:
+        """Find objects in images.
+
+        Args:
+            source: image path, folder, glob, list, .txt list, BGR array, PIL image or tensor.
+            stream: yield the results one by one instead of returning a list.
+            **settings: see `detector predict --help`.
+
+        Returns:
+            A list of `Results`, one an image, or a generator of them.
+
+        Raises:
+            SettingsError: for wrong settings.
+            DataError: if the source matches nothing or can't be read.
+        """
+        given = self._inherited(PredictSettings) | settings
+        s = PredictSettings.parse(given | ({} if source is None else {"source": source}))
+        results = self._predict(s)
+        return results if stream else list(results)
+
+    __call__ = predict
+
+    def _predict(self, s: PredictSettings) -> Generator[Results, None, None]:
+        from detector.data.sources import open_source
+        from detector.engine.predict import Predictor
+
+        if s.source is None:
+            raise DataError("source= is missing: name an image, a folder or a list, such as source=street.jpg")
+        if s.verbose:
+            show_messages()
+        source = open_source(s.source)
+        self.predictor = Predictor(s, self._ready(s), self.callbacks.copy())
+        return self.predictor.stream(source)
+
+    def _ready(self, s: PredictSettings) -> Runner:
+        """Return the fused network, kept from the last call if nothing has changed."""
+        self.model.select_head(s.nms)
+        device = select_device(s.device)
+        precision = select_precision(s.amp, device)
+        version = sum(value._version for value in self.model.state_dict().values())
+        key = (device, precision, self.model.selected_head, version)
+        if self._runner is None or self._runner[0] != key:
+            self._runner = (key, Runner(self.model, device, precision))
+        return self._runner[1]
+
+    def _inherited(self, kind: type[Any]) -> dict[str, Any]:
+        saved = self.ckpt.get("settings", {})
+        wanted = [key for key in INHERITED if key in kind.model_fields and saved.get(key) is not None]
+        return {key: saved[key] for key in wanted}
+
+    def __repr__(self) -> str:
+        return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"
+
+
+log = logging.getLogger("detector")
+
+
+def class_names(content: dict[str, Any]) -> dict[int, str]:
+    """Return class id -> name of a checkpoint."""
+    return dict(enumerate(content["model"]["names"]))
+
+
+def require_some(transfer: Transfer, weights: str | Path) -> None:
+    """Refuse weights of which nothing fits.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    if not transfer.taken:
+        raise CheckpointError(f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})")
+
+
+class _Stderr(logging.Handler):
+    """Writes messages to whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
+
+
+def show_messages(verbose: bool = True) -> None:
+    """Send this package's messages to stderr, unless the program has set up logging itself."""
+    if log.handlers or logging.getLogger().handlers:
+        return
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.propagate = False
