@@ -86,7 +86,7 @@ class Boxes:
     @property
     def is_track(self) -> bool:
         """Whether the rows carry track ids."""
-        return self.data.shape[1] == 7
+        return bool(self.data.shape[1] == 7)
 
     @property
     def shape(self) -> tuple[int, ...]:

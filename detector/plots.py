@@ -1,0 +1,322 @@
+"""Figures of a training and of a validation, as image files. The only file that imports matplotlib."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .curves import Array, ConfusionMatrix, Curves, smooth
+from .drawing import class_color
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINE_COLORS = (4, 5, 2, 6, 0, 1)  # class numbers: blue, vermilion, green ...
+INK, FAINT = "#222222", "#b8c0c8"
+MAX_LEGEND = 20  # classes named one by one in a legend
+MAX_CELL_TEXT = 30  # classes up to which the cells of a confusion matrix carry their number
+AXIS_COLUMNS = ("epoch", "time")  # of results.csv
+
+
+class Evaluated(Protocol):
+    """What the figures need of `detector.metrics.Metrics`."""
+
+    names: dict[int, str]
+    detection_curves: Curves
+    confusion_matrix: ConfusionMatrix | None
+
+
+def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `rows` x `columns` panels, `width` x `height` inches each, free of global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e9ec", linewidth=0.7)
+        panel.set_axisbelow(True)
+        panel.tick_params(labelsize=8, color=FAINT)
+    return figure, list(panels.flat)
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Save a figure in the format its suffix names.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: can't write the figure ({error.strerror}); choose a writable folder."
+        ) from error
+    return path
+
+
+def rgb(number: int) -> tuple[float, ...]:
+    """Return the colour of a class for matplotlib."""
+    return tuple(channel / 255 for channel in reversed(class_color(number)))
+
+
+def caption(number: int, names: dict[int, str], longest: int = 24) -> str:
+    """Return a class name matplotlib can show: shortened, without formulas, `class 3` for foreign scripts."""
+    from matplotlib.font_manager import findfont, get_font
+
+    name = names[number]
+    font = get_font(findfont("DejaVu Sans"))
+    if not all(font.get_char_index(ord(letter)) for letter in name):
+        name = f"class {number}"
+    name = name if len(name) <= longest else name[: longest - 3] + "..."
+    return name.replace("$", r"\$")
+
+
+def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
+    """Draw the columns of a results.csv over the epochs; train and validation loss share a panel.
+
+    Args:
+        csv_path: the table, with a column `epoch`; cells may be empty or nan.
+        path: the picture; by default results.png beside the table.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        DataError: the table can't be read, has no rows or no epochs, or the picture can't be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    csv_path = Path(csv_path)
+    epochs, columns = read_results(csv_path)
+    panels = group_columns(list(columns))
+    across = min(4, max(len(panels), 1))
+    figure, axes = new_figure(math.ceil(len(panels) / across) or 1, across, 3.6, 2.7)
+    for panel, (title, members) in zip(axes, panels.items(), strict=False):
+        for i, key in enumerate(members):
+            label = key.split("/")[0] if title.endswith("loss") else key.split("/")[-1]
+            noisy = title != "learning rate"
+            draw_series(panel, epochs, columns[key], label, rgb(LINE_COLORS[i % len(LINE_COLORS)]), noisy)
+        panel.set_title(title, fontsize=10, color=INK)
+        panel.set_xlabel("epoch", fontsize=8)
+        panel.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(members) > 1 or title.endswith("loss"):
+            panel.legend(fontsize=7, frameon=False)
+    for panel in axes[len(panels) :]:
+        panel.set_visible(False)
+    return write_figure(figure, Path(path) if path else csv_path.with_name("results.png"))
+
+
+def read_results(path: Path) -> tuple[Array, dict[str, Array]]:
+    """Read a results.csv: the epochs (N,) and every other column (N,), NaN where there is no number.
+
+    Raises:
+        DataError: the file can't be read, has no rows or no column `epoch`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except OSError as error:
+        raise DataError(f"{path}: can't read the results ({error.strerror}).") from error
+    rows = [row for row in rows if math.isfinite(to_number(row.get("epoch")))]
+    if not rows:
+        raise DataError(f"{path}: no rows with an 'epoch'; expected the results.csv of a training.")
+    table = {key: np.array([to_number(row[key]) for row in rows]) for key in rows[0] if key}
+    return table["epoch"], {key: table[key] for key in table if key not in AXIS_COLUMNS}
+
+
+def to_number(text: str | None) -> float:
+    """Return the number a cell holds, NaN where it holds none."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def group_columns(keys: list[str]) -> dict[str, list[str]]:
+    """Sort columns into panels: train with val loss, precision with recall, all APs, all learning rates."""
+    panels: dict[str, list[str]] = {}
+    for key in keys:
+        prefix, _, name = key.rpartition("/")
+        bare = name.removesuffix("(B)")
+        if prefix == "lr":
+            title = "learning rate"
+        elif prefix == "metrics" and bare in ("precision", "recall"):
+            title = "precision and recall"
+        elif prefix == "metrics" and bare.startswith("mAP"):
+            title = "AP"
+        elif prefix in ("train", "val"):
+            title = "total loss" if name == "loss" else name.replace("_", " ")
+        else:
+            title = key
+        panels.setdefault(title, []).append(key)
+    order = {"learning rate": 3, "AP": 1, "precision and recall": 1}
+    return dict(sorted(panels.items(), key=lambda p: 0 if p[0].endswith("loss") else order.get(p[0], 2)))
+
+
+def draw_series(panel: Axes, x: Array, y: Array, label: str, color: Any, noisy: bool) -> None:
+    """Draw a series, and above 10 noisy values their smoothed course; NaNs are left out."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if len(y) < 10 or not noisy:
+        marker = "o" if len(y) < 10 else ""
+        panel.plot(x, y, color=color, linewidth=1.6, marker=marker, markersize=3, label=label)
+        return
+    width = max(len(y) // 25, 1) * 2 + 1
+    panel.plot(x, y, color=color, linewidth=0.8, alpha=0.35)
+    panel.plot(x, smooth(smooth(y, width), width), color=color, linewidth=1.8, label=label)
+
+
+def plot_curves(metrics: Evaluated, folder: str | Path) -> list[Path]:
+    """Draw BoxPR_curve.png, BoxF1_curve.png, BoxP_curve.png and BoxR_curve.png.
+
+    Returns:
+        The pictures' paths.
+
+    Raises:
+        DataError: a picture can't be written.
+    """
+    curves, folder = metrics.detection_curves, Path(folder)
+    best = curves.best
+    figures = {
+        "BoxPR": (curves.recall_points, curves.precision_at_recall, "recall", "precision"),
+        "BoxF1": (curves.confidence, curves.f1, "confidence", "F1"),
+        "BoxP": (curves.confidence, curves.precision, "confidence", "precision"),
+        "BoxR": (curves.confidence, curves.recall, "confidence", "recall"),
+    }
+    written = []
+    for name, (x, y, x_name, y_name) in figures.items():
+        figure, (panel,) = new_figure(1, 1, 8, 5)
+        values = y.mean(1) if name == "BoxPR" else y[:, best]
+        draw_classes(panel, x, y, values, curves.classes.tolist(), metrics.names)
+        what = "AP50" if name == "BoxPR" else f"{y_name} at confidence {curves.best_confidence:.2f}"
+        if name != "BoxPR" and len(y):
+            panel.axvline(curves.best_confidence, color=INK, linewidth=0.8, linestyle=":")
+        panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x_name, ylabel=y_name)
+        panel.set_title(f"{y_name.capitalize()} over {x_name}, IoU 0.5", fontsize=11, color=INK)
+        panel.legend(
+            title=what, fontsize=8, title_fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+        )
+        written.append(write_figure(figure, folder / f"{name}_curve.png"))
+    return written
+
+
+def draw_classes(
+    panel: Axes, x: Array, y: Array, values: Array, classes: list[int], names: dict[int, str]
+) -> None:
+    """Draw a curve for each class, named up to 20 of them, and their mean."""
+    few = len(classes) <= MAX_LEGEND
+    if len(classes) > 1:
+        for number, row, value in zip(classes, y, values, strict=True):
+            label = f"{caption(number, names)}  {value:.3f}" if few else None
+            panel.plot(
+                x, row, color=rgb(number) if few else FAINT, linewidth=1.2 if few else 0.6, label=label
+            )
+    if len(classes):
+        name = f"all {len(classes)} classes" if len(classes) > 1 else caption(classes[0], names)
+        panel.plot(x, y.mean(0), color=INK, linewidth=2.6, label=f"{name}  {values.mean():.3f}")
+    else:
+        panel.plot([], [], label="no labels")
+
+
+def plot_confusion_matrix(metrics: Evaluated, folder: str | Path) -> list[Path]:
+    """Draw confusion_matrix.png (counts) and confusion_matrix_normalized.png (shares of the true class).
+
+    Cells are coloured by their share of the true class in both.
+
+    Returns:
+        The pictures' paths.
+
+    Raises:
+        DataError: the metrics hold no confusion matrix, or a picture can't be written.
+    """
+    confusion, folder = metrics.confusion_matrix, Path(folder)
+    if confusion is None:
+        raise DataError("no confusion matrix to plot; compute the metrics with full=True.")
+    labels = [caption(n, metrics.names, 16) for n in confusion.names] + ["background"]
+    shares = confusion.normalized()
+    side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)
+    written = []
+    for name, numbers in (("confusion_matrix", confusion.matrix), ("confusion_matrix_normalized", shares)):
+        figure, (panel,) = new_figure(1, 1, side * 1.1, side)
+        panel.grid(False)
+        picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        ticks = np.arange(len(labels))
+        size = float(np.clip(40 * side / len(labels), 3.5, 9))
+        panel.set_xticks(ticks, labels, rotation=90 if len(labels) > 6 else 0, fontsize=size)
+        panel.set_yticks(ticks, labels, fontsize=size)
+        panel.set_xlabel(f"true class\n(confidence > {confusion.conf:g}, IoU > {confusion.iou:g})")
+        panel.set_ylabel("predicted class")
+        kind = "shares" if numbers is shares else "counts"
+        panel.set_title(f"Confusion matrix: {kind}", fontsize=11, color=INK)
+        figure.colorbar(picture, ax=panel, fraction=0.045, pad=0.02, label="share of the true class")
+        if len(labels) <= MAX_CELL_TEXT:
+            write_cells(panel, numbers, shares, size)
+        written.append(write_figure(figure, folder / f"{name}.png"))
+    return written
+
+
+def write_cells(panel: Axes, numbers: Any, shares: Array, size: float) -> None:
+    """Write every number that is not 0 into its cell."""
+    for row, column in zip(*(side.tolist() for side in np.nonzero(numbers)), strict=True):
+        value = numbers[row, column]
+        text = f"{value:.2f}" if numbers is shares else str(value)
+        color = "white" if shares[row, column] > 0.55 else INK
+        panel.text(column, row, text, ha="center", va="center", color=color, fontsize=size * 0.9)
+
+
+def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path: str | Path) -> Path:
+    """Draw what a data set's labels look like: counts by class, where the centres are, and the sizes.
+
+    Args:
+        labels: (N,) class numbers.
+        boxes: (N, 4) centre, width, height, normalised.
+        names: class number -> name.
+        path: the picture.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        DataError: the picture can't be written.
+    """
+    numbers = np.asarray(labels, np.int64).reshape(-1)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    figure, (bars, centres, sizes) = new_figure(1, 3, 4.6, 4.4)
+    counts = np.bincount(numbers, minlength=len(names))[: len(names)]
+    shown = sorted(names)
+    bars.bar(shown, counts, color=[rgb(n) for n in shown], width=0.8)
+    bars.grid(axis="x", visible=False)
+    if len(shown) <= 40:
+        bars.set_xticks(shown, [caption(n, names, 16) for n in shown], rotation=90 if len(shown) > 4 else 0)
+    else:
+        bars.set_xlabel("class number")
+    bars.set_title(f"{len(numbers):,} objects of {len(names)} class{'es' * (len(names) > 1)}", fontsize=10)
+    for panel, (x, y), title in (
+        (centres, boxes[:, :2].T, "centres"),
+        (sizes, boxes[:, 2:].T, "sizes"),
+    ):
+        draw_density(panel, x, y)
+        panel.set_title(f"Box {title}, share of the image", fontsize=10)
+    centres.set(xlabel="x", ylabel="y")
+    centres.invert_yaxis()
+    sizes.set(xlabel="width", ylabel="height")
+    return write_figure(figure, Path(path))
+
+
+def draw_density(panel: Axes, x: Array, y: Array) -> None:
+    """Draw how many points of the unit square fall into each of 50 x 50 cells, on a logarithmic scale."""
+    counts, _, _ = np.histogram2d(y, x, bins=50, range=((0, 1), (0, 1)))
+    panel.imshow(np.log1p(counts), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), vmin=0)
+    panel.grid(False)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from detector import plots
+from detector.errors import DataError
+from detector.metrics import CocoEvaluator
+from detector.plots import (
+    caption,
+    group_columns,
+    plot_confusion_matrix,
+    plot_curves,
+    plot_labels,
+    plot_results,
+)
+
+HEADER = (
+    "epoch,time,train/box_loss,train/cls_loss,val/loss,val/box_loss,val/cls_loss,"
+    "metrics/precision,metrics/recall,metrics/mAP50,metrics/mAP50-95,lr/pg0,lr/pg1"
+)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures in place of the pictures, by file name."""
+    drawn = {}
+
+    def keep(figure, path):
+        drawn[path.name] = figure
+        figure.canvas.draw()
+        return path
+
+    monkeypatch.setattr(plots, "write_figure", keep)
+    return drawn
+
+
+def measured(names, full=True):
+    rng = np.random.default_rng(0)
+    evaluator = CocoEvaluator(dict(enumerate(names)), "pycocotools")
+    for image_id in range(6):
+        corner = rng.uniform(0, 300, (8, 2))
+        boxes = np.concatenate([corner, corner + 60], 1)
+        labels = rng.integers(0, len(names), 8)
+        preds = np.concatenate(
+            [boxes + rng.normal(0, 6, (8, 4)), rng.uniform(size=(8, 1)), labels[:, None]], 1
+        )
+        evaluator.add(image_id, (400, 400), preds, boxes, labels)
+    return evaluator.compute(full)
+
+
+def write_table(path, rows):
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    return path
+
+
+def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, figures):
+    rows = [f"{e},{e},2,1,3,{2 + e % 2},1,.5,.4,.3,.2,.01,.01" for e in range(1, 31)]
+    assert plot_results(write_table(tmp_path / "results.csv", rows)) == tmp_path / "results.png"
+    panels = {panel.get_title(): panel for panel in figures["results.png"].axes if panel.get_visible()}
+    assert list(panels) == [
+        "box loss",
+        "cls loss",
+        "total loss",
+        "precision and recall",
+        "AP",
+        "learning rate",
+    ]
+    _, _, raw, smoothed = (line.get_ydata() for line in panels["box loss"].lines)
+    assert raw.tolist()[:4] == [3, 2, 3, 2] and np.ptp(smoothed[5:-5]) < np.ptp(raw) / 3
+    assert len(panels["learning rate"].lines) == 2
+
+
+@pytest.mark.parametrize("cell", ["1.5", "nan", ""])
+def test_results_of_one_epoch_and_empty_cells_are_drawn(tmp_path, cell):
+    table = write_table(tmp_path / "results.csv", [f"1,9,{cell},1,{cell},1,1,0,0,0,0,.01,.01"])
+    picture = cv2.imread(str(plot_results(table)))
+    assert picture.min() < 60 and picture.max() == 255
+
+
+def test_results_that_are_none_are_named(tmp_path):
+    with pytest.raises(DataError, match="can't read the results"):
+        plot_results(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="no rows with an 'epoch'"):
+        plot_results(write_table(tmp_path / "empty.csv", []))
+
+
+def test_columns_find_their_panels():
+    assert group_columns(
+        ["lr/pg0", "metrics/mAP50(B)", "speed/inference", "val/l1_loss", "train/l1_loss"]
+    ) == {
+        "l1 loss": ["val/l1_loss", "train/l1_loss"],
+        "AP": ["metrics/mAP50(B)"],
+        "speed/inference": ["speed/inference"],
+        "learning rate": ["lr/pg0"],
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3, 80])
+def test_curves_of_any_number_of_classes(figures, tmp_path, count):
+    metrics = measured([f"class {n}" for n in range(count)])
+    paths = plot_curves(metrics, tmp_path)
+    assert [path.name for path in paths] == [f"Box{name}_curve.png" for name in ("PR", "F1", "P", "R")]
+    (panel,) = figures["BoxPR_curve.png"].axes
+    with_labels = len(metrics.ap_class_index)
+    assert len(panel.lines) == (with_labels + 1 if count > 1 else 1)
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert len(legend) == {1: 1, 3: 4, 80: 1}[count]
+    assert legend[-1].endswith(f"{metrics.box.map50:.3f}")
+    (panel,) = figures["BoxP_curve.png"].axes
+    assert panel.get_legend().get_texts()[-1].get_text().endswith(f"{metrics.box.mp:.3f}")
+
+
+def test_curves_without_labels_say_so(figures, tmp_path):
+    plot_curves(CocoEvaluator({0: "dog"}).compute(), tmp_path)
+    (panel,) = figures["BoxF1_curve.png"].axes
+    assert panel.get_legend().get_texts()[0].get_text() == "no labels"
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_confusion_matrix_of_any_number_of_classes(figures, tmp_path, count):
+    metrics = measured([f"class {n}" for n in range(count)])
+    paths = plot_confusion_matrix(metrics, tmp_path)
+    assert [path.name for path in paths] == ["confusion_matrix.png", "confusion_matrix_normalized.png"]
+    cells = [text.get_text() for text in figures["confusion_matrix.png"].axes[0].texts]
+    matrix = metrics.confusion_matrix.matrix
+    assert sorted(cells) == ([] if count == 40 else sorted(str(n) for n in matrix[matrix > 0]))
+    with pytest.raises(DataError, match="full=True"):
+        plot_confusion_matrix(measured(["a"], full=False), tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_labels_are_drawn(tmp_path, count):
+    rng = np.random.default_rng(0)
+    boxes, names = rng.uniform(size=(count, 4)), {0: "犬", 1: "a $ b", 2: "x" * 60}
+    path = plot_labels(rng.integers(0, 3, count), boxes, names, tmp_path / "new" / "labels.jpg")
+    assert cv2.imread(str(path)).shape[2] == 3
+
+
+def test_captions_are_what_matplotlib_can_draw():
+    names = {0: "犬", 1: "a $ b", 2: "x" * 60, 3: "Größe"}
+    assert [caption(n, names) for n in names] == ["class 0", r"a \$ b", "x" * 21 + "...", "Größe"]
+
+
+def test_unwritable_figures_are_a_data_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't write the figure"):
+        plot_labels([], [], {0: "a"}, tmp_path / "file" / "labels.jpg")
+
+
+def test_figures_leave_no_global_state(tmp_path):
+    import sys
+
+    plot_labels([], [], {0: "a"}, tmp_path / "labels.png")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
