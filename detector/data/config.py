@@ -79,8 +79,8 @@ class DataConfig:
         """
         if split not in self.splits:
             raise DataError(
-                f"split={split}: {self.yaml_path} has only {', '.join(self.splits)}"
-                f"{nearest(split, self.splits)}."
+                f"split={split}: {self.yaml_path} has {', '.join(self.splits)}"
+                f"{nearest(split, self.splits) or '.'}"
             )
         images = list_images(self.splits[split])
         if not images:
@@ -164,8 +164,8 @@ def _find_yaml(data: str | Path) -> Path:
         return bundled[name].resolve()
     missing = "has no YAML file in it" if path.is_dir() else "does not exist"
     raise DataError(
-        f"data={data}: {path.absolute()} {missing}; give a data YAML, a folder with one in it, "
-        f"or one of {', '.join(bundled)}{nearest(name, bundled)}."
+        f"data={data}: {path.absolute()} {missing}{nearest(name, bundled) or '.'} Give a data YAML, a folder "
+        f"with one in it, or one of {', '.join(bundled)}."
     )
 
 
@@ -194,7 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
     if content.get("channels", 3) != 3:
         problems.append(f"channels: {content['channels']}; only images of 3 channels can be used")
     if problems:
-        raise DataError(f"{path}: {'; '.join(problems)}.")
+        raise DataError(f"{path}:\n  " + "\n  ".join(problems))
     return content
 
 

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detector.data.config import DataConfig, load_data_config
+from detector.errors import DataError
+
+Writer = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """Write a data YAML beside two images of train and val."""
+
+    def writer(text: str, name: str = "my.yaml") -> Path:
+        for split in ("train", "val"):
+            folder = tmp_path / "images" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / "b.png"), np.zeros((8, 8, 3), np.uint8))
+            cv2.imwrite(str(folder / "a.jpg"), np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return writer
+
+
+SPLITS = "train: images/train\nval: images/val\n"
+
+
+def error_of(data: str | Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data_config(data)
+    return str(caught.value)
+
+
+def test_a_drawn_dataset_is_read(drawn_dataset: Path) -> None:
+    config = load_data_config(drawn_dataset)
+    assert config.names == {0: "disc", 1: "square", 2: "triangle", 3: "star", 4: "ring", 5: "cross"}
+    assert config.num_classes == 6
+    assert config.root == drawn_dataset.parent / "data"
+    assert len(config.split_images("train")) == 8
+    assert len(config.split_images("val")) == 4
+    assert config.describe() == f"drawn: 6 classes, {drawn_dataset.parent / 'data'}"
+
+
+def test_the_folder_of_the_yaml_is_the_default_root(write: Writer, tmp_path: Path) -> None:
+    config = load_data_config(write(SPLITS + "names: [cat, dog]"))
+    assert config.root == tmp_path
+    assert [path.name for path in config.split_images("val")] == ["a.jpg", "b.png"]
+    assert load_data_config(tmp_path) == config
+    assert load_data_config(str(tmp_path / "my.yaml")) == config
+
+
+def test_path_is_relative_to_the_yaml_not_to_the_working_folder(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("")
+    (tmp_path / "elsewhere").mkdir()
+    yaml = write("path: ../\n" + SPLITS + "nc: 1", name="elsewhere/my.yaml")
+    monkeypatch.chdir(tmp_path / "images")
+    config = load_data_config("../elsewhere/my.yaml")
+    assert config.root == tmp_path
+    assert config.yaml_path == yaml
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("names: [cat, 7]", {0: "cat", 1: "7"}),
+        ("names: {1: dog, 0: cat}", {0: "cat", 1: "dog"}),
+        ("nc: 2", {0: "class_0", 1: "class_1"}),
+        ("nc: 2\nnames: [a, b]", {0: "a", 1: "b"}),
+    ],
+)
+def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: dict[int, str]) -> None:
+    assert load_data_config(write(SPLITS + names)).names == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SPLITS + "names: {0: a, 2: b}", "names has the ids 0, 2; expected 0 to 1, each once."),
+        (SPLITS + "names: {x: a}", "names has the ids x; expected 0 to 0, each once."),
+        (SPLITS + "names: {}", "names: {}; expected a list of class names or a map from id to name."),
+        (SPLITS + "names: [yes, b]", "names: True can't be a class name; put it in quotes."),
+        (SPLITS + "nc: 3\nnames: [a, b]", "nc is 3, but names has 2; leave nc out or correct one."),
+        (SPLITS + "nc: many", "nc: 'many'; expected a whole number of classes, 1 or more."),
+        (
+            "train: images/train\nnams: [a]",
+            "unknown key 'nams'; did you mean 'names'?\n  val is missing\n  names (or nc) is missing",
+        ),
+        (SPLITS + "nc: 1\nchannels: 1", "channels: 1; only images of 3 channels can be used"),
+        (SPLITS + "nc: 1\nvalidation: images/val", "both val and validation are given; keep val"),
+        ("train: 3\nval: images/val\nnc: 1", "train: 3; expected a path or a list of paths."),
+        (SPLITS + "nc: 1\npath: [a]", "path: ['a']; expected a folder."),
+        ("just text", "expected keys such as path, train, val and names."),
+        ("a: [1,", "is not a YAML file: while parsing a flow node"),
+        ("train: images/train\nval: gone\nnc: 1\nstand_in: clip art", "the only stand-in is `drawn`."),
+        (
+            SPLITS + "nc: 1\ndownload: [{address: x}]",
+            "expected an https:// address, or url, into and sha256.",
+        ),
+        (SPLITS + "nc: 1\ndownload: {url: 'https://x/y.zip', into: ../up}", "leaves the data set's folder."),
+        (SPLITS + "nc: 1\npath: x\ndrawn: {train: many}", "drawn: {'train': 'many'}; expected whole numbers"),
+        (SPLITS + "nc: 1\npath: x\ndrawn: {trian: 1}", "expected train, val, test, size, seed."),
+    ],
+)
+def test_mistakes_in_the_file_are_named(write: Writer, text: str, message: str) -> None:
+    yaml = write(text)
+    found = error_of(yaml)
+    assert str(yaml) in found
+    assert message in found
+
+
+def test_tags_that_would_run_code_are_refused(write: Writer, tmp_path: Path) -> None:
+    found = error_of(write(f"names: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']"))
+    assert "is not a YAML file: could not determine a constructor" in found
+    assert not (tmp_path / "made").exists()
+
+
+def test_validation_lists_files_and_notes_are_read(write: Writer, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("./images/train/a.jpg\nimages/val/b.png\n\n")
+    yaml = write(
+        "train: [images/train, images/val/a.jpg]\nvalidation: list.txt\ntest:\nnc: 1\nroboflow: {version: 1}"
+    )
+    config = load_data_config(yaml)
+    assert set(config.splits) == {"train", "val"}
+    assert config.split_images("train") == [
+        *(tmp_path / "images/train" / name for name in ("a.jpg", "b.png")),
+        tmp_path / "images/val/a.jpg",
+    ]
+    assert config.split_images("val") == [tmp_path / "images/train/a.jpg", tmp_path / "images/val/b.png"]
+
+
+def test_a_split_that_is_missing_or_empty_is_an_error(write: Writer, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    config = load_data_config(write("train: gone\nval: images/val\ntest: none\nnc: 1"))
+    with pytest.raises(DataError, match=f"{tmp_path}/gone does not exist"):
+        config.split_images("train")
+    with pytest.raises(DataError, match=f"no images for test; looked in {tmp_path}/none"):
+        config.split_images("test")
+    with pytest.raises(DataError, match=r"split=vall: .* has train, val, test; did you mean 'val'"):
+        config.split_images("vall")
+
+
+def test_missing_images_without_download_name_the_folder_looked_for(write: Writer, tmp_path: Path) -> None:
+    found = error_of(write("path: data\ntrain: images/train\nval: images/val\nnc: 1"))
+    assert found == f"{tmp_path}/my.yaml: val: {tmp_path}/data/images/val does not exist."
+
+
+def test_entries_that_point_beside_the_export_are_found_with_a_warning(
+    write: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_data_config(write("train: ../images/train\nval: ../images/val\nnc: 1"))
+    assert config.splits["val"] == [tmp_path / "images/val"]
+    assert f"{tmp_path.parent}/images/val does not exist; using {tmp_path}/images/val" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "download", ["bash get_data.sh", "|\n  import os\n  os.remove('x')", "ftp://host/a.zip"]
+)
+def test_commands_and_code_are_never_run(write: Writer, tmp_path: Path, download: str) -> None:
+    ready = load_data_config(write(SPLITS + f"nc: 1\ndownload: {download}"))
+    assert len(ready.split_images("val")) == 2  # nothing is missing, so it does not matter
+    found = error_of(write(f"path: data\nval: v\ntrain: t\nnc: 1\ndownload: {download}"))
+    assert f"val: {tmp_path}/data/v does not exist" in found
+    assert "commands and code in a data file are never run" in found
+
+
+def test_unknown_names_list_what_is_packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = error_of("shape.yaml")
+    assert f"data=shape.yaml: {tmp_path}/shape.yaml does not exist; did you mean 'shapes'?" in found
+    assert "or one of coco, coco128, coco8, shapes." in found
+    for name in ("a.yaml", "b.yml"):
+        (tmp_path / name).write_text("nc: 1")
+    assert "has several YAML files (a.yaml, b.yml); name one of them" in error_of(tmp_path)
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETECTOR_DATASETS", str(tmp_path / "datasets"))
+    return tmp_path / "datasets"
+
+
+@pytest.mark.parametrize("data", ["coco8", "coco8.yaml"])
+def test_coco8_is_used_where_it_lies(datasets: Path, data: str) -> None:
+    for split in ("train", "val"):
+        (datasets / "coco8/images" / split).mkdir(parents=True)
+        cv2.imwrite(str(datasets / "coco8/images" / split / "x.jpg"), np.zeros((9, 9, 3), np.uint8))
+    config = load_data_config(data)
+    assert config.root == datasets / "coco8"
+    assert not config.stand_in
+    assert config.num_classes == 80
+    assert (config.names[0], config.names[79]) == ("person", "toothbrush")
+    assert config.split_images("train") == [datasets / "coco8/images/train/x.jpg"]
+    assert [entry.name for entry in datasets.iterdir()] == ["coco8"]
+
+
+def test_without_the_network_coco8_is_a_drawn_stand_in_and_says_so(
+    datasets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_data_config("coco8")
+    assert config.stand_in
+    assert config.root == datasets / "coco8-drawn-stand-in"
+    assert [len(config.split_images(split)) for split in ("train", "val")] == [4, 4]
+    assert not (datasets / "coco8").exists()
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert f"coco8: NOT THE REAL IMAGES. Drawn scenes in {config.root} stand in" in warnings[0]
+    assert "DETECTOR_OFFLINE is set" in warnings[0]
+    assert "DRAWN STAND-IN" in config.describe()
+    assert load_data_config("coco8") == config  # drawn once, warned of each time
+
+
+def test_without_the_network_coco128_is_an_error(datasets: Path) -> None:
+    found = error_of("coco128")
+    assert f"val: {datasets}/coco128/images/train2017 does not exist and could not be downloaded" in found
+    assert "DETECTOR_OFFLINE is set" in found
+    assert f"put the data in {datasets}/coco128 yourself" in found
+
+
+def test_a_folder_that_lacks_its_val_images_is_left_alone(datasets: Path) -> None:
+    (datasets / "coco128").mkdir(parents=True)
+    (datasets / "coco128/mine.txt").write_text("keep")
+    found = error_of("coco128")
+    assert f"{datasets}/coco128 is there, but val: {datasets}/coco128/images/train2017 is not" in found
+    assert [file.name for file in (datasets / "coco128").iterdir()] == ["mine.txt"]
+
+
+def test_a_read_only_datasets_folder_is_never_written(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    datasets.mkdir()
+    datasets.chmod(0o555)
+    config = load_data_config("coco8")
+    assert config.root == tmp_path / "home/.cache/detector/datasets/coco8-drawn-stand-in"
+    assert f"{datasets} can't be written; using {config.root}" in caplog.text
+    assert list(datasets.iterdir()) == []
+    datasets.chmod(0o755)
+
+
+DRAWN = "path: pics\ntrain: images/train\nval: images/val\nnames: [disc, star]\n"
+
+
+def test_a_drawn_set_is_drawn_once_and_again_when_its_settings_change(write: Writer, tmp_path: Path) -> None:
+    first = load_data_config(write(DRAWN + "drawn: {train: 2, val: 1, size: 64}"))
+    assert first.root.parent == tmp_path
+    assert first.root.name.startswith("pics-")
+    assert [len(first.split_images(split)) for split in ("train", "val")] == [2, 1]
+    stamps = [file.stat().st_mtime_ns for file in sorted(first.root.rglob("*.*"))]
+    assert load_data_config(tmp_path / "my.yaml") == first
+    assert [file.stat().st_mtime_ns for file in sorted(first.root.rglob("*.*"))] == stamps
+    second = load_data_config(write(DRAWN + "drawn: {train: 2, val: 1, size: 64, seed: 1}"))
+    assert second.root != first.root
+
+
+def test_a_drawn_set_needs_a_folder_of_its_own(write: Writer) -> None:
+    found = error_of(write(SPLITS + "nc: 1\ndrawn: {train: 1, val: 1}"))
+    assert "expected whole numbers, and a folder as `path:`" in found
+
+
+def test_to_dict_is_plain_data_and_tells_data_sets_apart(write: Writer) -> None:
+    one = load_data_config(write(SPLITS + "names: [a, b]")).to_dict()
+    two = load_data_config(write(SPLITS + "names: [a, c]")).to_dict()
+    assert json.loads(json.dumps(one))["splits"]["val"][0].endswith("/images/val")
+    assert one != two
+
+
+@pytest.mark.parametrize(("name", "count"), [("shapes", 6), ("coco8", 80), ("coco128", 80), ("coco", 80)])
+def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None:
+    from detector.data import config as module
+
+    path = module._find_yaml(name)
+    content = module._read(path)
+    assert len(module._names(path, content)) == count
+    root = module._root(path, content)
+    assert root == datasets / name
+    archives = module._archives(path, content)
+    assert all(archive.url.startswith("https://") for archive in archives)
+    config = DataConfig(name, path, root, module._splits(path, content, root), {0: "x"}, archives)
+    assert {"train", "val"} <= set(config.splits)
