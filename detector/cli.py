@@ -103,8 +103,10 @@ def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
 
 def _is_text(field: Any) -> bool:
     """Return whether a setting takes text, so that name=2024 stays text."""
-    return field is not None and str in getattr(field.annotation, "__args__", (field.annotation,)) and int not in (
-        getattr(field.annotation, "__args__", ())
+    return (
+        field is not None
+        and str in getattr(field.annotation, "__args__", (field.annotation,))
+        and int not in (getattr(field.annotation, "__args__", ()))
     )
 
 

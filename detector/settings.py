@@ -60,7 +60,9 @@ class Settings(BaseModel):
     )
     project: str | Path = setting("runs", "output", "folder that holds the runs")
     name: str | None = setting(None, "output", "the run's folder; default: train, val or predict")
-    exist_ok: bool = setting(False, "output", "write into an existing run folder instead of name-2, name-3 ...")
+    exist_ok: bool = setting(
+        False, "output", "write into an existing run folder instead of name-2, name-3 ..."
+    )
     verbose: bool = setting(True, "output", "print progress and tables")
     plots: bool = setting(True, "output", "draw curves and sample pictures")
 
@@ -119,7 +121,9 @@ class DataSettings(Settings):
         "auto", "machine", "processes that load data; auto = by the device and the cores; 0 = none"
     )
     cache: bool | Literal["auto", "ram"] = setting(
-        "auto", "machine", "keep decoded images in memory: auto = as many as fit, ram or true = all, false = none"
+        "auto",
+        "machine",
+        "keep decoded images in memory: auto = as many as fit, ram or true = all, false = none",
     )
     single_cls: bool = setting(False, "data", "treat all classes as one")
     classes: list[int] | None = setting(None, "data", "use only these class ids")
@@ -137,7 +141,9 @@ class DataSettings(Settings):
     def _batch_is_a_count_or_automatic(cls, value: int | float) -> int | float:
         if value == -1 or 0 < value < 1 or (value >= 1 and value == int(value)):
             return value
-        raise ValueError("expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16")
+        raise ValueError(
+            "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
+        )
 
     @field_validator("workers")
     @classmethod
@@ -152,7 +158,9 @@ class TrainSettings(DataSettings):
 
     epochs: int = setting(100, "training", "passes over the training images", ge=1)
     time: float | None = setting(None, "training", "time budget that replaces epochs", unit="hours", gt=0.0)
-    patience: int = setting(100, "training", "stop after so many epochs without a better fitness; 0 = never", ge=0)
+    patience: int = setting(
+        100, "training", "stop after so many epochs without a better fitness; 0 = never", ge=0
+    )
     pretrained: bool | str | Path = setting(
         True, "training", "start from the weights of model=; a path takes them from there, false from none"
     )
@@ -167,11 +175,18 @@ class TrainSettings(DataSettings):
     lrf: float = setting(0.01, "optimisation", "last learning rate as a part of lr0", gt=0.0, le=1.0)
     cos_lr: bool = setting(False, "optimisation", "cosine instead of linear decay")
     momentum: float = setting(0.937, "optimisation", "momentum, or Adam's beta1", ge=0.0, lt=1.0)
-    weight_decay: float = setting(0.0005, "optimisation", "decay of weights (not of norms and biases)", ge=0.0)
+    weight_decay: float = setting(
+        0.0005, "optimisation", "decay of weights (not of norms and biases)", ge=0.0
+    )
     warmup_epochs: float = setting(3.0, "optimisation", "length of the warm-up", unit="epochs", ge=0.0)
-    warmup_momentum: float = setting(0.8, "optimisation", "momentum at the start of the warm-up", ge=0.0, lt=1.0)
+    warmup_momentum: float = setting(
+        0.8, "optimisation", "momentum at the start of the warm-up", ge=0.0, lt=1.0
+    )
     warmup_bias_lr: float | None = setting(
-        None, "optimisation", "learning rate of biases at the start of the warm-up; none = by the optimizer", ge=0.0
+        None,
+        "optimisation",
+        "learning rate of biases at the start of the warm-up; none = by the optimizer",
+        ge=0.0,
     )
     nbs: int | None = setting(
         None,
@@ -184,7 +199,9 @@ class TrainSettings(DataSettings):
     box: float = setting(7.5, "loss", "gain of the box (CIoU) loss", ge=0.0)
     cls: float = setting(0.5, "loss", "gain of the class loss", ge=0.0)
     dfl: float = setting(1.5, "loss", "gain of the distribution focal loss (L1 loss in YOLO26)", ge=0.0)
-    cls_pw: float = setting(0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0)
+    cls_pw: float = setting(
+        0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0
+    )
 
     mosaic: float = unit_interval(1.0, "augmentation", "probability of joining four images")
     close_mosaic: int = setting(10, "augmentation", "last epochs without mosaic and mixup; 0 = none", ge=0)
@@ -220,7 +237,11 @@ class TrainSettings(DataSettings):
     @classmethod
     def _scale_is_a_range(cls, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
-            if len(value) == 2 and all(isinstance(v, (int, float)) for v in value) and 0 < value[0] <= value[1]:
+            if (
+                len(value) == 2
+                and all(isinstance(v, (int, float)) for v in value)
+                and 0 < value[0] <= value[1]
+            ):
                 return (float(value[0]), float(value[1]))
             raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
         if isinstance(value, (int, float)) and not 0 <= value < 1:
@@ -238,8 +259,12 @@ class ValSettings(DataSettings):
 class PredictSettings(Settings):
     """Settings of `predict`."""
 
-    source: Any = setting(None, "data", "image, folder, glob, list or .txt list of images; from Python also arrays")
-    imgsz: int | list[int] = setting(640, "model", "longer side of the network input, or [height, width]", unit="px")
+    source: Any = setting(
+        None, "data", "image, folder, glob, list or .txt list of images; from Python also arrays"
+    )
+    imgsz: int | list[int] = setting(
+        640, "model", "longer side of the network input, or [height, width]", unit="px"
+    )
     batch: int = setting(1, "data", "images a batch", ge=1)
     rect: bool = setting(True, "model", "pad to the least rectangle instead of the full square")
     conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
@@ -255,7 +280,9 @@ class PredictSettings(Settings):
     show_labels: bool = setting(True, "output", "draw class names")
     show_conf: bool = setting(True, "output", "draw confidences")
     show_boxes: bool = setting(True, "output", "draw boxes")
-    line_width: int | None = setting(None, "output", "line width of boxes; none = by the image size", unit="px", ge=1)
+    line_width: int | None = setting(
+        None, "output", "line width of boxes; none = by the image size", unit="px", ge=1
+    )
 
     @field_validator("imgsz", mode="before")
     @classmethod
@@ -379,7 +406,12 @@ def settings_markdown() -> str:
     for engine in ENGINES:
         lines += [f"## {engine}", ""]
         for theme, fields in settings_by_theme(engine).items():
-            lines += [f"### {engine}: {theme}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|"]
+            lines += [
+                f"### {engine}: {theme}",
+                "",
+                "| setting | default | allowed | meaning |",
+                "|---|---|---|---|",
+            ]
             for name, field in fields.items():
                 unit = unit_of(field)
                 allowed = type_text(field).replace("|", "\\|") + (f" ({unit})" if unit else "")

@@ -13,7 +13,7 @@ from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.device import select_device, select_precision
 from detector.engine.inference import Runner
 from detector.engine.weights import Transfer, transfer_weights
-from detector.errors import CheckpointError, DataError, ModelError
+from detector.errors import CheckpointError, DataError
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import DEFAULT_MODEL, PredictSettings, TrainSettings, ValSettings
 
@@ -66,7 +66,9 @@ class YOLO:
         try:
             network.load_state_dict(content["weights"])
         except RuntimeError as error:
-            raise CheckpointError(f"{self.source}: weights do not fit the architecture beside them ({error})") from None
+            raise CheckpointError(
+                f"{self.source}: weights do not fit the architecture beside them ({error})"
+            ) from None
         self._hold(network.eval())
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
@@ -115,7 +117,9 @@ class YOLO:
 
     # ------------------------------------------------------------------ callbacks
 
-    def add_callback(self, event: Any, fn: Callable[[Any], object] | None = None, *, first: bool = False) -> Any:
+    def add_callback(
+        self, event: Any, fn: Callable[[Any], object] | None = None, *, first: bool = False
+    ) -> Any:
         """Register a function for an event, or a callback object for all its events.
 
         Without `fn` this is a decorator: `@model.add_callback("on_fit_epoch_end")`.
@@ -215,7 +219,9 @@ class YOLO:
         from detector.engine.predict import Predictor
 
         if s.source is None:
-            raise DataError("source= is missing: name an image, a folder or a list, such as source=street.jpg")
+            raise DataError(
+                "source= is missing: name an image, a folder or a list, such as source=street.jpg"
+            )
         if s.verbose:
             show_messages()
         source = open_source(s.source)
@@ -257,7 +263,9 @@ def require_some(transfer: Transfer, weights: str | Path) -> None:
         CheckpointError: naming the file.
     """
     if not transfer.taken:
-        raise CheckpointError(f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})")
+        raise CheckpointError(
+            f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})"
+        )
 
 
 class _Stderr(logging.Handler):

@@ -39,8 +39,12 @@ class Pictures(Callback):
 
         if trainer.epoch == trainer.start_epoch and trainer.batch_index < BATCHES:
             batch = trainer.batch
-            boxes, labels = zip(*(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True)
-            picture = mosaic(batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=batch.paths)
+            boxes, labels = zip(
+                *(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True
+            )
+            picture = mosaic(
+                batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=batch.paths
+            )
             _write(trainer.save_dir / f"train_batch{trainer.batch_index}.jpg", picture)
 
     def on_val_batch_end(self, validator: Any) -> None:
@@ -51,7 +55,9 @@ class Pictures(Callback):
             return
         batch, names = validator.batch, validator.names
         images = batch.images.cpu().numpy()
-        boxes, labels = zip(*(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True)
+        boxes, labels = zip(
+            *(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True
+        )
         stem = f"val_batch{self.val_batches}"
         picture = mosaic(images, boxes, labels, names=names, titles=batch.paths)
         _write(validator.save_dir / f"{stem}_labels.jpg", picture)

@@ -44,7 +44,9 @@ class ProgressBar(Callback):
             return
         if trainer.batch_index % self.every == 0 or trainer.batch_index + 1 == trainer.num_batches:
             means = (trainer.loss_sum / max(trainer.images_seen, 1)).tolist()
-            losses = "  ".join(f"{n.removesuffix('_loss')} {v:.3f}" for n, v in zip(trainer.loss_names, means, strict=True))
+            losses = "  ".join(
+                f"{n.removesuffix('_loss')} {v:.3f}" for n, v in zip(trainer.loss_names, means, strict=True)
+            )
             size = "x".join(str(side) for side in trainer.batch.images.shape[-2:])
             self.bar.set_postfix_str(f"{losses}  {size} px{_memory(trainer.device)}", refresh=False)
         self.bar.update()

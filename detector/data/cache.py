@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import sys
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from detector.data.memory import allocate, free_memory, start_method
 from detector.errors import DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -51,8 +48,8 @@ class ImageCache:
         self._lock = (
             multiprocessing.get_context(start_method()).Lock() if shared and not self.holds_all else None
         )
-        self._pixels_tensor = _allocate(self.nbytes, shared)
-        self._owners_tensor = _allocate(self.num_slots * 8, shared)
+        self._pixels_tensor = allocate(self.nbytes, shared)
+        self._owners_tensor = allocate(self.num_slots * 8, shared)
         self._map()
         self._owners[:] = _EMPTY
 
@@ -140,42 +137,3 @@ def build_cache(
     cache = ImageCache(shapes_hw, budget, shared)
     log.debug("image cache: %d of %d images, %.2f GiB", cache.num_slots, len(shapes_hw), cache.nbytes / 2**30)
     return cache
-
-
-def free_memory(shared: bool = False) -> int:
-    """Bytes this process may still use; 0 where the system does not tell.
-
-    Counts the limit of the control group (a container's) and, for shared memory, the space left in
-    ``/dev/shm``.
-    """
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # pages of files are given back when memory is wanted
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-        limits.append(max(0, int(limit) - used))
-    if shared and Path("/dev/shm").is_dir():
-        space = os.statvfs("/dev/shm")
-        limits.append(space.f_bavail * space.f_frsize)
-    return min(limits, default=0)
-
-
-def start_method() -> str | None:
-    """How worker processes start: forked where that is safe and quick (Linux), else as Python does."""
-    return "fork" if sys.platform == "linux" else None
-
-
-def _allocate(nbytes: int, shared: bool) -> torch.Tensor:
-    """(nbytes,) uint8, not touched yet, so that memory is taken only as images are stored."""
-    if not shared or not nbytes:
-        return torch.empty(nbytes, dtype=torch.uint8)
-    # share_memory_() would write every byte once; torch's own collate allocates like this
-    storage = torch.UntypedStorage._new_shared(nbytes)
-    return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -10,11 +11,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation, apply_sample, draw_sample, epoch_order, to_planes
 from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
+from detector.data.memory import allocate
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
 from detector.errors import DataError
 
@@ -104,7 +107,9 @@ class DetectionDataset:
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Load several samples of one shape as a batch, each written straight to its place."""
-        images = torch.empty((len(keys), 3, *self.shape_of(keys[0])), dtype=torch.uint8)
+        shape = len(keys), 3, *self.shape_of(keys[0])
+        # a worker writes where the main process will read, which saves a copy
+        images = allocate(math.prod(shape), shared=get_worker_info() is not None).view(shape)
         targets = [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
         return assemble(images, targets)
 

@@ -28,7 +28,9 @@ def choose_batch(
     if batch >= 1:
         return int(batch)
     if device.type != "cuda":
-        raise SettingsError(f"batch={batch}: expected a whole number on {device.type}, only CUDA chooses; try batch=16")
+        raise SettingsError(
+            f"batch={batch}: expected a whole number on {device.type}, only CUDA chooses; try batch=16"
+        )
     part = DEFAULT_PART if batch == -1 else batch
     total = torch.cuda.get_device_properties(device).total_memory
     taken = torch.cuda.memory_reserved(device)

@@ -46,7 +46,9 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
         temporary.replace(path)
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise CheckpointError(f"can't write {path}: {error}; free some space or choose another project=") from error
+        raise CheckpointError(
+            f"can't write {path}: {error}; free some space or choose another project="
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

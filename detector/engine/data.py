@@ -94,7 +94,9 @@ def open_data(s: DataSettings) -> DataConfig:
     log.info("data: %s", config.describe())
     for class_id in s.classes or []:
         if class_id not in config.names:
-            raise SettingsError(f"classes={class_id}: {config.yaml_path.name} has classes 0-{config.num_classes - 1}")
+            raise SettingsError(
+                f"classes={class_id}: {config.yaml_path.name} has classes 0-{config.num_classes - 1}"
+            )
     return config
 
 

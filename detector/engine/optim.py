@@ -71,7 +71,7 @@ def group_parameters(model: nn.Module, muon: bool) -> tuple[_Groups, set[int]]:
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if "cv3" in module_name.split(".") or "one2one_cv3" in module_name.split("."):
+            if module_name.split(".")[2:3] in (["cv3"], ["one2one_cv3"]):  # model.<head>.cv3...
                 class_branch.add(id(parameter))
             if muon and parameter.ndim in (2, 4):
                 groups.muon.append(parameter)

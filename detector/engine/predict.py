@@ -129,7 +129,9 @@ class Predictor:
         """
         min_rect = self.settings.rect and len({image.shape for image in images}) == 1
         places = [
-            letterbox_geometry((image.shape[0], image.shape[1]), self.input_hw, min_rect, stride=max(self.runner.strides))
+            letterbox_geometry(
+                (image.shape[0], image.shape[1]), self.input_hw, min_rect, stride=max(self.runner.strides)
+            )
             for image in images
         ]
         stack = np.stack([letterbox(image, place) for image, place in zip(images, places, strict=True)])
@@ -142,14 +144,21 @@ class Predictor:
             shape = "x".join(map(str, result.orig_shape))
             milliseconds = sum(result.speed.values())
             log.info("%s: %s %s%.1f ms", result.path, shape, result.verbose(), milliseconds)
-        drawing = {"conf": s.show_conf, "labels": s.show_labels, "boxes": s.show_boxes, "line_width": s.line_width}
+        drawing = {
+            "conf": s.show_conf,
+            "labels": s.show_labels,
+            "boxes": s.show_boxes,
+            "line_width": s.line_width,
+        }
         name = Path(result.path).name
         if self.save_dir is not None:
             result.save_dir = str(self.save_dir)
             if s.save:
                 result.save(free_path(self.save_dir / name), **drawing)
             if s.save_txt:
-                result.save_txt(free_path(self.save_dir / "labels" / name).with_suffix(".txt"), save_conf=s.save_conf)
+                result.save_txt(
+                    free_path(self.save_dir / "labels" / name).with_suffix(".txt"), save_conf=s.save_conf
+                )
             if s.save_crop:
                 result.save_crop(self.save_dir / "crops", file_name=name)
         if s.show:
@@ -158,5 +167,7 @@ class Predictor:
 
 def free_path(path: Path) -> Path:
     """Return `path`, or `stem-2`, `stem-3` ... if a picture of that name was already written."""
-    candidates: Iterator[Path] = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in range(1, 1 << 30))
+    candidates: Iterator[Path] = (
+        path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in range(1, 1 << 30)
+    )
     return next(candidate for candidate in candidates if not candidate.exists())

@@ -23,7 +23,9 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
             folder.mkdir(parents=True, exist_ok=exist_ok)
         except FileExistsError:
             if exist_ok:  # a file stands there
-                raise SettingsError(f"name={name}: {folder.absolute()} is a file; choose another name=") from None
+                raise SettingsError(
+                    f"name={name}: {folder.absolute()} is a file; choose another name="
+                ) from None
         except OSError as error:
             raise SettingsError(
                 f"project={project}: can't write to {folder.absolute()} ({error.strerror}); choose another project="

@@ -22,10 +22,10 @@ from detector.metrics import CocoEvaluator, Metrics
 from detector.settings import ValSettings
 
 if TYPE_CHECKING:
-    from detector.nn.model import DetectionModel
     from detector.data.annotations import Annotations
     from detector.data.batch import Batch
     from detector.nn.losses import Loss
+    from detector.nn.model import DetectionModel
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +165,7 @@ class Validator:
         return path
 
 
-def validate(
-    s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry
-) -> tuple[Validator, Metrics]:
+def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
     """Validate a model on a split, as `detector val` does: run folder, loader, figures, files.
 
     Raises:

@@ -1,0 +1,406 @@
+"""Architecture tables: reading and checking a model YAML, and what its rows come to at a chosen size."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import ceil, inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from detector.errors import ModelError, nearest
+from detector.nn import blocks
+from detector.resources import resource_dir
+
+BLOCKS: dict[str, type[nn.Module]] = {
+    block.__name__: block
+    for block in (
+        blocks.Conv,
+        blocks.DWConv,
+        blocks.Bottleneck,
+        blocks.C2f,
+        blocks.C3,
+        blocks.C3k2,
+        blocks.C2PSA,
+        blocks.SPPF,
+        blocks.Upsample,
+        blocks.Concat,
+    )
+}
+DETECT = "Detect"
+TABLE_KEYS = ("nc", "names", "scales", "reg_max", "dual_head", "end2end", "class_branch", "backbone", "head")
+FAMILIAR = {  # spellings of other YOLO tables, read as well
+    ("nn.Upsample", "[None, 2, 'nearest']"): ("Upsample", [2]),
+    ("nn.Upsample", "['None', 2, 'nearest']"): ("Upsample", [2]),
+    ("Concat", "[1]"): ("Concat", []),
+    (DETECT, "['nc']"): (DETECT, []),
+}
+CLASS_BRANCHES = ("plain", "depthwise")
+DEEP_SCALES = ("m", "l", "x")  # sizes whose C3k2 rows always use C3k
+
+
+class Row(NamedTuple):
+    """One layer of a table: the layers it reads, how often, which block, its arguments."""
+
+    source: tuple[int, ...]
+    repeats: int
+    block: str
+    args: tuple[Any, ...]
+
+
+class Layer(NamedTuple):
+    """A row at the chosen size: absolute sources, the finished constructor arguments, its output."""
+
+    source: tuple[int, ...]
+    block: str
+    copies: int
+    arguments: dict[str, Any]
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """An architecture at one size for one list of classes; plain data that a checkpoint can hold.
+
+    Attributes:
+        name: what it is called, such as "yolo11s".
+        scale: the size's letter; empty where the table has no sizes.
+        depth: factor on repeats above 1.
+        width: factor on channels.
+        max_channels: bound on channels before `width`.
+        names: one name per class.
+        reg_max: bins per box side; 1 for plain distances.
+        dual_head: has the one-to-one head too.
+        class_branch: "plain" or "depthwise" convolutions in the head's class branch.
+        rows: the table, unscaled.
+    """
+
+    name: str
+    scale: str
+    depth: float
+    width: float
+    max_channels: float
+    names: tuple[str, ...]
+    reg_max: int
+    dual_head: bool
+    class_branch: str
+    rows: tuple[Row, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return dicts, lists, strings and numbers that `from_dict` turns back into an equal config."""
+        data = asdict(self)
+        data["names"] = list(self.names)
+        data["rows"] = [[list(row.source), row.repeats, row.block, list(row.args)] for row in self.rows]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], file: str = "model description") -> ModelConfig:
+        """Check and read what `to_dict` gave.
+
+        Args:
+            data: the plain data.
+            file: what error messages call its origin.
+
+        Raises:
+            ModelError: a key is missing or unknown, or a value can't be used.
+        """
+        known = [field.name for field in fields(cls)]
+        wrong = [f"unknown {key!r}" for key in data if key not in known]
+        wrong += [f"missing {key!r}" for key in known if key not in data]
+        if wrong:
+            raise ModelError(f"{file}: {', '.join(wrong)}; expected exactly the keys {', '.join(known)}.")
+        scales = {data["scale"]: [data["depth"], data["width"], data["max_channels"]]}
+        table = {key: data[key] for key in ("names", "reg_max", "dual_head", "class_branch")}
+        table |= {"scales": scales, "backbone": data["rows"], "head": []}
+        return config_from_table(table, file, scale=data["scale"], name=str(data["name"]))
+
+    def layers(self, file: str = "") -> list[Layer]:
+        """Work out every layer at this size.
+
+        Args:
+            file: what error messages call the origin of the rows.
+
+        Raises:
+            ModelError: maps of different stride are joined.
+        """
+        layers: list[Layer] = []
+        for i, row in enumerate(self.rows):
+            where = _where(file or self.name, i, row)
+            source = tuple(i + s if s < 0 else s for s in row.source)
+            strides = {layers[s].stride if s >= 0 else 1 for s in source}
+            if row.block == DETECT:
+                layers.append(Layer(source, DETECT, 1, {}, 0, 0))
+            elif len(strides) > 1:
+                raise ModelError(
+                    f"{where}: joins maps of strides {sorted(strides)}; expected maps of one stride."
+                )
+            else:
+                channels = [layers[s].channels if s >= 0 else 3 for s in source]
+                layers.append(self._layer(row, source, channels, strides.pop()))
+        return layers
+
+    def _layer(self, row: Row, source: tuple[int, ...], channels: list[int], stride: int) -> Layer:
+        """Scale one row (not Detect)."""
+        parameters = _parameters(row.block)
+        arguments = dict(zip(_row_parameters(row.block), row.args, strict=False))
+        repeats = max(1, round(row.repeats * self.depth)) if row.repeats > 1 else 1
+        channels_out = sum(channels)
+        if "channels_out" in parameters:
+            channels_out = 8 * ceil(min(arguments["channels_out"], self.max_channels) * self.width / 8)
+            arguments |= {"channels_in": channels[0], "channels_out": channels_out}
+        if row.block == "C3k2" and self.scale in DEEP_SCALES:
+            arguments["c3k"] = True
+        if "repeats" in parameters:
+            arguments["repeats"], repeats = repeats, 1
+        enlarged = arguments.get("scale", 2) if row.block == "Upsample" else 1
+        stride = stride * int(arguments.get("stride", 1)) ** repeats // enlarged
+        return Layer(source, row.block, repeats, arguments, channels_out, stride)
+
+
+def load_model_config(
+    model: str | Path, num_classes: int | None = None, names: Sequence[str] | None = None
+) -> ModelConfig:
+    """Read an architecture by name or path.
+
+    A name or path without such a file may carry a size: `yolo11s` is size s of `yolo11.yaml`, `mines.yaml`
+    size s of `mine.yaml`. An existing file is read at the size its name ends in after a digit, a hyphen or an
+    underscore (`mine-s.yaml`), or else at the first of its sizes.
+
+    Args:
+        model: shipped architecture (`yolov8n`, `yolo11s.yaml`, ...) or path of a YAML in the format explained
+            in `cfg/models/yolov8.yaml`.
+        num_classes: number of classes instead of the file's.
+        names: class names instead of the file's.
+
+    Raises:
+        ModelError: there is no such file, or its content can't be used.
+    """
+    path, scale = _find(Path(model))
+    table = _read(path)
+    scales = table.get("scales")
+    if scale is None and isinstance(scales, Mapping):
+        ending = re.search(r"[\d_-]([^\W\d_]+)$", path.stem)
+        scale = ending[1] if ending and ending[1] in scales else None
+    if names is not None or num_classes is not None:
+        table = {key: value for key, value in table.items() if key not in ("nc", "names")}
+        table |= {"names": list(names)} if names is not None else {"nc": num_classes}
+    if names is not None and num_classes not in (None, len(names)):
+        raise ModelError(f"num_classes={num_classes}, but {len(names)} names were given; expected as many.")
+    return config_from_table(table, str(path), scale)
+
+
+def config_from_table(
+    table: Mapping[str, Any], file: str, scale: str | None = None, name: str | None = None
+) -> ModelConfig:
+    """Check a table and choose a size of it.
+
+    Args:
+        table: content of a model YAML.
+        file: its path, for messages and for the config's name.
+        scale: size; None takes the first.
+        name: name of the config instead of the file's stem and the size.
+
+    Raises:
+        ModelError: the table or a row can't be used.
+    """
+    unknown = [
+        f"unknown key {key!r}{nearest(str(key), TABLE_KEYS)}" for key in table if key not in TABLE_KEYS
+    ]
+    if unknown:
+        raise ModelError(f"{file}: {', '.join(unknown)}; allowed are {', '.join(TABLE_KEYS)}.")
+    scale, (depth, width, most) = _size(table.get("scales"), scale, file)
+    reg_max, dual_head = table.get("reg_max", 16), table.get("dual_head", table.get("end2end", False))
+    if type(reg_max) is not int or reg_max < 1:
+        raise ModelError(f"{file}: reg_max={reg_max!r}; expected a whole number from 1.")
+    if type(dual_head) is not bool:
+        raise ModelError(f"{file}: dual_head={dual_head!r}; expected true or false.")
+    rows = _rows(table, file)
+    branch = table.get("class_branch", "depthwise" if any(row.block == "C3k2" for row in rows) else "plain")
+    if branch not in CLASS_BRANCHES:
+        raise ModelError(f"{file}: class_branch={branch!r}; expected one of {', '.join(CLASS_BRANCHES)}.")
+    stem = Path(file).stem
+    config = ModelConfig(
+        name=name or (stem if not scale or stem.endswith(scale) else stem + scale),
+        scale=scale,
+        depth=depth,
+        width=width,
+        max_channels=most,
+        names=_names(table, file),
+        reg_max=reg_max,
+        dual_head=dual_head,
+        class_branch=branch,
+        rows=rows,
+    )
+    config.layers(file)
+    return config
+
+
+def _find(path: Path) -> tuple[Path, str | None]:
+    """Locate a model YAML: (path, size taken off the end of the name or None)."""
+    if path.suffix not in ("", ".yaml", ".yml"):
+        raise ModelError(
+            f"model {str(path)!r} is no architecture; expected a .yaml file or a name like yolo11n."
+        )
+    shipped = resource_dir("cfg") / "models"
+    suffixes = (path.suffix,) if path.suffix else (".yaml", ".yml")
+    for folder in (path.parent, shipped) if path.parent == Path() else (path.parent,):
+        for suffix in suffixes:
+            exact, trimmed = folder / (path.stem + suffix), folder / (path.stem[:-1] + suffix)
+            if exact.is_file():
+                return exact, None
+            if path.stem[:-1] and trimmed.is_file() and path.stem[-1] in (_read(trimmed).get("scales") or ()):
+                return trimmed, path.stem[-1]
+    names = [f.stem + s for f in sorted(shipped.glob("*.yaml")) for s in _read(f).get("scales") or [""]]
+    hint = nearest(path.stem, names)
+    raise ModelError(
+        f"no model {str(path)!r}{hint}; expected the path of a YAML or one of {', '.join(names)}."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Parse a YAML that holds a mapping."""
+    import yaml
+
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(table, dict):
+        raise ModelError(f"{path}: expected keys such as backbone and head, found {type(table).__name__}.")
+    return table
+
+
+def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, float, float]]:
+    """Choose a size: its name and (depth, width, most channels)."""
+    if scales is None:
+        return "", (1.0, 1.0, inf)
+    if not isinstance(scales, Mapping) or not scales:
+        raise ModelError(f"{file}: scales={scales!r}; expected size: [depth, width, most channels].")
+    scale = next(iter(scales)) if scale is None else scale
+    if scale not in scales:
+        raise ModelError(f"{file}: no size {scale!r}; it has {', '.join(map(str, scales))}.")
+    values = scales[scale]
+    if not isinstance(values, Sequence) or len(values) != 3 or not all(_is_positive(v) for v in values):
+        raise ModelError(
+            f"{file}: size {scale}: {values!r}; expected [depth, width, most channels], all above 0."
+        )
+    depth, width, most = (float(v) for v in values)
+    return str(scale), (depth, width, most)
+
+
+def _is_positive(value: Any) -> bool:
+    """Whether it is a number above 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _names(table: Mapping[str, Any], file: str) -> tuple[str, ...]:
+    """Class names from `names` and / or `nc`; class_0 ... where only their number is known."""
+    names, num_classes = table.get("names"), table.get("nc")
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
+        raise ModelError(f"{file}: nc={num_classes!r}; expected a whole number from 1.")
+    if names is None:
+        return tuple(f"class_{i}" for i in range(num_classes or 80))
+    if isinstance(names, Mapping):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise ModelError(f"{file}: names has the keys {list(names)}; expected 0 to {len(names) - 1}.")
+        names = [names[i] for i in range(len(names))]
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise ModelError(f"{file}: names={names!r}; expected a list of class names.")
+    if num_classes not in (None, len(names)):
+        raise ModelError(f"{file}: nc={num_classes}, but names lists {len(names)}; expected as many.")
+    return tuple(str(name) for name in names)
+
+
+def _rows(table: Mapping[str, Any], file: str) -> tuple[Row, ...]:
+    """Check all rows of backbone and head."""
+    raw: list[Any] = []
+    for key in ("backbone", "head"):
+        part = table.get(key, [])
+        if not isinstance(part, Sequence) or isinstance(part, str):
+            raise ModelError(f"{file}: {key}={part!r}; expected rows [from, repeats, block, [arguments]].")
+        raw += part
+    rows = tuple(_row(values, i, file) for i, values in enumerate(raw))
+    places = [i for i, row in enumerate(rows) if row.block == DETECT]
+    if not rows or places != [len(rows) - 1]:
+        raise ModelError(
+            f"{file}: Detect in rows {places} of {len(rows)}; expected it once, as the last row."
+        )
+    return rows
+
+
+def _row(values: Any, index: int, file: str) -> Row:
+    """Check one row."""
+    where = _where(file, index, values)
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
+        raise ModelError(f"{where}: expected [from, repeats, block, [arguments]].")
+    source, repeats, block, args = values
+    block, args = FAMILIAR.get((str(block), str(args)), (block, args))
+    source = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if not source or any(type(s) is not int or not -max(index, 1) <= s < index for s in source):
+        raise ModelError(
+            f"{where}: from={values[0]!r}; expected earlier layers (0 to {index - 1}) or -1 and below."
+        )
+    if type(repeats) is not int or repeats < 1:
+        raise ModelError(f"{where}: repeats={repeats!r}; expected a whole number from 1.")
+    if block not in (*BLOCKS, DETECT):
+        hint = nearest(str(block), (*BLOCKS, DETECT))
+        raise ModelError(
+            f"{where}: unknown block {block!r}{hint}; allowed are {', '.join(BLOCKS)}, {DETECT}."
+        )
+    if len(source) > 1 and block not in ("Concat", DETECT):
+        raise ModelError(
+            f"{where}: {block} reads one layer; expected a single number as from, or a Concat before it."
+        )
+    if not isinstance(args, Sequence) or isinstance(args, str):
+        raise ModelError(f"{where}: arguments={args!r}; expected a list.")
+    _check_arguments(block, args, where)
+    return Row(tuple(source), repeats, block, tuple(args))
+
+
+def _where(file: str, index: int, row: Any) -> str:
+    """Name a row in a message."""
+    shown = list(row) if isinstance(row, tuple) else row
+    return f"{file}: row {index} {shown}"
+
+
+def _check_arguments(block: str, args: Sequence[Any], where: str) -> None:
+    """Check number, types and ranges of a row's arguments against the block's constructor."""
+    parameters = list(_row_parameters(block).values())
+    required = [p for p in parameters if p.default is p.empty]
+    usage = f"{block} takes [{', '.join(p.name + _default(p) for p in parameters)}]"
+    if not len(required) <= len(args) <= len(parameters):
+        raise ModelError(f"{where}: {len(args)} arguments; {usage}.")
+    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "int": ("a whole number from 1", lambda v: type(v) is int and v > 0),
+        "float": ("a number above 0", _is_positive),
+        "bool": ("true or false", lambda v: type(v) is bool),
+    }
+    for parameter, value in zip(parameters, args, strict=False):
+        wanted, fits = checks[parameter.annotation]
+        if not fits(value):
+            raise ModelError(f"{where}: {parameter.name}={value!r}; expected {wanted}; {usage}.")
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    """Write a parameter's default as it is written in a row."""
+    return "" if parameter.default is parameter.empty else f"={str(parameter.default).lower()}"
+
+
+def _parameters(block: str) -> Mapping[str, inspect.Parameter]:
+    """Constructor parameters of a block."""
+    return {} if block in ("Concat", DETECT) else inspect.signature(BLOCKS[block]).parameters
+
+
+def _row_parameters(block: str) -> dict[str, inspect.Parameter]:
+    """The parameters a row gives: the table knows the input channels and the repeats itself."""
+    return {key: p for key, p in _parameters(block).items() if key not in ("channels_in", "repeats")}

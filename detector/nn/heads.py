@@ -1,0 +1,215 @@
+"""The detection head: raw distances and class logits for every anchor point, and their decoding."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detector.nn.blocks import Conv, DWConv
+
+BRANCHES = {"one2many": ("cv2", "cv3"), "one2one": ("one2one_cv2", "one2one_cv3")}
+
+
+class HeadPreds(NamedTuple):
+    """Raw predictions of one head; levels concatenated from fine to coarse, each row by row.
+
+    Attributes:
+        boxes: (B, 4 * R, A) float, R bins or one distance in cells for left, then top, right, bottom.
+        scores: (B, C, A) float, class logits.
+        anchor_points: (A, 2) float, x and y of the cell centres, cells.
+        strides: (A,) float, input px per cell.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    anchor_points: Tensor
+    strides: Tensor
+
+
+class OutputConv(nn.Conv2d):
+    """Plain 1x1 convolution that ends a branch; stays out of autocast.
+
+    Raw distances times the stride are pixels: the eight bits of bfloat16 would cost several of them.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve in the dtype of the weight, whatever the autocast state."""
+        x = x.to(self.weight.dtype)
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)
+
+
+class DFL(nn.Module):
+    """Expected distance of a distribution over bins (generalised focal loss, arXiv:2006.04388, eq. 5).
+
+    Args:
+        bins: number of bins, 0 .. bins - 1 cells.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(bins, 1, 1, bias=False).requires_grad_(False)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.arange(bins).view(1, bins, 1, 1))
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        """Reduce the bins.
+
+        Args:
+            boxes: (B, A, 4 * R) float logits.
+
+        Returns:
+            (B, A, 4) float, cells.
+        """
+        bins = self.conv.weight.flatten().to(boxes.dtype)  # (R,)
+        distribution = boxes.reshape(*boxes.shape[:2], 4, len(bins)).softmax(-1)
+        return distribution @ bins
+
+
+def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Centres of all cells.
+
+    Args:
+        features: (B, channels, H, W) per level; only their shape and device are read.
+        strides: input px per cell of each level.
+
+    Returns:
+        anchor_points (A, 2) float32 in cells, strides (A,) float32 in px; float64 for float64 features.
+    """
+    dtype = torch.promote_types(features[0].dtype, torch.float32)
+    points, steps = [], []
+    for feature, stride in zip(features, strides, strict=True):
+        height, width = feature.shape[2:]
+        x = torch.arange(width, device=feature.device, dtype=dtype) + 0.5
+        y = torch.arange(height, device=feature.device, dtype=dtype) + 0.5
+        points.append(
+            torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1).flatten(0, 1)
+        )
+        steps.append(x.new_full((height * width,), stride))
+    return torch.cat(points), torch.cat(steps)
+
+
+class Detect(nn.Module):
+    """Decoupled box and class branches on every level; a second copy of both when `dual_head`.
+
+    In training the one-to-one copy reads detached features (YOLOv10, arXiv:2405.14458, section 3.1, with
+    the gradient of the one-to-one head kept out of the backbone).
+
+    Args:
+        channels: channels of each level, fine to coarse.
+        strides: input px per cell of each level.
+        num_classes: C.
+        reg_max: R, bins per side; 1 predicts the distance itself.
+        dual_head: add the one-to-one branches.
+        depthwise: build the class branch of depthwise and 1x1 convolutions instead of 3x3 ones.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        strides: tuple[int, ...],
+        num_classes: int,
+        reg_max: int,
+        dual_head: bool,
+        depthwise: bool,
+    ) -> None:
+        super().__init__()
+        self.strides = strides
+        self.reg_max = reg_max
+        box_width = max(16, channels[0] // 4, 4 * reg_max)
+        class_width = max(channels[0], min(num_classes, 100))
+        class_branch = _depthwise_branch if depthwise else _plain_branch
+        self.cv2 = nn.ModuleList(_plain_branch(c, box_width, 4 * reg_max) for c in channels)
+        self.cv3 = nn.ModuleList(class_branch(c, class_width, num_classes) for c in channels)
+        self._set_biases(num_classes)
+        self.dfl = DFL(reg_max) if reg_max > 1 else nn.Identity()
+        if dual_head:
+            self.one2one_cv2 = deepcopy(self.cv2)
+            self.one2one_cv3 = deepcopy(self.cv3)
+        self.selected = "one2many"
+
+    def _set_biases(self, num_classes: int) -> None:
+        """Start from distances of 2 and about five objects of any class per 640 px image and level."""
+        for box, classes, stride in zip(self.cv2, self.cv3, self.strides, strict=True):
+            nn.init.constant_(box[-1].bias, 2.0)  # type: ignore[index]
+            nn.init.constant_(classes[-1].bias, log(5 / num_classes / (640 / stride) ** 2))  # type: ignore[index]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads present: "one2many", "one2one" or both."""
+        return tuple(name for name, (box, _) in BRANCHES.items() if hasattr(self, box))
+
+    def keep_selected(self) -> None:
+        """Remove the branches of the head that is not selected."""
+        for name in self.heads:
+            if name != self.selected:
+                for branch in BRANCHES[name]:
+                    delattr(self, branch)
+
+    def forward(self, features: list[Tensor]) -> dict[str, HeadPreds]:
+        """Predict with every head in training, with the selected one otherwise.
+
+        Args:
+            features: (B, channels, H, W) float per level.
+
+        Returns:
+            Head name to raw predictions.
+        """
+        anchors = make_anchors(features, self.strides)
+        names = self.heads if self.training else (self.selected,)
+        preds = {}
+        for name in names:
+            inputs = [feature.detach() for feature in features] if name == "one2one" else features
+            boxes, scores = (_run(getattr(self, branch), inputs) for branch in BRANCHES[name])
+            preds[name] = HeadPreds(boxes, scores, *anchors)
+        return preds
+
+    def decode(self, preds: HeadPreds) -> Tensor:
+        """Turn raw predictions into boxes and probabilities.
+
+        Args:
+            preds: what `forward` gave for one head.
+
+        Returns:
+            (B, 4 + C, A) at least float32: cx, cy, w, h in input px, then C probabilities.
+        """
+        dtype = torch.promote_types(preds.boxes.dtype, torch.float32)
+        boxes = preds.boxes.transpose(1, 2).to(dtype)  # (B, A, 4 R)
+        near, far = self.dfl(boxes).chunk(2, -1)  # (B, A, 2) left top, right bottom
+        strides = preds.strides[:, None]
+        centre = (preds.anchor_points + (far - near) / 2) * strides
+        decoded = torch.cat((centre, (near + far) * strides), -1).transpose(1, 2)
+        return torch.cat((decoded, preds.scores.to(dtype).sigmoid()), 1)
+
+
+def _plain_branch(channels: int, width: int, outputs: int) -> nn.Sequential:
+    """Two 3x3 convolutions and the output."""
+    return nn.Sequential(Conv(channels, width, 3), Conv(width, width, 3), OutputConv(width, outputs))
+
+
+def _depthwise_branch(channels: int, width: int, outputs: int) -> nn.Sequential:
+    """Two pairs of a depthwise 3x3 and a 1x1 convolution, and the output."""
+    return nn.Sequential(
+        nn.Sequential(DWConv(channels, channels, 3), Conv(channels, width)),
+        nn.Sequential(DWConv(width, width, 3), Conv(width, width)),
+        OutputConv(width, outputs),
+    )
+
+
+def _run(branches: nn.ModuleList, features: list[Tensor]) -> Tensor:
+    """Apply a branch per level and join the cells: (B, outputs, A).
+
+    Joined channels-last and returned transposed: for channels-last features that copies whole rows, and the
+    losses read all outputs of an anchor point together.
+    """
+    maps = (branch(feature) for branch, feature in zip(branches, features, strict=True))
+    return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1).transpose(1, 2)

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+
+import pytest
+
+from detector.cli import main, parse_value, parse_words
+from detector.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("1e-3", 0.001), ("true", True), ("False", False), ("none", None), ("None", None),
+     ("street.jpg", "street.jpg"), ("[0,2]", [0, 2]), ("0,2", [0, 2]), ("(0.5,1.5)", [0.5, 1.5])],
+)  # fmt: skip
+def test_values_are_read_as_people_mean_them(text, value):
+    assert parse_value(text) == value
+
+
+def test_words_become_settings_and_later_ones_win():
+    assert parse_words(["epochs=3", "exist_ok", "name=2024", "epochs=4"], "train") == {
+        "epochs": 4, "exist_ok": True, "name": "2024",
+    }  # fmt: skip
+
+
+def test_a_cfg_file_lies_underneath(tmp_path):
+    (tmp_path / "mine.yaml").write_text("epochs: 7\nimgsz: 320\n")
+    words = ["imgsz=96", f"cfg={tmp_path / 'mine.yaml'}"]
+    assert parse_words(words, "train") == {"epochs": 7, "imgsz": 96}
+
+
+def test_a_word_that_is_no_setting_is_refused():
+    with pytest.raises(SettingsError, match="'epochs' needs a value: epochs=..."):
+        parse_words(["epochs"], "train")
+    with pytest.raises(SettingsError, match="'exist_okay' is no key=value word; did you mean 'exist_ok'"):
+        parse_words(["exist_okay"], "train")
+
+
+def test_every_bad_key_is_reported_at_once(capsys):
+    assert main(["train", "epoch=3", "imgsz=650"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown setting 'epoch'; did you mean 'epochs'?",
+        "error: imgsz=650: expected a multiple of 32; try imgsz=640",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["trian"], 2, "unknown command 'trian'; did you mean 'train'?"),
+        (["train"], 3, "data= is missing"),
+        (["train", "data=nowhere.yaml"], 3, "nowhere.yaml"),
+        (["predict", "model=nowhere.pt", "source=x.jpg"], 4, "weights 'nowhere.pt' do not exist"),
+        (["predict", "model=nowhere.yaml", "source=x.jpg"], 4, "nowhere.yaml"),
+        (["train", "device=7", "data=shapes.yaml"], 2, "device=7: this machine has"),
+        (["train", "cfg=nowhere.yaml"], 2, "cfg=nowhere.yaml: can't be read"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(words, code, message, capsys):
+    assert main(words) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(SettingsError):
+        main(["--debug", "train", "epoch=3"])
+
+
+def test_help_lists_every_setting(capsys):
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "epochs=100" in out
+    assert "augmentation" in out
+
+
+def test_help_and_import_do_not_load_torch():
+    code = (
+        "import sys, detector, detector.cli; detector.cli.main(['--help']); detector.cli.main(['train', '--help']);"
+        "sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    )
