@@ -234,7 +234,8 @@ def _files(source: str | Path) -> list[Path]:
         matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
         images = list_images([match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES])
     else:
-        _check_video(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            _check_suffix(path.absolute())
         raise DataError(
             f"source={text}: {path.absolute()} does not exist; expected an image, folder or pattern."
         )
@@ -244,11 +245,6 @@ def _files(source: str | Path) -> list[Path]:
             f"{' '.join(IMAGE_SUFFIXES)}."
         )
     return images
-
-
-def _check_video(path: Path) -> None:
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        _check_suffix(path)
 
 
 def _downloaded(url: str) -> Path:
