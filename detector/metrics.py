@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cocoeval import MAX_DETECTIONS, Backend, choose_backend, run_coco
+from .cocoeval import MAX_DETECTIONS, Backend, choose_backend, paused_gc, run_coco
 from .curves import (
     CONFUSION_CONF,
     CONFUSION_IOU,
@@ -355,7 +355,8 @@ class CocoEvaluator:
                 are the same either way.
         """
         curves, num_labels, num_images, confusion = self._match(full)
-        figures = run_coco(self.ground_truth(), self.detections(), self.backend, full)
+        with paused_gc():
+            figures = run_coco(self.ground_truth(), self.detections(), self.backend, full)
         curves.precision_at_recall[:] = figures.precision_at_recall[curves.classes]
         best = curves.best
         box = BoxMetrics(

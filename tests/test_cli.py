@@ -29,7 +29,7 @@ def test_a_cfg_file_lies_underneath(tmp_path):
 
 
 def test_a_word_that_is_no_setting_is_refused():
-    with pytest.raises(SettingsError, match="'epochs' needs a value: epochs=..."):
+    with pytest.raises(SettingsError, match=r"'epochs' needs a value: epochs=\.\.\."):
         parse_words(["epochs"], "train")
     with pytest.raises(SettingsError, match="'exist_okay' is no key=value word; did you mean 'exist_ok'"):
         parse_words(["exist_okay"], "train")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
@@ -266,3 +267,14 @@ def test_evaluation_prints_nothing(capsys):
     for backend in BACKENDS:
         evaluate(drawn_cases(0), backend)
     assert capsys.readouterr().out == ""
+
+
+def test_evaluation_leaves_the_garbage_collector_as_it_was():
+    gc.disable()
+    try:
+        evaluate(drawn_cases(0))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    evaluate(drawn_cases(0))
+    assert gc.isenabled()

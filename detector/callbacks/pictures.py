@@ -39,9 +39,7 @@ class Pictures(Callback):
 
         if trainer.epoch == trainer.start_epoch and trainer.batch_index < BATCHES:
             batch = trainer.batch
-            boxes, labels = zip(
-                *(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True
-            )
+            boxes, labels = _real(batch)
             picture = mosaic(
                 batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=batch.paths
             )
@@ -55,9 +53,7 @@ class Pictures(Callback):
             return
         batch, names = validator.batch, validator.names
         images = batch.images.cpu().numpy()
-        boxes, labels = zip(
-            *(_real(b, l) for b, l in zip(batch.boxes, batch.labels, strict=True)), strict=True
-        )
+        boxes, labels = _real(batch)
         stem = f"val_batch{self.val_batches}"
         picture = mosaic(images, boxes, labels, names=names, titles=batch.paths)
         _write(validator.save_dir / f"{stem}_labels.jpg", picture)
@@ -93,10 +89,11 @@ class Pictures(Callback):
             plot_results(trainer.csv)
 
 
-def _real(boxes: Any, labels: Any) -> tuple[Any, Any]:
-    """Drop the padding of one image's boxes."""
-    keep = labels >= 0
-    return boxes[keep].numpy(), labels[keep].numpy()
+def _real(batch: Any) -> tuple[list[Any], list[Any]]:
+    """Return the boxes and labels of each image, without padding."""
+    keep = batch.labels >= 0
+    boxes = [rows[real].numpy() for rows, real in zip(batch.boxes, keep, strict=True)]
+    return boxes, [rows[real].numpy() for rows, real in zip(batch.labels, keep, strict=True)]
 
 
 def _write(path: Any, picture: Any) -> None:

@@ -195,7 +195,7 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
     flat = [m if m.shape[0] <= m.shape[1] else m.T for m in flat]
     for index, m in enumerate(flat):
         by_shape.setdefault((m.shape[0], m.shape[1]), []).append(index)
-    done: list[Tensor] = [m for m in matrices]
+    done: list[Tensor] = list(matrices)
     for indices in by_shape.values():
         stack = torch.stack([flat[i] for i in indices])
         x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
