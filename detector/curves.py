@@ -21,6 +21,11 @@ CONFUSION_CONF = 0.25  # below this a detection is not shown to a user, so it co
 CONFUSION_IOU = 0.45
 
 
+def to_xywh(boxes_xyxy: Array) -> Array:
+    """Turn (N, 4) corners into top left corner, width and height."""
+    return np.concatenate([boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]], axis=1)
+
+
 def overlaps(boxes_a: Array, boxes_b: Array) -> Array:
     """Compute the IoU of every pair as COCO does: float64, no epsilon.
 
@@ -62,6 +67,24 @@ def match(detection: Index, label: Index, iou: Array) -> tuple[Index, Index]:
             return detection[proposals], label[proposals]
         refused = np.delete(proposals, kept)
         detection, label = np.delete(detection, refused), np.delete(label, refused)
+
+
+def best_of_groups(groups: Index, limit: int) -> NDArray[np.bool_]:
+    """Mark the first `limit` members of every group.
+
+    Args:
+        groups: (N,) group of each member, best member first.
+        limit: members to keep per group.
+
+    Returns:
+        (N,) whether the member is among the first of its group.
+    """
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    rank = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    kept = np.empty(len(groups), bool)
+    kept[order] = rank < limit
+    return kept
 
 
 @dataclass(frozen=True)

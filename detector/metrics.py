@@ -21,10 +21,12 @@ from .curves import (
     ConfusionMatrix,
     Curves,
     Index,
+    best_of_groups,
     count_confusions,
     draw_curves,
     match,
     overlaps,
+    to_xywh,
 )
 from .errors import DataError
 from .tables import align, rows_to_csv, rows_to_df
@@ -423,29 +425,6 @@ class CocoEvaluator:
         return curves, num_labels, num_images, confusion
 
 
-def to_xywh(boxes_xyxy: Array) -> Array:
-    """Turn (N, 4) corners into top left corner, width and height."""
-    return np.concatenate([boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]], axis=1)
-
-
 def join(arrays: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
     """Concatenate arrays, of which there may be none."""
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
-
-
-def best_of_groups(groups: Index, limit: int) -> NDArray[np.bool_]:
-    """Mark the first `limit` members of every group.
-
-    Args:
-        groups: (N,) group of each member, best member first.
-        limit: members to keep per group.
-
-    Returns:
-        (N,) whether the member is among the first of its group.
-    """
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    rank = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
-    kept = np.empty(len(groups), bool)
-    kept[order] = rank < limit
-    return kept

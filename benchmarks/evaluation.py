@@ -1,0 +1,80 @@
+"""How long the COCO figures take with either backend, on drawn detections; fails if the figures differ."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from detector.cocoeval import BACKENDS
+from detector.metrics import CocoEvaluator, Metrics
+from detector.tables import align
+
+
+def draw_cases(
+    images: int, detections: int, labels: int, classes: int, seed: int
+) -> Iterator[tuple[Any, ...]]:
+    """Yield images of boxes and of detections around them: shifted, doubled and of a wrong class at times."""
+    rng = np.random.default_rng(seed)
+    for image_id in range(images):
+        corner, size = rng.uniform(0, 540, (labels, 2)), np.exp(rng.uniform(2, 5.5, (labels, 2)))
+        boxes = np.concatenate([corner, corner + size], 1)
+        true = rng.integers(0, classes, labels)
+        source = rng.integers(0, labels, detections)
+        found = boxes[source] + rng.normal(0, 0.08, (detections, 4)) * np.tile(size[source], 2)
+        guess = np.where(
+            rng.uniform(size=detections) < 0.8, true[source], rng.integers(0, classes, detections)
+        )
+        scores = rng.uniform(size=detections).astype(np.float32)
+        yield image_id, (640, 640), np.concatenate([found, scores[:, None], guess[:, None]], 1), boxes, true
+
+
+def measure(backend: str, names: dict[int, str], cases: list[Any]) -> tuple[list[float], Metrics]:
+    """Return seconds to add all images, to compute the figures of an epoch, and those in full."""
+    warm = CocoEvaluator(names, backend)  # type: ignore[arg-type]
+    warm.add(*cases[0])
+    warm.compute()  # imports the backend
+    start = perf_counter()
+    evaluator = CocoEvaluator(names, backend)  # type: ignore[arg-type]
+    for case in cases:
+        evaluator.add(*case)
+    added = perf_counter()
+    quick = evaluator.compute(full=False)
+    computed = perf_counter()
+    full = evaluator.compute()
+    end = perf_counter()
+    assert quick.results_dict == full.results_dict
+    return [added - start, computed - added, end - computed], full
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="per image")
+    parser.add_argument("--labels", type=int, default=7, help="per image")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    names = {n: f"class_{n}" for n in range(args.classes)}
+    cases = list(draw_cases(args.images, args.detections, args.labels, args.classes, args.seed))
+    print(
+        f"{args.images} images, {args.detections} detections and {args.labels} labels each, "
+        f"{args.classes} classes; seconds"
+    )
+    results = {backend: measure(backend, names, cases) for backend in BACKENDS}
+    (_, first), (_, second) = results.values()
+    np.testing.assert_allclose(first.box.all_ap, second.box.all_ap, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(list(first.coco.values()), list(second.coco.values()), rtol=0, atol=1e-9)
+    rows = [["backend", "add", "epoch", "full", "mAP50", "mAP50-95"]]
+    for backend, (seconds, metrics) in results.items():
+        figures = [f"{metrics.box.map50:.9f}", f"{metrics.box.map:.9f}"]
+        rows.append([backend, *(f"{value:.3f}" for value in seconds), *figures])
+    print(align(rows))
+    print("figures equal to 1e-9")
+
+
+if __name__ == "__main__":
+    main()
