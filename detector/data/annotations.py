@@ -90,14 +90,14 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
         todo = (known["stats"] != stats).any(1)
         sizes[~todo], cut[~todo] = known["sizes"][~todo], known["cut"][~todo]
     if todo.any():
-        indices = np.flatnonzero(todo)
+        indices = np.flatnonzero(todo).tolist()
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
             found = _progress(pool.map(_measure, [paths[i] for i in indices]), len(indices))
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
                 sizes[index], cut[index] = (height, width), is_cut
         write_index(place, stats=stats, sizes=sizes, cut=cut)
     if cut.any():
-        names = [paths[i] for i in np.flatnonzero(cut)]
+        names = [paths[i] for i in np.flatnonzero(cut).tolist()]
         log.warning("%d JPEG files end early; what could be decoded is used: %s", len(names), listed(names))
     return sizes
 
@@ -119,7 +119,7 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
     if not keep.all():
         named = [
             f"{paths[i]} ({'can not be decoded' if sizes[i, 0] == 0 else f'{sizes[i, 1]}x{sizes[i, 0]} px'})"
-            for i in np.flatnonzero(~keep)
+            for i in np.flatnonzero(~keep).tolist()
         ]
         reason = f"can't be read or are below {MIN_SIDE} px"
         if not keep.any():

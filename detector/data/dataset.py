@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
+from torch import Tensor
 
 from detector.data.annotations import Annotations
-from detector.data.augment import Augmentation, apply_sample, draw_sample, epoch_order, to_planes
+from detector.data.augment import Augmentation, draw_sample, epoch_order
 from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
-from detector.data.memory import allocate
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
+from detector.data.warp import apply_sample, to_planes
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -106,12 +105,13 @@ class DetectionDataset:
         return Sample(image, self._fill(key, image.numpy()))
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Load several samples of one shape as a batch, each written straight to its place."""
-        shape = len(keys), 3, *self.shape_of(keys[0])
-        # a worker writes where the main process will read, which saves a copy
-        images = allocate(math.prod(shape), shared=get_worker_info() is not None).view(shape)
-        targets = [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
-        return assemble(images, targets)
+        """Load several samples of one shape as a batch."""
+        images = torch.empty((len(keys), 3, *self.shape_of(keys[0])), dtype=torch.uint8)
+        return assemble(images, self.fill(keys, images))
+
+    def fill(self, keys: Sequence[Key], images: Tensor) -> list[Target]:
+        """Write samples straight into a batch, (B, 3, H, W) uint8, and return the rest of each."""
+        return [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
 
     def shape_of(self, key: Key) -> tuple[int, int]:
         """Height and width of a sample, input px."""
@@ -131,7 +131,7 @@ class DetectionDataset:
             self._epoch_order = epoch, epoch_order(self.seed, epoch, len(self))
         return self._epoch_order[1]
 
-    def load(self, index: int) -> NDArray[np.uint8]:
+    def load(self, index: int) -> NDArray[Any]:
         """The image with its long side resized to ``imgsz``: (H, W, 3) uint8, BGR, not to be written to."""
         image = self.cache.get(index)
         if image is None:
@@ -139,7 +139,7 @@ class DetectionDataset:
             self.cache.put(index, image)
         return image
 
-    def _decode(self, index: int) -> NDArray[np.uint8]:
+    def _decode(self, index: int) -> NDArray[Any]:
         height, width = self.loaded_hw[index].tolist()
         flag = cv2.IMREAD_COLOR
         if self.augmentation is not None:

@@ -75,7 +75,7 @@ def letterbox_geometry(
     )
 
 
-def letterbox(image: NDArray[np.uint8], geometry: Letterbox) -> NDArray[np.uint8]:
+def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
     """Resize (bilinear) and pad an (H, W, 3) uint8 image as the geometry says."""
     canvas = np.full((*geometry.out_hw, 3), GREY, np.uint8)
     width, height = geometry.new_wh
@@ -84,7 +84,7 @@ def letterbox(image: NDArray[np.uint8], geometry: Letterbox) -> NDArray[np.uint8
     return canvas
 
 
-def resize_into(image: NDArray[np.uint8], view: NDArray[np.uint8]) -> None:
+def resize_into(image: NDArray[Any], view: NDArray[Any]) -> None:
     """Resize (bilinear) into a view of a larger image, without a copy in between."""
     if image.shape == view.shape:
         view[...] = image

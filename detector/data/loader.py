@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import cv2
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from detector.data.batch import Batch
-from detector.data.cache import start_method
+from detector.data.batch import Batch, assemble
 from detector.data.dataset import DetectionDataset, Key, TrainKey
-from detector.errors import DetectorError
+from detector.data.memory import BufferRing, free_memory, slot_view, start_method
+from detector.errors import DataError, DetectorError
 
 _AHEAD = 2  # batches each worker prepares in advance
+_IN_USE = 3  # batches the caller may hold before new memory is taken
 
 
 class TrainLoader:
@@ -49,7 +52,8 @@ class TrainLoader:
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        self._feed = _Feed(dataset, workers, pin_memory)
+        largest = batch_size * 3 * (math.ceil(dataset.imgsz / 32) * 32) ** 2  # rectangles are smaller
+        self._feed = _Feed(dataset, largest, workers, pin_memory)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
@@ -105,7 +109,10 @@ class ValLoader:
     ) -> None:
         self.dataset = dataset
         self.groups = group_by_shape(dataset, batch_size)[rank::world_size]
-        self._feed = _Feed(dataset, workers, pin_memory)
+        largest = max(
+            (len(keys) * 3 * math.prod(dataset.shape_of(keys[0])) for keys in self.groups), default=0
+        )
+        self._feed = _Feed(dataset, largest, workers, pin_memory)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -133,18 +140,26 @@ def group_by_shape(dataset: DetectionDataset, batch_size: int) -> list[list[Key]
 class _Feed:
     """Turns lists of keys into batches, in order."""
 
-    def __init__(self, dataset: DetectionDataset, workers: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: DetectionDataset, largest: int, workers: int, pin_memory: bool) -> None:
         self._dataset = dataset
         self._pin_memory = pin_memory
-        self._todo: list[Sequence[Key]] = []
+        self._todo: Sequence[Sequence[Key]] = []
+        self._sent: set[int] = set()  # slots that workers are to fill
         self._loader: DataLoader[Any] | None = None
+        slots = workers * _AHEAD + _IN_USE
+        if workers and (free := free_memory(shared=True)) < slots * largest:
+            raise DataError(
+                f"workers={workers} needs {slots * largest / 2**20:.0f} MiB of shared memory for its batches, but "
+                f"{free / 2**20:.0f} MiB are free; use fewer workers, or workers=0, or a larger /dev/shm "
+                "(docker run --shm-size)."
+            )
+        self._ring = BufferRing(slots, largest, shared=workers > 0)
         if workers:
             self._loader = DataLoader(
-                _Guarded(dataset),  # type: ignore[arg-type]
-                batch_sampler=self._todo,  # type: ignore[arg-type]
+                _Remote(dataset, self._ring.memory),  # type: ignore[arg-type]
+                batch_sampler=_Orders(self),  # type: ignore[arg-type]
                 num_workers=workers,
                 collate_fn=_unchanged,
-                pin_memory=pin_memory,
                 worker_init_fn=_quiet_threads,
                 multiprocessing_context=start_method(),
                 generator=torch.Generator(),  # else each epoch would draw from the global generator
@@ -154,62 +169,104 @@ class _Feed:
 
     def run(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         if self._loader is None:
-            return self._run_here(todo)
-        self._todo[:] = todo
-        return self._run_workers(self._loader)
-
-    def _run_workers(self, loader: DataLoader[Any]) -> Iterator[Batch]:
-        for found in loader if self._todo else ():
-            if isinstance(found, DetectorError):
-                raise found
-            yield found
-
-    def _run_here(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
-        """Prepare the next batch in a thread while the caller works on this one."""
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the images are too small to be worth sharing out
-        pool = ThreadPoolExecutor(1, thread_name_prefix="detector-loader")
-        try:
-            waiting: deque[Future[Batch]] = deque()
-            for keys in todo:
-                waiting.append(pool.submit(self._load, keys))
-                if len(waiting) > 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            cv2.setNumThreads(threads)
+            return _ahead(map(self._load, todo), self._pin_memory)
+        self._todo = todo
+        batches = self._receive(self._loader)
+        return _ahead((batch.pin_memory() for batch in batches), True) if self._pin_memory else batches
 
     def _load(self, keys: Sequence[Key]) -> Batch:
-        batch = self._dataset.__getitems__(keys)
-        return batch.pin_memory() if self._pin_memory else batch
+        shape = len(keys), 3, *self._dataset.shape_of(keys[0])
+        if self._pin_memory:  # torch keeps pinned memory for the next batch itself
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            return assemble(images, self._dataset.fill(keys, images)).pin_memory()
+        slot = self._ring.take()
+        images = torch.empty(shape, dtype=torch.uint8) if slot is None else self._ring.lend(slot, shape)
+        return assemble(images, self._dataset.fill(keys, images))
+
+    def orders(self) -> Iterator[_Order]:
+        """What the workers are sent, each with a slot for its images if one is free."""
+        # runs once all workers have answered what they were sent before, so stray slots are free
+        while self._sent:
+            self._ring.give_back(self._sent.pop())
+        for keys in self._todo:
+            slot = self._ring.take()
+            if slot is not None:
+                self._sent.add(slot)
+            yield _Order(keys, slot)
+
+    def _receive(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        for slot, found in loader if self._todo else ():
+            self._sent.discard(slot)
+            if isinstance(found, DetectorError):
+                if slot is not None:
+                    self._ring.give_back(slot)
+                raise found
+            if isinstance(found, Batch):
+                yield found
+            else:
+                shape, targets = found
+                yield assemble(self._ring.lend(slot, shape), targets)
 
     def close(self) -> None:
         self._loader = None
 
 
-class _Guarded:
-    """A data set whose errors travel as values, so that the caller gets the original one."""
+class _Order(NamedTuple):
+    """What a worker is asked for: samples, and the slot to put the images into."""
 
-    def __init__(self, dataset: DetectionDataset) -> None:
+    keys: Sequence[Key]
+    slot: int | None
+
+
+class _Orders:
+    """The batch sampler: asks the feed anew at the start of each epoch."""
+
+    def __init__(self, feed: _Feed) -> None:
+        self._feed = weakref.proxy(feed)
+
+    def __iter__(self) -> Iterator[_Order]:
+        return self._feed.orders()  # type: ignore[no-any-return]
+
+
+class _Remote:
+    """The data set as a worker sees it: fills a slot, and returns errors as values, to be raised unchanged."""
+
+    def __init__(self, dataset: DetectionDataset, memory: Tensor) -> None:
         self._dataset = dataset
+        self._memory = memory
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, key: Key) -> Batch | DetectorError:
-        return self.__getitems__([key])
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch | DetectorError:
+    def __getitems__(self, order: _Order) -> tuple[int | None, Any]:
+        keys, slot = order
         try:
-            return self._dataset.__getitems__(keys)
+            if slot is None:
+                return None, self._dataset.__getitems__(keys)
+            shape = len(keys), 3, *self._dataset.shape_of(keys[0])
+            return slot, (shape, self._dataset.fill(keys, slot_view(self._memory, slot, shape)))
         except DetectorError as error:
-            return error
+            return slot, error
 
 
-def _unchanged(batch: Any) -> Any:
-    return batch
+def _ahead(batches: Iterator[Batch], on_gpu: bool) -> Iterator[Batch]:
+    """Get the next batch in a thread while the caller works on this one."""
+    device = torch.cuda.current_device() if on_gpu else None
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the images are too small to be worth sharing out
+    pool = ThreadPoolExecutor(1, "detector-loader", torch.cuda.set_device if on_gpu else None, (device,))
+    try:
+        waiting = pool.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, batches, None)
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
+
+
+def _unchanged(found: Any) -> Any:
+    return found
 
 
 def _quiet_threads(_worker: int) -> None:

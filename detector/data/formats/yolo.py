@@ -119,16 +119,16 @@ def _read_labels(paths: Sequence[str]) -> tuple[_Rows, dict[int, str]]:
     lines: list[int] = []
     values: list[tuple[float, ...]] = []
     problems: dict[int, str] = {}
-    for index in np.flatnonzero(stats[:, 0] > 0):
+    for index in np.flatnonzero(stats[:, 0] > 0).tolist():
         try:
             found = parse_labels(Path(paths[index]).read_text(encoding="utf-8"))
         except UnicodeDecodeError:
-            problems[int(index)] = " is not a text file."
+            problems[index] = " is not a text file."
             continue
         except (OSError, ValueError) as error:
-            problems[int(index)] = f" {error}"
+            problems[index] = f" {error}"
             continue
-        image.extend([int(index)] * len(found))
+        image.extend([index] * len(found))
         values.extend(found)
         lines.extend(found.values())
     table = np.array(values, np.float64).reshape(-1, 5)
