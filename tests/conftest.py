@@ -28,3 +28,36 @@ def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yaml = folder / "drawn.yaml"
     yaml.write_text(f"path: data\ntrain: images/train\nval: images/val\nnames:\n{listed}", encoding="utf-8")
     return yaml
+
+
+TINY = """
+scales:
+  n: [1.0, 1.0, 64]
+reg_max: {reg_max}
+dual_head: {dual_head}
+class_branch: depthwise
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [24, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+head:
+  - [[2, 3, 4], 1, Detect, []]
+"""
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """Path of a model YAML: five convolutions and a head, for tests of the engines."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(reg_max=16, dual_head="false"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny_dual_model(tmp_path: Path) -> Path:
+    """Path of a model YAML with two heads and plain distances, as in YOLO26."""
+    path = tmp_path / "tiny_dual.yaml"
+    path.write_text(TINY.format(reg_max=1, dual_head="true"), encoding="utf-8")
+    return path

@@ -1,0 +1,221 @@
+"""End-to-end tests of training on eight drawn scenes."""
+
+import csv
+import hashlib
+
+import pytest
+import torch
+import yaml
+
+from detector import YOLO
+from detector.callbacks.registry import EVENTS
+from detector.engine.checkpoint import load_checkpoint
+from detector.engine.train import Trainer
+from detector.errors import TrainingError
+
+QUICK = {"imgsz": 96, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+
+
+def train(model, data, folder, **settings):
+    yolo = YOLO(model)
+    yolo.train(data=data, project=folder, **(QUICK | settings))
+    return yolo
+
+
+def digest(weights):
+    sha = hashlib.sha256()
+    for key in sorted(weights):
+        sha.update(key.encode() + weights[key].contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
+    yolo = train(tiny_model, drawn_dataset, tmp_path / "runs", plots=True)
+    folder = tmp_path / "runs" / "train"
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert written >= {
+        "args.yaml", "results.csv", "results.png", "labels.jpg", "weights/best.pt", "weights/last.pt",
+        "train_batch0.jpg", "train_batch1.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg",
+        "confusion_matrix.png", "BoxPR_curve.png",
+    }  # fmt: skip
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == [
+        "epoch", "time", "train/box_loss", "train/cls_loss", "train/dfl_loss", "metrics/precision",
+        "metrics/recall", "metrics/mAP50", "metrics/mAP50-95", "val/loss", "val/box_loss", "val/cls_loss",
+        "val/dfl_loss", "lr/pg0", "lr/pg1", "lr/pg2", "speed/images_per_second", "speed/data_wait",
+    ]  # fmt: skip
+    assert yaml.safe_load((folder / "args.yaml").read_text())["epochs"] == 2
+    assert yolo.names == {0: "disc", 1: "square", 2: "triangle", 3: "star", 4: "ring", 5: "cross"}
+    assert yolo.source == folder / "weights/best.pt"
+
+
+def test_best_weights_bring_back_the_model(tiny_model, drawn_dataset, tmp_path):
+    yolo = train(tiny_model, drawn_dataset, tmp_path)
+    again = YOLO(tmp_path / "train/weights/best.pt")
+    assert again.names == yolo.names
+    assert digest(again.model.state_dict()) == digest(yolo.model.state_dict())
+    assert again.ckpt["settings"]["imgsz"] == 96
+    figures = again.val(project=tmp_path, verbose=False, plots=False, device="cpu")
+    assert figures.results_dict == pytest.approx(yolo.metrics.results_dict, abs=1e-9)
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
+def test_the_same_seed_gives_the_same_weights_with_any_workers(model, drawn_dataset, tmp_path, request):
+    digests = set()
+    for run, workers in enumerate((0, 0, 2)):
+        train(request.getfixturevalue(model), drawn_dataset, tmp_path / str(run), workers=workers)
+        digests.add(digest(load_checkpoint(tmp_path / str(run) / "train/weights/last.pt")["weights"]))
+    assert len(digests) == 1
+
+
+def test_another_seed_gives_other_weights(tiny_model, drawn_dataset, tmp_path):
+    digests = {
+        digest(train(tiny_model, drawn_dataset, tmp_path / str(seed), seed=seed, epochs=1).model.state_dict())
+        for seed in (0, 1)
+    }
+    assert len(digests) == 2
+
+
+def test_training_leaves_the_global_random_state_alone(tiny_model, drawn_dataset, tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(tiny_model, drawn_dataset, tmp_path, epochs=1)
+    # DetectionModel(yaml) above draws its first weights; only the training itself must not
+    torch.manual_seed(7)
+    yolo = YOLO(tiny_model)
+    torch.manual_seed(7)
+    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_every_training_event_fires_in_order(tiny_model, drawn_dataset, tmp_path):
+    events = []
+    yolo = YOLO(tiny_model)
+    for name in EVENTS:
+        yolo.add_callback(name, lambda engine, name=name: events.append(name))
+    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    batch = [
+        "on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end",
+    ]  # fmt: skip
+    val = ["on_val_start", "on_val_batch_start", "on_val_batch_end", "on_val_end"]
+    epoch = ["on_train_epoch_start", *batch, *batch, "on_train_epoch_end", *val, "on_fit_epoch_end", "on_model_save"]
+    val_batches = events[events.index("on_val_start") + 1 : events.index("on_val_end")]
+    val[1:3] = val_batches
+    epoch = ["on_train_epoch_start", *batch, *batch, "on_train_epoch_end", *val, "on_fit_epoch_end", "on_model_save"]
+    assert events == [
+        "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_params_update",
+        *epoch, *epoch, *val, "on_final_eval_end", "on_train_end", "teardown",
+    ]  # fmt: skip
+
+
+def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path):
+    seen = []
+    yolo = YOLO(tiny_model)
+
+    @yolo.add_callback("on_fit_epoch_end")
+    def look(trainer):
+        seen.append((trainer.epoch, trainer.fitness, trainer.metrics["metrics/mAP50-95"], trainer.lr["lr/pg0"]))
+
+    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    assert [epoch for epoch, *_ in seen] == [0, 1]
+    assert all(fitness == value for _, fitness, value, _ in seen)
+
+
+def test_stop_ends_the_run_cleanly_after_the_batch(tiny_model, drawn_dataset, tmp_path):
+    yolo, batches = YOLO(tiny_model), []
+
+    @yolo.add_callback("on_train_batch_end")
+    def stop(trainer):
+        batches.append(trainer.batch_index)
+        trainer.stop = True
+
+    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    assert batches == [0]
+    assert (tmp_path / "train/weights/last.pt").exists()
+    assert yolo.metrics is not None
+
+
+def test_early_stopping_counts_epochs_without_a_better_fitness(tiny_model, drawn_dataset, tmp_path):
+    yolo = YOLO(tiny_model)
+    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 30, "patience": 1, "lr0": 1e-9}))
+    assert yolo.trainer.epoch < 29
+
+
+def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset, tmp_path):
+    yolo = YOLO(tiny_model)
+
+    @yolo.add_callback("on_train_batch_start")
+    def poison(trainer):
+        if trainer.global_step == 3:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrainingError) as caught:
+        yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    message = str(caught.value)
+    assert "epoch 2, step 3" in message
+    assert "box_loss=" in message
+    assert "cls_loss=" in message
+    assert ".jpg" in message or ".png" in message
+    kept = load_checkpoint(tmp_path / "train/weights/last.pt")["weights"]
+    assert all(torch.isfinite(value).all() for value in kept.values())
+
+
+def test_on_exception_and_teardown_fire_when_set_up_fails(tiny_model, tmp_path):
+    seen = []
+    yolo = YOLO(tiny_model)
+    yolo.add_callback("on_exception", lambda trainer: seen.append(type(trainer.exception).__name__))
+    yolo.add_callback("teardown", lambda trainer: seen.append("teardown"))
+    with pytest.raises(ValueError, match="nowhere"):
+        yolo.train(data=tmp_path / "nowhere.yaml", project=tmp_path, **QUICK)
+    assert seen == ["DataError", "teardown"]
+
+
+def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):
+    yolo = train(tiny_model, drawn_dataset, tmp_path, epochs=1)
+    again = YOLO(tmp_path / "train/weights/best.pt")
+    again.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1, "freeze": 3}))
+    mine, theirs = yolo.model.state_dict(), again.model.state_dict()
+    assert torch.equal(mine["model.0.conv.weight"], theirs["model.0.conv.weight"])
+    assert not torch.equal(mine["model.4.conv.weight"], theirs["model.4.conv.weight"])
+    assert "tensors taken" in str(again.trainer.transfer)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "MuSGD"},
+        {"nbs": 8},
+        {"rect": True},
+        {"multi_scale": 0.5},
+        {"single_cls": True},
+        {"cos_lr": True, "cls_pw": 0.5},
+        {"amp": False},
+        {"fraction": 0.5, "cache": False},
+        {"val": False, "save_period": 1},
+        {"time": 1e-9},
+    ],
+    ids=str,
+)
+def test_settings_work_together_with_training(settings, tiny_model, drawn_dataset, tmp_path):
+    yolo = train(tiny_model, drawn_dataset, tmp_path, **settings)
+    assert yolo.metrics.fitness >= 0
+    assert (tmp_path / "train/weights/epoch2.pt").exists() == ("save_period" in settings)
+    assert yolo.trainer.epoch == (0 if "time" in settings else 1)
+
+
+def test_accumulation_steps_less_often(tiny_model, drawn_dataset, tmp_path):
+    yolo = YOLO(tiny_model)
+    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"nbs": 16, "warmup_epochs": 0.0, "epochs": 4}))
+    assert yolo.trainer.ema.updates == 2
+
+
+def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
+    from detector.nn.model import load_model_config
+    from detector.settings import TrainSettings
+
+    settings = TrainSettings.parse(QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1})
+    assert Trainer(settings, load_model_config(tiny_model)).run().num_images == 4
