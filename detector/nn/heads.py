@@ -72,7 +72,7 @@ class DFL(nn.Module):
         """
         bins = self.conv.weight.flatten().to(boxes.dtype)  # (R,)
         distribution = boxes.reshape(*boxes.shape[:2], 4, len(bins)).softmax(-1)
-        return distribution @ bins
+        return (distribution * bins).sum(-1)  # no matrix product: autocast would round it
 
 
 def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
