@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from detector.errors import DataError
 
 FORMS = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "bolt")
-DRAWING_VERSION = 1  # raised when the same seed gives other scenes than before
-MIN_VISIBLE = 0.4  # part of a shape's area that stays uncovered and inside the image
+DRAWING_VERSION = 3  # raised when the same seed gives other scenes than before
+MIN_VISIBLE = 0.7  # part of a shape's area that stays uncovered and inside the image
 SPLIT_START = {"train": 0, "val": 1 << 32, "test": 1 << 33}  # first scene index: splits never share a scene
 
 _ASPECTS = (1.0, 1.0, 0.75, 0.8)  # short side / long side
@@ -226,9 +226,9 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Field:
         cv2.ellipse(small, centre, axes, rng.uniform(0, 180), 0, 360, paint.tolist(), -1, cv2.LINE_AA)
     cv2.GaussianBlur(small, (0, 0), rng.uniform(1, 8), dst=small)
     canvas = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    relief = rng.uniform(8, 34) * _fractal_noise(rng, height, width, int(rng.integers(2, 7)), 5)
+    relief = rng.uniform(5, 24) * _fractal_noise(rng, height, width, int(rng.integers(2, 7)), 5)
     kind = _TEXTURES[rng.integers(len(_TEXTURES))]
-    relief += rng.uniform(4, 26) * _texture(rng, kind, height, width, rng.uniform(6, 60))
+    relief += rng.uniform(3, 14) * _texture(rng, kind, height, width, rng.uniform(6, 60))
     slope = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.float32(rng.uniform(-35, 35))
     relief += slope + np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(rng.uniform(-35, 35))
     canvas += relief[..., None] * rng.uniform(0.6, 1.0, 3).astype(np.float32)
@@ -341,9 +341,9 @@ _OUTLINES: Mapping[str, list[Field]] = {form: _contours(form) for form in FORMS}
 
 def _place(rng: np.random.Generator, form: str, height: int, width: int) -> list[Field]:
     """Return the contours of a form at a random place, size, rotation and proportion, image px."""
-    radius = 0.5 * min(height, width) * np.exp(rng.uniform(np.log(0.13), np.log(0.55)))
-    stretch = np.exp(rng.uniform(-0.25, 0.25))
-    angle = rng.uniform(0, 2 * np.pi)
+    radius = 0.5 * min(height, width) * np.exp(rng.uniform(np.log(0.22), np.log(0.65)))
+    stretch = np.exp(rng.uniform(-0.2, 0.2))
+    angle = np.radians(rng.uniform(-40, 40))
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotation @ np.array([[stretch, rng.uniform(-0.15, 0.15)], [0, 1 / stretch]]) * radius
     centre = rng.uniform(0, 1, 2) * (width, height)
@@ -355,7 +355,7 @@ def _shapes(
 ) -> tuple[Field, NDArray[np.int64]]:
     """Draw shapes back to front until the wanted number lie there or there is no room for more."""
     height, width = canvas.shape[:2]
-    wanted = 0 if rng.random() < 1 / 30 else int(rng.integers(1, 9))
+    wanted = 0 if rng.random() < 1 / 30 else int(rng.integers(1, 7))
     owner = np.zeros((height, width), np.uint8)  # which shape is in sight, 0 for none
     in_sight = np.zeros(1)  # px of each shape that are in sight; the background comes first
     least = np.full(1, -np.inf)  # and those it must keep
@@ -422,12 +422,12 @@ def _paint(
     around = np.array(cv2.mean(region)[:3], np.float32)
     body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
     for _ in range(8):  # stay visible: away from the colour behind
-        if np.abs(body - around).max() > 60:
+        if np.abs(body - around).max() > 90:
             break
         body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
-    kind = look.texture or _TEXTURES[rng.integers(len(_TEXTURES))]
+    kind = look.texture or _TEXTURES[max(0, rng.integers(-3, len(_TEXTURES)))]  # often plain
     pattern = _texture(rng, kind, height, width, max(5.0, max(height, width) * rng.uniform(0.12, 0.4)))
-    tone = rng.uniform(15, 60) * np.sign(128 - body.mean())
+    tone = rng.uniform(15, 50) * np.sign(128 - body.mean())
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     slope = rng.uniform(-28, 28, 2)
