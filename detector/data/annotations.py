@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.images import read_image
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -131,16 +132,10 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _measure(path: str) -> tuple[int, int, bool]:
-    """Height, width, and whether a JPEG lacks its end marker."""
-    try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    except (OSError, cv2.error):
-        image = None
+    """Height, width, and whether a JPEG ends early."""
+    image, is_cut = read_image(path, cv2.IMREAD_GRAYSCALE)
     if image is None:
         return 0, 0, False
-    # cameras append their own data behind the end marker, so it may lie a little before the end
-    is_cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes()
     return image.shape[0], image.shape[1], is_cut
 
 
@@ -186,7 +181,7 @@ def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDA
         shapes: names of the arrays and their shapes, -1 for any length.
     """
     try:
-        with np.load(place, allow_pickle=False) as file:
+        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in shapes}
     except FileNotFoundError:
         return None

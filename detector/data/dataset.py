@@ -16,6 +16,7 @@ from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation, draw_sample, epoch_order
 from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
+from detector.data.images import read_image
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
 from detector.data.warp import apply_sample, to_planes
 from detector.errors import DataError
@@ -147,14 +148,9 @@ class DetectionDataset:
             long_side = int(self.annotations.sizes[index].max())
             flag = next((flag for factor, flag in _REDUCED if long_side // factor >= self.imgsz), flag)
         path = self.annotations.paths[index]
-        try:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), flag)
-        except (OSError, cv2.error) as error:
-            raise DataError(
-                f"{path} can't be read any more ({error}); was it changed during training?"
-            ) from error
+        image, _ = read_image(path, flag)
         if image is None:
-            raise DataError(f"{path} can't be decoded any more; was it changed during training?")
+            raise DataError(f"{path} can't be read any more; was it changed or removed meanwhile?")
         if image.shape[:2] == (height, width):
             return image
         resized = np.empty((height, width, 3), np.uint8)

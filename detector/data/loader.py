@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from detector.data.batch import Batch, assemble
 from detector.data.dataset import DetectionDataset, Key, TrainKey
@@ -78,7 +81,7 @@ class TrainLoader:
         return [TrainKey(epoch, k, mosaic) for k in positions or [(number * size + self.rank) % count]]
 
     def close(self) -> None:
-        """End the worker processes; happens by itself when the loader is dropped."""
+        """End the worker processes now; without this they end when the loader is dropped."""
         self._feed.close()
 
 
@@ -121,7 +124,7 @@ class ValLoader:
         return self._feed.run(self.groups)
 
     def close(self) -> None:
-        """End the worker processes; happens by itself when the loader is dropped."""
+        """End the worker processes now; without this they end when the loader is dropped."""
         self._feed.close()
 
 
@@ -170,8 +173,7 @@ class _Feed:
     def run(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         if self._loader is None:
             return _ahead(map(self._load, todo), self._pin_memory)
-        self._todo = todo
-        batches = self._receive(self._loader)
+        batches = self._receive(self._loader, todo)
         return _ahead((batch.pin_memory() for batch in batches), True) if self._pin_memory else batches
 
     def _load(self, keys: Sequence[Key]) -> Batch:
@@ -194,13 +196,26 @@ class _Feed:
                 self._sent.add(slot)
             yield _Order(keys, slot)
 
-    def _receive(self, loader: DataLoader[Any]) -> Iterator[Batch]:
-        for slot, found in loader if self._todo else ():
+    def _receive(self, loader: DataLoader[Any], todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        if not todo:
+            return
+        self._todo = todo
+        with warnings.catch_warnings():
+            # Python warns of forking beside threads; the workers use nothing that those may have locked
+            warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
+            answers = iter(loader)
+        for _ in todo:
+            if self._todo is not todo:
+                raise RuntimeError("this loader has been iterated anew; an older iterator of it can't go on")
+            slot, found = next(answers)
             self._sent.discard(slot)
             if isinstance(found, DetectorError):
                 if slot is not None:
                     self._ring.give_back(slot)
-                raise found
+                try:
+                    raise found
+                finally:
+                    del found, answers  # else the traceback would keep the workers, and itself, alive
             if isinstance(found, Batch):
                 yield found
             else:
@@ -208,6 +223,9 @@ class _Feed:
                 yield assemble(self._ring.lend(slot, shape), targets)
 
     def close(self) -> None:
+        workers = self._loader._iterator if self._loader is not None else None
+        if isinstance(workers, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()  # torch has no public way to end them now
         self._loader = None
 
 
@@ -251,10 +269,10 @@ class _Remote:
 
 def _ahead(batches: Iterator[Batch], on_gpu: bool) -> Iterator[Batch]:
     """Get the next batch in a thread while the caller works on this one."""
-    device = torch.cuda.current_device() if on_gpu else None
+    begin = partial(torch.cuda.set_device, torch.cuda.current_device()) if on_gpu else None
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the images are too small to be worth sharing out
-    pool = ThreadPoolExecutor(1, "detector-loader", torch.cuda.set_device if on_gpu else None, (device,))
+    pool = ThreadPoolExecutor(1, "detector-loader", begin)
     try:
         waiting = pool.submit(next, batches, None)
         while (batch := waiting.result()) is not None:

@@ -101,7 +101,7 @@ def apply_geometry(
     else:
         image = _warp_canvas(draw, load, out_hw)
         moved = transform_boxes(boxes, m)
-        grown = np.float32(draw.scale**2)
+        grown = np.full(len(boxes), draw.scale**2)
     moved = moved.clip(0, np.array([out_hw[1], out_hw[0]] * 2, np.float32))
     keep = box_candidates(boxes, moved, grown)
     return image, moved[keep], labels[keep]
@@ -122,7 +122,7 @@ def box_candidates(
     Args:
         before: (N, 4) float32 xyxy.
         after: (N, 4) float32 xyxy, transformed and clipped.
-        grown: area of the output per area of the input, a number or (N,) float32.
+        grown: area of the output per area of the input, a number or (N,).
 
     Returns:
         (N,) bool.
