@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, nearest
@@ -23,7 +23,7 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 
 def setting(default: Any, theme: str, help: str, *, unit: str = "", **limits: Any) -> Any:
     """Declare one setting: a pydantic field that also knows its theme, help line and unit."""
-    extra = {"theme": theme, "unit": unit}
+    extra: dict[str, JsonValue] = {"theme": theme, "unit": unit}
     return Field(default, description=help, json_schema_extra=extra, **limits)
 
 
@@ -44,7 +44,6 @@ class Settings(BaseModel):
     model: str | Path | None = setting(
         None, "model", "weights (.pt), or an architecture (.yaml) to train from scratch"
     )
-    imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
     nms: bool | None = setting(
         None,
         "model",
@@ -113,6 +112,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class DataSettings(Settings):
     """Settings of the engines that read a labelled data set."""
 
+    imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
     data: str | Path | None = setting(None, "data", "data set: a YAML file, or the name of a packaged one")
     batch: int | float = setting(
         16, "data", "images a batch; -1 or a fraction of GPU memory in 0..1 chooses by itself (CUDA)"

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.device import select_device, select_precision
@@ -62,7 +64,8 @@ class YOLO:
             self._take_checkpoint(load_checkpoint(model))
 
     def _take_checkpoint(self, content: dict[str, Any]) -> None:
-        network = DetectionModel(ModelConfig.from_dict(content["model"]))
+        with torch.random.fork_rng(devices=[]):  # the weights it is made with are thrown away
+            network = DetectionModel(ModelConfig.from_dict(content["model"]))
         try:
             network.load_state_dict(content["weights"])
         except RuntimeError as error:
@@ -225,8 +228,8 @@ class YOLO:
         if s.verbose:
             show_messages()
         source = open_source(s.source)
-        self.predictor = Predictor(s, self._ready(s), self.callbacks.copy())
-        return self.predictor.stream(source)
+        predictor = self.predictor = Predictor(s, self._ready(s), self.callbacks.copy())
+        return predictor.stream(source)
 
     def _ready(self, s: PredictSettings) -> Runner:
         """Return the fused network, kept from the last call if nothing has changed."""

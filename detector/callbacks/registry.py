@@ -182,5 +182,5 @@ def describe(fn: object) -> str:
     name = getattr(fn, "__qualname__", None) or type(fn).__name__
     with suppress(TypeError, OSError):
         code = inspect.unwrap(fn)  # type: ignore[arg-type]
-        return f"{name} ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"  # type: ignore[arg-type]
+        return f"{name} ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
     return name

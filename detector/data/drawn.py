@@ -425,7 +425,7 @@ def _paint(
         if np.abs(body - around).max() > 90:
             break
         body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
-    kind = look.texture or _TEXTURES[max(0, rng.integers(-3, len(_TEXTURES)))]  # often plain
+    kind = look.texture or _TEXTURES[max(0, int(rng.integers(-3, len(_TEXTURES))))]  # often plain
     pattern = _texture(rng, kind, height, width, max(5.0, max(height, width) * rng.uniform(0.12, 0.4)))
     tone = rng.uniform(15, 50) * np.sign(128 - body.mean())
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]

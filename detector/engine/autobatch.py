@@ -40,7 +40,7 @@ def choose_batch(
         with precision.autocast():
             preds = model(torch.zeros(images, 3, imgsz, imgsz, device=device))
             loss = torch.stack([p.boxes.float().sum() + p.scores.float().sum() for p in preds.values()]).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated(device)
 
@@ -66,4 +66,4 @@ def fit_batch(bytes_for: Callable[[int], int], probes: tuple[int, ...], budget: 
     used = torch.tensor([bytes_for(n) for n in probes], dtype=torch.float64)
     slope = ((sizes - sizes.mean()) * (used - used.mean())).sum() / ((sizes - sizes.mean()) ** 2).sum()
     base = used.mean() - slope * sizes.mean()
-    return max(int((budget - base) / max(slope, 1.0)), 1)
+    return max(int((budget - base) / slope.clamp(min=1.0)), 1)

@@ -120,7 +120,7 @@ def make_val_loader(
 
 def cache_mode(s: DataSettings) -> CacheMode:
     """Return the loader's name for the `cache` setting."""
-    return "ram" if s.cache is True else s.cache  # type: ignore[return-value]
+    return "ram" if s.cache is True else s.cache
 
 
 def num_workers(workers: int | str, device: torch.device) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-class ModelEMA:
+
+class ModelEMA(Generic[ModuleT]):
     """Average of a model's parameters and buffers: e = d e + (1 - d) w after every optimizer step.
 
     The decay grows with the number of updates n, d(n) = decay (1 - exp(-n / tau)), so that the early,
@@ -20,8 +23,8 @@ class ModelEMA:
         updates: optimizer steps seen so far.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000.0) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: ModuleT, decay: float = 0.9999, tau: float = 2000.0) -> None:
+        self.model: ModuleT = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.tau = decay, tau
         self.updates = 0
         mine, theirs = self.model.state_dict(), model.state_dict()

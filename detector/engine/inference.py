@@ -51,7 +51,7 @@ class Runner:
         self.head = model.selected_head
         self.nms = self.head == "one2many"
         layout = torch.channels_last if precision.dtype is not None else torch.contiguous_format
-        self.network = model.fuse().to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.network = model.fuse().to(device).to(memory_format=layout)
         self.layout = layout
 
     @torch.inference_mode()

@@ -159,16 +159,16 @@ class MuSGD(Optimizer):
         return [self.state[p][name] for p in parameters]
 
     def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [p.grad for p in parameters]
+        grads = _grads(parameters)
         momentum = self._buffers(parameters, "muon_buffer")
         torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(grads, momentum, group["momentum"])
-        for p, u in zip(parameters, orthogonalize(nesterov), strict=True):
+        for p, u in zip(parameters, orthogonalize(list(nesterov)), strict=True):
             rows, columns = p.shape[-2:]
             p.add_(u, alpha=-group["lr"] * self.muon * max(1.0, rows / columns) ** 0.5)
 
     def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any], weight: float) -> None:
-        grads = [p.grad for p in parameters]
+        grads = _grads(parameters)
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, parameters, alpha=group["weight_decay"]))
         momentum = self._buffers(parameters, "momentum_buffer")
@@ -176,6 +176,10 @@ class MuSGD(Optimizer):
         torch._foreach_add_(momentum, grads)
         update = torch._foreach_add(grads, momentum, alpha=group["momentum"])
         torch._foreach_add_(parameters, update, alpha=-group["lr"] * weight)
+
+
+def _grads(parameters: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:

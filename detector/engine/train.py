@@ -181,7 +181,7 @@ class Trainer:
         self.frozen = freeze_layers(model, s.freeze)
         model.to(self.device)
         if self.precision.dtype is not None:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         return model, transfer
 
     def make_optimizer(self) -> None:
@@ -250,7 +250,7 @@ class Trainer:
         self.loss_items = items[self.model.selected_head].detach()
         self.loss = total.sum() * len(images)
         self.guard(batch)
-        self.scaler.scale(self.loss).backward()
+        self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
         if self.global_step - self.last_step >= accumulate:
             self.optimizer_step()
             self.last_step = self.global_step

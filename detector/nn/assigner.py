@@ -15,7 +15,7 @@ from torch import Tensor
 from detector.boxes import EPS, aspect_angle
 
 METRIC_EPS = 1e-9
-PAIRS_ON_CPU = 2**16  # (box, anchor point) pairs worked on at once: they stay in the cache
+PAIRS_ON_CPU = 2**17  # (box, anchor point) pairs worked on at once: they stay in the cache
 PAIRS_ON_ACCELERATOR = 2**24  # few kernels, well below 1 GB
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from math import log
 from typing import NamedTuple
@@ -41,18 +42,39 @@ class OutputConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve in the dtype of the weight, whatever the autocast state."""
-        x = x.to(self.weight.dtype)
-        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x)
+        with without_autocast(x):
+            return super().forward(x.to(self.weight.dtype))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Return a context in which the operations on `x` keep its dtype."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def expected_distances(boxes: Tensor, bins: Tensor) -> Tensor:
+    """Reduce a distribution over bins to its mean (generalised focal loss, arXiv:2006.04388, eq. 5).
+
+    Args:
+        boxes: (B, N, 4 * R) float, logits; or the distances themselves where R is 1.
+        bins: (R,) float, distance of each bin, cells.
+
+    Returns:
+        (B, N, 4) float, cells.
+    """
+    if len(bins) == 1:
+        return boxes
+    distribution = boxes.reshape(*boxes.shape[:2], 4, len(bins)).softmax(-1)
+    with without_autocast(boxes):
+        return distribution @ bins
 
 
 class DFL(nn.Module):
-    """Expected distance of a distribution over bins (generalised focal loss, arXiv:2006.04388, eq. 5).
+    """Keeps the distances of the bins, 0 .. bins - 1 cells, under the name that checkpoints use.
 
     Args:
-        bins: number of bins, 0 .. bins - 1 cells.
+        bins: number of bins.
     """
 
     def __init__(self, bins: int) -> None:
@@ -62,17 +84,8 @@ class DFL(nn.Module):
             self.conv.weight.copy_(torch.arange(bins).view(1, bins, 1, 1))
 
     def forward(self, boxes: Tensor) -> Tensor:
-        """Reduce the bins.
-
-        Args:
-            boxes: (B, A, 4 * R) float logits.
-
-        Returns:
-            (B, A, 4) float, cells.
-        """
-        bins = self.conv.weight.flatten().to(boxes.dtype)  # (R,)
-        distribution = boxes.reshape(*boxes.shape[:2], 4, len(bins)).softmax(-1)
-        return (distribution * bins).sum(-1)  # no matrix product: autocast would round it
+        """Apply `expected_distances`, (B, A, 4 * R) to (B, A, 4)."""
+        return expected_distances(boxes, self.conv.weight.flatten().to(boxes.dtype))
 
 
 def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:

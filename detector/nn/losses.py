@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from detector.boxes import ciou
 from detector.nn.assigner import Assignment, assign
-from detector.nn.heads import HeadPreds
+from detector.nn.heads import HeadPreds, expected_distances
 from detector.nn.model import DetectionModel
 
 FIRST_O2M, LAST_O2M = 0.8, 0.1  # weight of the one-to-many loss in the first and in the last epoch
@@ -103,10 +103,15 @@ class DetectionLoss:
     def assign(self, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Assignment:
         """Choose the anchor points that learn the boxes; arguments as for the call."""
         steps = preds.strides[:, None]
-        distances = _expected(preds.boxes.transpose(1, 2).float(), self.reg_max)
+        raw = preds.boxes.transpose(1, 2).float()
+        distances = expected_distances(raw, self._bins(raw))
         pred_boxes = _corners(preds.anchor_points, distances) * steps
         points = preds.anchor_points * steps
         return assign(preds.scores, pred_boxes, points, boxes, labels, self.topk, self.topk2, self.min_side)
+
+    def _bins(self, raw: Tensor) -> Tensor:
+        """Distances of the bins, (R,), cells."""
+        return torch.arange(self.reg_max, device=raw.device, dtype=raw.dtype)
 
     def _class_term(self, preds: HeadPreds, assignment: Assignment, labels: Tensor) -> Tensor:
         """Sum of binary cross entropies: softplus(x) for every logit less x * target for the positive ones."""
@@ -127,10 +132,10 @@ class DetectionLoss:
         wanted = torch.cat(
             (points - targets[..., :2], targets[..., 2:] - points), -1
         )  # left top right bottom
-        distances = _expected(raw, self.reg_max)
+        distances = expected_distances(raw, self._bins(raw))
         overlap = ciou(_corners(points, distances), targets)
         if self.reg_max > 1:
-            error = _distribution_loss(raw, wanted, self.reg_max)
+            error = _distribution_loss(raw, wanted, self._bins(raw))
         else:
             size = (preds.anchor_points + 0.5).mul(preds.strides[:, None]).amax(0).repeat(2)  # W H W H, px
             error = ((distances - wanted) * steps / size).abs().mean(-1)
@@ -139,7 +144,9 @@ class DetectionLoss:
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
     """Gather rows: (B, N, D) at (B, S) gives (B, S, D)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+    batch, count, width = values.shape
+    flat = index + torch.arange(batch, device=index.device)[:, None] * count
+    return values.reshape(-1, width).index_select(0, flat.flatten()).view(batch, -1, width)
 
 
 def _corners(points: Tensor, distances: Tensor) -> Tensor:
@@ -148,15 +155,7 @@ def _corners(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat((points - near, points + far), -1)
 
 
-def _expected(raw: Tensor, reg_max: int) -> Tensor:
-    """Distances (B, N, 4) in cells from (B, N, 4 R): the expectation of the bins' distribution."""
-    if reg_max == 1:
-        return raw
-    bins = torch.arange(reg_max, device=raw.device, dtype=raw.dtype)
-    return (raw.view(*raw.shape[:2], 4, reg_max).softmax(-1) * bins).sum(-1)
-
-
-def _distribution_loss(raw: Tensor, wanted: Tensor, reg_max: int) -> Tensor:
+def _distribution_loss(raw: Tensor, wanted: Tensor, bins: Tensor) -> Tensor:
     """Distribution focal loss, mean over the sides (generalised focal loss, arXiv:2006.04388, eq. 6).
 
     The two bins beside the target share its probability linearly, which is a hat of width 1 around it.
@@ -164,12 +163,12 @@ def _distribution_loss(raw: Tensor, wanted: Tensor, reg_max: int) -> Tensor:
     Args:
         raw: (B, S, 4 R) float logits.
         wanted: (B, S, 4) float distances, cells; clipped to the bins.
+        bins: (R,) float, distances of the bins, cells.
 
     Returns:
         (B, S) float.
     """
-    bins = torch.arange(reg_max, device=raw.device, dtype=raw.dtype)
-    shares = 1 - (wanted.clamp(0, reg_max - 1 - 0.01)[..., None] - bins).abs()  # (B, S, 4, R)
+    shares = 1 - (wanted.clamp(0, len(bins) - 1 - 0.01)[..., None] - bins).abs()  # (B, S, 4, R)
     return -(raw.view(*shares.shape).log_softmax(-1) * shares.clamp(min=0)).sum(-1).mean(-1)
 
 
