@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 
 from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation
+from detector.data.batch import Batch
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import TrainLoader, ValLoader
 from detector.errors import DataError
@@ -177,6 +179,25 @@ def test_a_data_error_arrives_as_it_was_raised(annotations, workers):
     loader.close()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pinned_batches_are_prepared_by_a_thread(annotations, workers, monkeypatch):
+    """Without a GPU only the pinning itself can be left out."""
+    threads = set()
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: threads.add(threading.current_thread().name))
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: batch)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs))
+    expected = list(train(annotations).batches(0))
+
+    loader = train(annotations, workers, pin_memory=True)
+    next(loader.batches(1))
+
+    assert same(expected, list(loader.batches(0)))
+    assert threads == {"detector-loader_0"}
+    loader.close()
+
+
 def test_an_iterator_that_was_overtaken_says_so(annotations):
     loader = train(annotations, workers=1)
     first = loader.batches(0)
@@ -216,6 +237,7 @@ def test_a_program_that_stops_early_ends_without_a_sound(tmp_path):
 import cv2, numpy as np
 from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation
+from detector.data.batch import Batch
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import TrainLoader
 cv2.imwrite("a.png", np.zeros((64, 64, 3), np.uint8))

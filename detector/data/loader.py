@@ -35,8 +35,8 @@ class TrainLoader:
     Args:
         dataset: with an augmentation.
         batch_size: images of a batch in this process.
-        workers: processes that load; 0 loads in a thread of this process.
-        pin_memory: give batches in page-locked memory.
+        workers: processes that load; 0 loads in this process.
+        pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
         world_size: processes that share the epoch; each takes its part of every batch, and where the
             last batch has too few images, the first ones of the epoch fill up.
@@ -95,8 +95,8 @@ class ValLoader:
     Args:
         dataset: without an augmentation.
         batch_size: most images of a batch.
-        workers: processes that load; 0 loads in a thread of this process.
-        pin_memory: give batches in page-locked memory.
+        workers: processes that load; 0 loads in this process.
+        pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
         world_size: processes that share the images, a batch each in turn.
     """
@@ -172,9 +172,18 @@ class _Feed:
 
     def run(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         if self._loader is None:
-            return _ahead(map(self._load, todo), self._pin_memory)
+            batches = self._load_here(todo)
+            return _ahead(batches) if self._pin_memory else batches
         batches = self._receive(self._loader, todo)
-        return _ahead((batch.pin_memory() for batch in batches), True) if self._pin_memory else batches
+        return _ahead(batch.pin_memory() for batch in batches) if self._pin_memory else batches
+
+    def _load_here(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the images are too small to be worth sharing out
+        try:
+            yield from map(self._load, todo)
+        finally:
+            cv2.setNumThreads(threads)
 
     def _load(self, keys: Sequence[Key]) -> Batch:
         shape = len(keys), 3, *self._dataset.shape_of(keys[0])
@@ -267,12 +276,14 @@ class _Remote:
             return slot, error
 
 
-def _ahead(batches: Iterator[Batch], on_gpu: bool) -> Iterator[Batch]:
-    """Get the next batch in a thread while the caller works on this one."""
-    begin = partial(torch.cuda.set_device, torch.cuda.current_device()) if on_gpu else None
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the images are too small to be worth sharing out
-    pool = ThreadPoolExecutor(1, "detector-loader", begin)
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Get the next batch in a thread while a GPU works on this one.
+
+    Without a GPU the thread would only compete with the training for the same cores.
+    """
+    pool = ThreadPoolExecutor(
+        1, "detector-loader", partial(torch.cuda.set_device, torch.cuda.current_device())
+    )
     try:
         waiting = pool.submit(next, batches, None)
         while (batch := waiting.result()) is not None:
@@ -280,7 +291,6 @@ def _ahead(batches: Iterator[Batch], on_gpu: bool) -> Iterator[Batch]:
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(threads)
 
 
 def _unchanged(found: Any) -> Any:
