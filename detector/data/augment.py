@@ -169,7 +169,7 @@ def draw_sample(
     if mixes and first[17] < augmentation.mixup:
         partner = _draw_geometry(augmentation, second, pick(second[17]), pick, sizes_hw, out_hw, mixes)
         ratio = float(rng.beta(32.0, 32.0))
-    hue, saturation, value = ((2 * u - 1) ** 3 for u in first[18:21])
+    hue, saturation, value = (2 * u - 1 for u in first[18:21])
     return SampleDraw(
         geometry,
         partner,

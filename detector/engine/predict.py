@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +23,7 @@ from detector.results import Results
 from detector.settings import PredictSettings
 
 if TYPE_CHECKING:
-    from detector.data.sources import SourceItem
+    from detector.data.sources import Source, SourceItem
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Predictor:
         self.results: list[Results] = []
         self.save_dir: Path | None = None
         self.speed: dict[str, float] = {}
+        self._used: Counter[str] = Counter()
         s = settings
         self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
         side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
@@ -62,7 +64,7 @@ class Predictor:
         """Call the callbacks of an event."""
         self.callbacks.fire(event, self)
 
-    def stream(self, source: Iterable[SourceItem]) -> Generator[Results, None, None]:
+    def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""
         s = self.settings
         if s.save or s.save_txt or s.save_crop:
@@ -88,6 +90,8 @@ class Predictor:
                 items.close()
             self.batch = None
             self.speed = {stage: 1e3 * spent / max(count, 1) for stage, spent in seconds.items()}
+            if source.skipped:
+                log.warning("%d of %d images could not be read and were skipped", source.skipped, len(source))
             self.fire("on_predict_end")
 
     def _predict(self, batch: list[SourceItem], seconds: dict[str, float]) -> list[Results]:
@@ -150,24 +154,22 @@ class Predictor:
             "boxes": s.show_boxes,
             "line_width": s.line_width,
         }
-        name = Path(result.path).name
         if self.save_dir is not None:
             result.save_dir = str(self.save_dir)
+            name = self._free_name(Path(result.path).name)
             if s.save:
-                result.save(free_path(self.save_dir / name), **drawing)
+                result.save(self.save_dir / name, **drawing)
             if s.save_txt:
-                result.save_txt(
-                    free_path(self.save_dir / "labels" / name).with_suffix(".txt"), save_conf=s.save_conf
-                )
+                labels = (self.save_dir / "labels" / name).with_suffix(".txt")
+                labels.unlink(missing_ok=True)  # of an earlier prediction into this folder
+                result.save_txt(labels, save_conf=s.save_conf)
             if s.save_crop:
                 result.save_crop(self.save_dir / "crops", file_name=name)
         if s.show:
             result.show(**drawing)
 
-
-def free_path(path: Path) -> Path:
-    """Return `path`, or `stem-2`, `stem-3` ... if a picture of that name was already written."""
-    candidates: Iterator[Path] = (
-        path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in range(1, 1 << 30)
-    )
-    return next(candidate for candidate in candidates if not candidate.exists())
+    def _free_name(self, name: str) -> str:
+        """Return a file name that this prediction has not used yet: name, stem-2.jpg, stem-3.jpg ..."""
+        number = self._used[name] = self._used[name] + 1
+        path = Path(name)
+        return name if number == 1 else self._free_name(f"{path.stem}-{number}{path.suffix}")

@@ -232,7 +232,8 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Yield this epoch's batches, counting the time spent waiting for them."""
-        loader = self.data.train_loader.batches(self.epoch)
+        mixes = self.epoch < self.epochs - self.settings.close_mosaic
+        loader = self.data.train_loader.batches(self.epoch, mosaic=mixes)
         for index in range(self.num_batches):
             asked = perf_counter()
             batch = next(loader)

@@ -1,0 +1,134 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detector import YOLO
+from detector.errors import DataError, SettingsError
+
+LOOSE = {"conf": 0.0, "imgsz": 96, "device": "cpu", "verbose": False, "max_det": 5}
+
+
+@pytest.fixture
+def model(tiny_model):
+    torch.manual_seed(0)
+    return YOLO(tiny_model)
+
+
+@pytest.fixture
+def scenes(drawn_dataset):
+    return drawn_dataset.parent / "data" / "images" / "val"
+
+
+def test_predict_returns_a_result_an_image(model, scenes):
+    results = model.predict(scenes, **LOOSE)
+    assert len(results) == 4
+    first = results[0]
+    assert first.path.startswith(str(scenes))
+    assert first.boxes.data.shape == (5, 6)
+    height, width = first.orig_shape
+    assert (first.boxes.xyxy >= 0).all()
+    assert (first.boxes.xyxy[:, [0, 2]] <= width).all()
+    assert (first.boxes.xyxy[:, [1, 3]] <= height).all()
+    assert set(first.speed) == {"preprocess", "inference", "postprocess"}
+
+
+def test_calling_the_model_predicts(model, scenes):
+    assert len(model(str(next(scenes.iterdir())), **LOOSE)) == 1
+
+
+def test_every_kind_of_source_gives_the_same_boxes(model, scenes):
+    path = sorted(scenes.iterdir())[0]
+    image = cv2.imread(str(path))
+    from PIL import Image
+
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    sources = [
+        path, str(path), [path], image, Image.fromarray(rgb),
+        torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255, str(path.with_name(f"{path.stem}*")),
+    ]  # fmt: skip
+    boxes = [model.predict(source, **LOOSE)[0].boxes.data for source in sources]
+    for other in boxes[1:]:
+        assert torch.allclose(boxes[0], other, atol=1e-4)
+
+
+def test_a_batch_predicts_what_single_images_do(model, scenes):
+    single = model.predict(scenes, **LOOSE, amp=False, rect=False)
+    batched = model.predict(scenes, **LOOSE, amp=False, rect=False, batch=4)
+    for a, b in zip(single, batched, strict=True):
+        assert torch.allclose(a.boxes.data, b.boxes.data, atol=1e-3)
+
+
+def test_stream_is_lazy_and_closing_it_ends_the_prediction(model, scenes):
+    events = []
+    for event in ("on_predict_start", "on_predict_batch_end", "on_predict_end"):
+        model.add_callback(event, lambda predictor, event=event: events.append(event))
+    stream = model.predict(scenes, stream=True, **LOOSE)
+    assert events == []
+    next(stream)
+    stream.close()
+    assert events == ["on_predict_start", "on_predict_batch_end", "on_predict_end"]
+
+
+def test_what_a_callback_leaves_is_what_the_user_gets(model, scenes):
+    @model.add_callback("on_predict_postprocess_end")
+    def keep_one(predictor):
+        predictor.results = [result[:1] for result in predictor.results]
+
+    assert [len(result) for result in model.predict(scenes, **LOOSE)] == [1] * 4
+
+
+def test_written_files_have_names_of_their_own(model, scenes, tmp_path):
+    path = sorted(scenes.iterdir())[0]
+    model.predict([path, path], **LOOSE, save=True, save_txt=True, save_conf=True, save_crop=True, project=tmp_path)
+    folder = tmp_path / "predict"
+    twin = f"{path.stem}-2"
+    assert (folder / path.name).exists()
+    assert (folder / f"{twin}{path.suffix}").exists()
+    rows = (folder / "labels" / f"{twin}.txt").read_text().splitlines()
+    assert len(rows) == 5
+    assert len(rows[0].split()) == 6
+    assert any((folder / "crops").rglob("*.jpg"))
+
+
+def test_nothing_is_written_unless_asked(model, scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.predict(scenes, **LOOSE)
+    assert not any(tmp_path.glob("runs"))
+
+
+def test_a_corrupt_image_is_named_skipped_and_counted(model, scenes, tmp_path, caplog):
+    (tmp_path / "b.jpg").write_bytes(b"not an image")
+    (tmp_path / "a.jpg").write_bytes(sorted(scenes.iterdir())[0].read_bytes())
+    with caplog.at_level("WARNING", logger="detector"):
+        assert len(model.predict(tmp_path, **LOOSE)) == 1
+    assert "b.jpg" in caplog.text
+    assert "1 of 2 images could not be read" in caplog.text
+
+
+def test_errors_of_sources_are_ours(model, tmp_path):
+    with pytest.raises(DataError, match="source= is missing"):
+        model.predict(**LOOSE)
+    with pytest.raises(DataError, match="nowhere"):
+        model.predict(tmp_path / "nowhere.jpg", **LOOSE)
+    with pytest.raises(SettingsError, match="unknown setting 'confidence'"):
+        model.predict(tmp_path, confidence=0.5)
+
+
+def test_the_network_is_fused_once(model, scenes):
+    path = next(scenes.iterdir())
+    model.predict(path, **LOOSE)
+    runner = model.predictor.runner
+    model.predict(path, **LOOSE)
+    assert model.predictor.runner is runner
+    with torch.no_grad():
+        next(model.model.parameters()).add_(1)
+    model.predict(path, **LOOSE)
+    assert model.predictor.runner is not runner
+
+
+def test_the_nms_free_head_can_be_chosen(tiny_dual_model, scenes):
+    dual = YOLO(tiny_dual_model)
+    for nms in (True, False):
+        dual.predict(scenes, **LOOSE, nms=nms)
+        assert dual.predictor.runner.nms is nms

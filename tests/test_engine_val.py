@@ -1,0 +1,93 @@
+import contextlib
+import io
+import json
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector import YOLO
+from detector.errors import CheckpointError, DataError
+
+QUICK = {"imgsz": 96, "device": "cpu", "verbose": False, "plots": False, "workers": 0}
+
+
+@pytest.fixture
+def trained(tiny_model, drawn_dataset, tmp_path):
+    """A model with some weights, whose six classes are those of the data."""
+    yolo = YOLO(tiny_model)
+    yolo.train(data=drawn_dataset, project=tmp_path / "trained", epochs=1, batch=4, **QUICK)
+    return yolo
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
+def test_the_figures_do_not_depend_on_the_batch(model, drawn_dataset, tmp_path, request):
+    yolo = YOLO(request.getfixturevalue(model))
+    yolo.train(data=drawn_dataset, project=tmp_path, epochs=1, batch=4, **QUICK)
+    one, many = (yolo.val(batch=batch, project=tmp_path, **QUICK).results_dict for batch in (1, 32))
+    assert one == pytest.approx(many, abs=1e-4)
+
+
+def test_the_figure_is_what_pycocotools_finds_in_the_exported_detections(trained, tmp_path):
+    metrics = trained.val(save_json=True, project=tmp_path, **QUICK)
+    folder = trained.validator.save_dir
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(folder / "ground_truth.json"))
+        evaluation = COCOeval(truth, truth.loadRes(json.loads((folder / "predictions.json").read_text())), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert metrics.box.map == pytest.approx(evaluation.stats[0], abs=1e-9)
+    assert metrics.box.map50 == pytest.approx(evaluation.stats[1], abs=1e-9)
+
+
+def test_val_fires_its_events_with_what_they_promise(trained, tmp_path):
+    events = []
+    trained.add_callback("on_val_start", lambda v: events.append("start"))
+    trained.add_callback("on_val_batch_end", lambda v: events.append((len(v.preds), v.batch.images.shape[0])))
+    trained.add_callback("on_val_end", lambda v: events.append(v.metrics.num_images))
+    trained.val(project=tmp_path, batch=4, **QUICK)
+    assert events[0] == "start"
+    assert events[-1] == 4
+    assert all(preds == images for preds, images in events[1:-1])
+    assert sum(preds for preds, _ in events[1:-1]) == 4
+    assert trained.validator.batch is None
+
+
+def test_data_and_image_size_come_from_the_training(trained, tmp_path):
+    without_size = {key: value for key, value in QUICK.items() if key != "imgsz"}
+    trained.val(project=tmp_path, **without_size)
+    assert trained.validator.names == trained.names
+
+
+def test_other_classes_than_the_datas_are_refused(tiny_model, drawn_dataset, tmp_path):
+    with pytest.raises(CheckpointError, match="the model knows 80 classes, but drawn.yaml names 6"):
+        YOLO(tiny_model).val(data=drawn_dataset, project=tmp_path, **QUICK)
+
+
+def test_data_is_needed(tiny_model):
+    with pytest.raises(DataError, match="data= is missing"):
+        YOLO(tiny_model).val(**QUICK)
+
+
+def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
+    """Feed the ground truth back as detections: every figure must be 1, through letterbox and back."""
+    from detector.engine.inference import Runner
+
+    validator = {}
+    trained.add_callback("on_val_start", lambda v: validator.update(it=v))
+
+    def detect(self, preds, how):
+        batch = validator["it"].batch
+        rows = []
+        for boxes, labels in zip(batch.boxes, batch.labels, strict=True):
+            real = labels >= 0
+            scores = torch.ones(int(real.sum()), 1)
+            rows.append(torch.cat([boxes[real], scores, labels[real, None].float()], 1))
+        return rows
+
+    monkeypatch.setattr(Runner, "detect", detect)
+    metrics = trained.val(project=tmp_path, **QUICK)
+    assert metrics.box.map == pytest.approx(1.0, abs=0.01)
+    assert metrics.box.map50 == pytest.approx(1.0)
