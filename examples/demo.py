@@ -6,7 +6,6 @@ Run it with `make demo`. No network, no weights: the data set is drawn on first 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from detector import YOLO
 from detector.data.config import load_data_config

@@ -80,7 +80,9 @@ def test_what_a_callback_leaves_is_what_the_user_gets(model, scenes):
 
 def test_written_files_have_names_of_their_own(model, scenes, tmp_path):
     path = sorted(scenes.iterdir())[0]
-    model.predict([path, path], **LOOSE, save=True, save_txt=True, save_conf=True, save_crop=True, project=tmp_path)
+    model.predict(
+        [path, path], **LOOSE, save=True, save_txt=True, save_conf=True, save_crop=True, project=tmp_path
+    )
     folder = tmp_path / "predict"
     twin = f"{path.stem}-2"
     assert (folder / path.name).exists()

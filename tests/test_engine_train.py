@@ -13,7 +13,15 @@ from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import TrainingError
 
-QUICK = {"imgsz": 96, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+QUICK = {
+    "imgsz": 96,
+    "batch": 4,
+    "epochs": 2,
+    "workers": 0,
+    "plots": False,
+    "verbose": False,
+    "device": "cpu",
+}
 
 
 def train(model, data, folder, **settings):
@@ -97,10 +105,26 @@ def test_every_training_event_fires_in_order(tiny_model, drawn_dataset, tmp_path
         "on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end",
     ]  # fmt: skip
     val = ["on_val_start", "on_val_batch_start", "on_val_batch_end", "on_val_end"]
-    epoch = ["on_train_epoch_start", *batch, *batch, "on_train_epoch_end", *val, "on_fit_epoch_end", "on_model_save"]
+    epoch = [
+        "on_train_epoch_start",
+        *batch,
+        *batch,
+        "on_train_epoch_end",
+        *val,
+        "on_fit_epoch_end",
+        "on_model_save",
+    ]
     val_batches = events[events.index("on_val_start") + 1 : events.index("on_val_end")]
     val[1:3] = val_batches
-    epoch = ["on_train_epoch_start", *batch, *batch, "on_train_epoch_end", *val, "on_fit_epoch_end", "on_model_save"]
+    epoch = [
+        "on_train_epoch_start",
+        *batch,
+        *batch,
+        "on_train_epoch_end",
+        *val,
+        "on_fit_epoch_end",
+        "on_model_save",
+    ]
     assert events == [
         "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_params_update",
         *epoch, *epoch, *val, "on_final_eval_end", "on_train_end", "teardown",
@@ -113,7 +137,9 @@ def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path
 
     @yolo.add_callback("on_fit_epoch_end")
     def look(trainer):
-        seen.append((trainer.epoch, trainer.fitness, trainer.metrics["metrics/mAP50-95"], trainer.lr["lr/pg0"]))
+        seen.append(
+            (trainer.epoch, trainer.fitness, trainer.metrics["metrics/mAP50-95"], trainer.lr["lr/pg0"])
+        )
 
     yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
     assert [epoch for epoch, *_ in seen] == [0, 1]
@@ -205,7 +231,9 @@ def test_settings_work_together_with_training(settings, tiny_model, drawn_datase
 
 def test_accumulation_steps_less_often(tiny_model, drawn_dataset, tmp_path):
     yolo = YOLO(tiny_model)
-    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"nbs": 16, "warmup_epochs": 0.0, "epochs": 4}))
+    yolo.train(
+        data=drawn_dataset, project=tmp_path, **(QUICK | {"nbs": 16, "warmup_epochs": 0.0, "epochs": 4})
+    )
     assert yolo.trainer.ema.updates == 2
 
 
@@ -213,5 +241,7 @@ def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
     from detector.nn.model import load_model_config
     from detector.settings import TrainSettings
 
-    settings = TrainSettings.parse(QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1})
+    settings = TrainSettings.parse(
+        QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1}
+    )
     assert Trainer(settings, load_model_config(tiny_model)).run().num_images == 4

@@ -34,7 +34,9 @@ def test_the_figure_is_what_pycocotools_finds_in_the_exported_detections(trained
     folder = trained.validator.save_dir
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(folder / "ground_truth.json"))
-        evaluation = COCOeval(truth, truth.loadRes(json.loads((folder / "predictions.json").read_text())), "bbox")
+        evaluation = COCOeval(
+            truth, truth.loadRes(json.loads((folder / "predictions.json").read_text())), "bbox"
+        )
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -62,7 +64,7 @@ def test_data_and_image_size_come_from_the_training(trained, tmp_path):
 
 
 def test_other_classes_than_the_datas_are_refused(tiny_model, drawn_dataset, tmp_path):
-    with pytest.raises(CheckpointError, match="the model knows 80 classes, but drawn.yaml names 6"):
+    with pytest.raises(CheckpointError, match=r"the model knows 80 classes, but drawn\\.yaml names 6"):
         YOLO(tiny_model).val(data=drawn_dataset, project=tmp_path, **QUICK)
 
 

@@ -25,7 +25,10 @@ def test_class_rows_go_by_name():
     source, target = model_of("Cat", "dog", "cow"), model_of("horse", "dog", "cat ")
     before = target.state_dict()["model.23.cv3.0.2.weight"].clone()
     report = transfer_weights(target, source.state_dict(), source.names)
-    rows, theirs = target.state_dict()["model.23.cv3.0.2.weight"], source.state_dict()["model.23.cv3.0.2.weight"]
+    rows, theirs = (
+        target.state_dict()["model.23.cv3.0.2.weight"],
+        source.state_dict()["model.23.cv3.0.2.weight"],
+    )
     assert torch.equal(rows[1], theirs[1])
     assert torch.equal(rows[2], theirs[0])
     assert torch.equal(rows[0], before[0])
@@ -50,5 +53,7 @@ def test_freezing_holds_layers_by_count_and_by_name():
 
 
 def test_freezing_what_is_not_there_is_an_error():
-    with pytest.raises(SettingsError, match=r"freeze=\['backbone'\]: nothing in the model is named 'backbone'"):
+    with pytest.raises(
+        SettingsError, match=r"freeze=\['backbone'\]: nothing in the model is named 'backbone'"
+    ):
         freeze_layers(model_of("a"), ["backbone"])

@@ -12,6 +12,9 @@ from detector.settings import (
     type_text,
 )
 
+BATCH = "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
+SCALE = "expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5"
+
 
 def test_defaults_are_valid():
     for kind in ENGINES.values():
@@ -39,11 +42,11 @@ def test_a_setting_of_another_engine_is_recognised():
         ({"epochs": "three"}, "epochs=three: expected int >= 1; the default is epochs=100"),
         ({"epochs": True}, "epochs=true: expected int >= 1; the default is epochs=100"),
         ({"epochs": 0}, "epochs=0: expected int >= 1; the default is epochs=100"),
-        ({"batch": 0}, "batch=0: expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"),
-        ({"batch": 2.5}, "batch=2.5: expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"),
+        ({"batch": 0}, f"batch=0: {BATCH}"),
+        ({"batch": 2.5}, f"batch=2.5: {BATCH}"),
         ({"workers": -1}, "workers=-1: expected auto or a whole number >= 0; try workers=auto"),
         ({"mosaic": 1.5}, "mosaic=1.5: expected float >= 0 and <= 1; the default is mosaic=1.0"),
-        ({"scale": [1, 0.5]}, "scale=[1,0.5]: expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5"),
+        ({"scale": [1, 0.5]}, f"scale=[1,0.5]: {SCALE}"),
         ({"amp": "fast"}, "amp=fast: expected true | false | auto | bf16 | fp16 | fp32; the default is amp=auto"),
     ],
 )  # fmt: skip
