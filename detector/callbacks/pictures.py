@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -41,7 +42,7 @@ class Pictures(Callback):
             batch = trainer.batch
             boxes, labels = _real(batch)
             picture = mosaic(
-                batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=batch.paths
+                batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=_file_names(batch)
             )
             _write(trainer.save_dir / f"train_batch{trainer.batch_index}.jpg", picture)
 
@@ -55,7 +56,7 @@ class Pictures(Callback):
         images = batch.images.cpu().numpy()
         boxes, labels = _real(batch)
         stem = f"val_batch{self.val_batches}"
-        picture = mosaic(images, boxes, labels, names=names, titles=batch.paths)
+        picture = mosaic(images, boxes, labels, names=names, titles=_file_names(batch))
         _write(validator.save_dir / f"{stem}_labels.jpg", picture)
         rows = [preds[preds[:, 4] >= self.conf] for preds in validator.preds]
         scale = [
@@ -68,7 +69,7 @@ class Pictures(Callback):
             [row[:, 5].long().numpy() for row in rows],
             [row[:, 4].numpy() for row in rows],
             names=names,
-            titles=batch.paths,
+            titles=_file_names(batch),
         )
         _write(validator.save_dir / f"{stem}_pred.jpg", picture)
         self.val_batches += 1
@@ -94,6 +95,10 @@ def _real(batch: Any) -> tuple[list[Any], list[Any]]:
     keep = batch.labels >= 0
     boxes = [rows[real].numpy() for rows, real in zip(batch.boxes, keep, strict=True)]
     return boxes, [rows[real].numpy() for rows, real in zip(batch.labels, keep, strict=True)]
+
+
+def _file_names(batch: Any) -> list[str]:
+    return [Path(path).name for path in batch.paths]
 
 
 def _write(path: Any, picture: Any) -> None:
