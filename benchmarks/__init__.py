@@ -1,0 +1,1 @@
+"""What is fast, measured: `python -m benchmarks`, or one of its modules by itself."""

@@ -1,0 +1,121 @@
+"""What is fast, measured: our speed against the bare network, and against a peer where there is one.
+
+    python -m benchmarks                                    everything, on drawn scenes
+    python -m benchmarks --peer path/to/venv                the peer as well, and how many times we are as fast
+    python -m benchmarks --only loading --data coco.yaml    one table, on other images
+    python -m benchmarks.training --quick                   a smoke test; its figures mean nothing
+
+"of bare" is our speed as a part of the bare network's in the same precision. "ours faster" is how many
+times as fast ours is, in its default precision. A peer's row says how many threads it used: those it
+chooses by itself, then as many as ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks import evaluation, loading, prediction, training, validation
+from benchmarks.bench import Bench, describe_machine, read_photo, times
+from benchmarks.peer import Peer
+from detector.cocoeval import BACKENDS
+from detector.data.config import load_data_config
+from detector.engine.device import select_device
+from detector.tables import align
+
+QUICK: dict[str, Any] = {
+    "models": ("yolo11n",), "epochs": 2, "steps": 2, "batch": 2, "imgsz": 64, "photo_imgsz": 128,
+    "loading_imgsz": (64,), "loading_images": 8, "val_images": 4, "repeats": 2,
+}  # fmt: skip
+
+
+def run_loading(bench: Bench) -> list[list[str]]:
+    """Images/s of the training input pipeline, with mosaic: the first pass, and the best of three later ones.
+
+    Our first pass includes the start of the workers; the peer has started its own before. Our later
+    passes find decoded images in memory, as by default; "decoding" is without that, as the peer does.
+    """
+    count = min(bench.loading_images, len(bench.data.split_images("train")))
+    settings = bench.training_settings(count, 1, epochs=1)
+    images = load_data_config(settings["data"]).split_images("train")  # type: ignore[arg-type]
+    rows = [["loading, images/s", "workers", "first pass", "later", "decoding", "ours faster"]]
+    for imgsz in bench.loading_imgsz:
+        for workers in (0, 2):
+            cold, *warm = loading.measure(images, imgsz, workers, bench.batch, 4, "auto")
+            _, *decoding = loading.measure(images, imgsz, workers, bench.batch, 4, False)
+            speeds = [f"{speed:.0f}" for speed in (cold, max(warm), max(decoding))]
+            rows.append([f"{imgsz} px ours", str(workers), *speeds, "-"])
+            if bench.peer is None:
+                continue
+            sizes = settings | {"imgsz": imgsz, "workers": workers}
+            found = bench.peer.run("loading", model=bench.models[0], passes=4, **sizes)
+            if found is not None:
+                first, *later = found["images_per_s"]
+                speeds = [f"{first:.0f}", "-", f"{max(later):.0f}", times(max(warm), max(later))]
+                rows.append([f"{imgsz} px peer {found['version']}", str(workers), *speeds])
+    return rows
+
+
+def run_evaluation(bench: Bench) -> list[list[str]]:
+    """Seconds of the COCO figures of as many drawn images as COCO's val2017 has."""
+    images = 5000 if bench.val_images > 100 else bench.val_images
+    names = {n: f"class_{n}" for n in range(80)}
+    cases = list(evaluation.draw_cases(images, detections=100, labels=7, classes=80, seed=0))
+    rows = [["evaluation, s", "images", "add", "epoch", "full"]]
+    for backend in BACKENDS:
+        seconds, _ = evaluation.measure(backend, names, cases)
+        rows.append([backend, str(images), *(f"{value:.3f}" for value in seconds)])
+    return rows
+
+
+SECTIONS = {
+    "training": training.run,
+    "loading": run_loading,
+    "validation": validation.run,
+    "prediction": prediction.run,
+    "evaluation": run_evaluation,
+}
+
+
+def main(only: Sequence[str] = tuple(SECTIONS), arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, metavar="VENV", help="virtual environment that holds the peer")
+    parser.add_argument("--data", default="shapes.yaml", help="data YAML; default: drawn scenes")
+    parser.add_argument(
+        "--photo", type=Path, help="image to predict; default: a drawn scene of 810 x 1080 px"
+    )
+    parser.add_argument("--only", default=",".join(only), help="sections, separated by commas")
+    parser.add_argument("--models", help="models, separated by commas; default: yolov8n,yolo11n,yolo26n")
+    parser.add_argument("--epochs", type=int, help="epochs of a training; the first is not counted")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true", help="see whether it runs; the figures mean nothing")
+    args = parser.parse_args(arguments)
+    sections = args.only.split(",")
+    if unknown := [name for name in sections if name not in SECTIONS]:
+        parser.error(f"--only {','.join(unknown)}: the sections are {', '.join(SECTIONS)}")
+    sizes = QUICK if args.quick else {}
+    sizes = sizes | ({"models": tuple(args.models.split(","))} if args.models else {})
+    sizes = sizes | ({"epochs": args.epochs} if args.epochs else {})
+    data, photo, device = load_data_config(args.data), read_photo(args.photo), select_device(args.device)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as name, mock.patch.dict(os.environ):
+        os.environ["DETECTOR_CACHE"] = name  # what is known about the copied images goes with them
+        folder = Path(name)
+        peer = Peer(args.peer.absolute(), folder / "peer") if args.peer else None
+        bench = Bench(folder, data, photo, device, peer, **sizes)
+        print(*describe_machine(bench), sep="\n", flush=True)
+        for section in sections:
+            print(f"measuring {section} ...", file=sys.stderr, flush=True)
+            print(f"\n{align(SECTIONS[section](bench))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

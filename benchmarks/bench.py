@@ -1,0 +1,152 @@
+"""What the benchmarks share: the machine, the data both sides read, and the sizes of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.peer import Peer
+from detector.data.config import DataConfig
+from detector.data.drawn import draw_scene
+from detector.data.formats.yolo import label_path
+from detector.engine.device import Precision, select_precision
+from detector.errors import DataError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the benchmarks.
+
+    Attributes:
+        folder: scratch folder.
+        data: the data set.
+        photo: (H, W, 3) uint8 BGR, for prediction.
+        device: to compute on.
+        peer: the peer, or None.
+        models: names such as yolo11n.
+        epochs: of a training; the first one is a warm-up and not counted.
+        steps: batches an epoch.
+        batch: images a batch.
+        imgsz: input px of training and validation.
+        photo_imgsz: input px of prediction.
+        loading_imgsz: input px of the input pipeline.
+        loading_images: most images of it.
+        val_images: most images of a validation.
+        repeats: predictions; the median counts.
+    """
+
+    folder: Path
+    data: DataConfig
+    photo: NDArray[np.uint8]
+    device: torch.device
+    peer: Peer | None
+    models: tuple[str, ...] = ("yolov8n", "yolo11n", "yolo26n")
+    epochs: int = 3
+    steps: int = 12
+    batch: int = 16
+    imgsz: int = 320
+    photo_imgsz: int = 640
+    loading_imgsz: tuple[int, ...] = (320, 640)
+    loading_images: int = 512
+    val_images: int = 128
+    repeats: int = 50
+
+    @property
+    def precisions(self) -> list[Precision]:
+        """What `amp=auto` is on this device, and float32 where that is something else."""
+        auto = select_precision("auto", self.device)
+        return [auto] if auto.dtype is None else [auto, Precision(self.device.type, None)]
+
+    def copy_data(self, train: int, val: int) -> Path:
+        """Copy images and labels of the data set into the scratch folder, where either side may write.
+
+        Args:
+            train: training images; the data set's are repeated as needed.
+            val: most validation images.
+
+        Returns:
+            The path of a data YAML.
+        """
+        folder = self.folder / f"data-{train}-{val}"
+        if not folder.exists():
+            found = self.data.split_images("train"), self.data.split_images("val")
+            copy_split(folder, "train", [found[0][n % len(found[0])] for n in range(train)])
+            copy_split(folder, "val", found[1][:val])
+        content = {
+            "path": str(folder),
+            "train": "images/train",
+            "val": "images/val",
+            "names": self.data.names,
+        }
+        path = folder.with_suffix(".yaml")
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    def training_settings(self, train: int, val: int, epochs: int) -> dict[str, object]:
+        """Return settings of a short training that mean the same on both sides."""
+        return {
+            "data": str(self.copy_data(train, val)),
+            "project": str(self.folder / "runs"),
+            "device": str(self.device),
+            "imgsz": self.imgsz,
+            "batch": self.batch,
+            "epochs": epochs,
+            "optimizer": "AdamW",
+            "lr0": 0.001,
+            "save": False,
+            "verbose": False,
+        }
+
+
+def copy_split(folder: Path, split: str, images: list[Path]) -> None:
+    for kind in ("images", "labels"):
+        (folder / kind / split).mkdir(parents=True)
+    for number, image in enumerate(images):
+        copy = folder / "images" / split / f"{number:06d}{image.suffix}"
+        shutil.copyfile(image, copy)
+        if (label := Path(label_path(str(image)))).exists():
+            shutil.copyfile(label, label_path(str(copy)))
+
+
+def read_photo(path: Path | None) -> NDArray[np.uint8]:
+    """Return a photo as a BGR array; without a path, a drawn scene 810 px wide and 1080 px high."""
+    if path is None:
+        scenes = (draw_scene(seed=0, index=index, size=1080)[0] for index in count())
+        return next(scene for scene in scenes if scene.shape[:2] == (1080, 810))
+    photo = cv2.imread(str(path))
+    if photo is None:
+        raise DataError(f"{path}: not an image that OpenCV reads; give --photo the path of a JPEG or PNG.")
+    return np.asarray(photo, np.uint8)
+
+
+def describe_machine(bench: Bench) -> Iterator[str]:
+    """Yield lines for people: device, threads, versions, precision, data."""
+    device = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else cpu_name()
+    yield f"device: {bench.device} ({device}); cores {os.cpu_count()}, torch threads {torch.get_num_threads()}"
+    yield f"python {platform.python_version()}, torch {torch.__version__}; amp=auto is {bench.precisions[0].name}"
+    height, width = bench.photo.shape[:2]
+    yield f"data: {bench.data.describe()}; photo {width} x {height} px"
+    yield "peer: none (--peer VENV compares with one)" if bench.peer is None else f"peer: {bench.peer.venv}"
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def times(first: float, second: float) -> str:
+    """Return how many times the second the first is, for a table."""
+    return f"{first / second:.2f}x"

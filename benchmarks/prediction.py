@@ -1,0 +1,119 @@
+"""Milliseconds to predict one photo from an array, end to end, and of the bare fused network.
+
+All sides run the same weights: random ones whose last layer is rescaled so that some boxes pass the
+default confidence. The boxes found are counted, so that nobody is quick by finding nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.training import now, set_threads
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+    from detector.nn.model import DetectionModel
+
+
+def measure(
+    YOLO: Any,  # noqa: N803
+    model: str,
+    photo: str,
+    weights: str,
+    repeats: int,
+    threads: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Time predictions of either side; ms, the median, and the boxes found."""
+    image = np.load(photo)
+    yolo = YOLO(f"{model}.yaml")
+    yolo.model.load_state_dict(torch.load(weights, weights_only=True))
+    set_threads(yolo, threads)
+    seconds = []
+    for _ in range(repeats + max(repeats // 5, 2)):
+        start = time.perf_counter()
+        results = yolo.predict(image, verbose=False, **settings)
+        seconds.append(now() - start)
+    milliseconds = 1e3 * median(seconds[-repeats:])
+    return {"ms": milliseconds, "boxes": len(results[0].boxes), "threads": torch.get_num_threads()}
+
+
+def measure_bare(network: torch.nn.Module, images: Tensor, precision: Any, repeats: int) -> float:
+    """Return the median ms of a fused network on one input that stays in memory."""
+    seconds = []
+    with torch.inference_mode(), precision.autocast():
+        for _ in range(repeats + max(repeats // 5, 2)):
+            start = now()
+            network(images)
+            seconds.append(now() - start)
+    return 1e3 * median(seconds[-repeats:])
+
+
+@torch.no_grad()
+def find_some(network: DetectionModel, images: Tensor, conf: float = 0.25) -> None:
+    """Rescale the class scores of an untrained network until up to 100 anchors pass a confidence."""
+    branch = network.head.one2one_cv3 if network.selected_head == "one2one" else network.head.cv3
+    outputs = [level[-1] for level in branch]
+    for output in outputs:
+        output.bias.zero_()
+    logits = network.eval()(images)[network.selected_head].scores  # (1, C, A)
+    scale = 2 / logits.std()
+    best = scale * logits.amax(1).flatten()
+    least = best.topk(min(100, len(best) // 4)).values[-1]
+    for output in outputs:
+        output.weight.mul_(scale)
+        output.bias.fill_(math.log(conf / (1 - conf)) - least)
+
+
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table."""
+    from benchmarks.bench import times
+    from detector.data.letterbox import letterbox, letterbox_geometry
+    from detector.engine.inference import Runner
+    from detector.yolo import YOLO
+
+    photo, weights = bench.folder / "photo.npy", bench.folder / "weights.pt"
+    np.save(photo, bench.photo)
+    place = letterbox_geometry(bench.photo.shape[:2], (bench.photo_imgsz,) * 2, True)
+    array = np.ascontiguousarray(letterbox(bench.photo, place)[..., ::-1].transpose(2, 0, 1))
+    images = torch.from_numpy(array)[None].float() / 255
+    shared = {"photo": str(photo), "weights": str(weights), "repeats": bench.repeats}
+    shared |= {"imgsz": bench.photo_imgsz, "device": str(bench.device)}
+    rows = [["prediction", "precision", "threads", "ms", "boxes", "of bare", "ours faster"]]
+    for model in bench.models:
+        network = YOLO(model).model
+        nms = not network.dual_head  # the head that the peer uses by itself
+        network.select_head(nms)
+        find_some(network, images)
+        torch.save(network.state_dict(), weights)
+        default = None
+        for precision in bench.precisions:
+            ours = measure(YOLO, model, **shared, amp=precision.name, nms=nms)
+            default = default or ours["ms"]
+            runner = Runner(network, bench.device, precision)
+            resident = images.to(bench.device, precision.dtype or torch.float32, memory_format=runner.layout)
+            bare = measure_bare(runner.network, resident, precision, bench.repeats)
+            name, threads = precision.name, str(ours["threads"])
+            rows.append([f"{model} bare", name, threads, f"{bare:.1f}", "-", "-", "-"])
+            share = times(bare, ours["ms"])
+            rows.append([f"{model} ours", name, threads, f"{ours['ms']:.1f}", str(ours["boxes"]), share, "-"])
+        for threads in (None, ours["threads"]) if bench.peer else ():
+            found = bench.peer.run("prediction", model=model, threads=threads, **shared)
+            if found is not None:
+                figures = [str(found["threads"]), f"{found['ms']:.1f}", str(found["boxes"])]
+                faster = times(found["ms"], default)
+                rows.append([f"{model} peer {found['version']}", "its own", *figures, "-", faster])
+    return rows
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main(["prediction"])

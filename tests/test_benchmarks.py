@@ -1,0 +1,98 @@
+"""Every benchmark runs, on next to no data; the peer is played by a stand-in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PEER = """
+__version__ = "1.2.3"
+settings = {}
+
+class YOLO:
+    def __init__(self, model):
+        assert model == "yolo11n.yaml", model
+        self.model, self.callbacks = self, {}
+
+    def load_state_dict(self, weights):
+        assert "model.0.conv.weight" in weights
+
+    def add_callback(self, event, fn):
+        self.callbacks[event] = fn
+
+    def predict(self, image, imgsz, device, verbose):
+        assert image.shape == (1080, 810, 3), image.shape
+        self.callbacks.get("on_predict_start", id)(self)
+        return [self]
+
+    boxes = [0] * 7
+"""
+
+
+@pytest.fixture
+def bench(drawn_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+    """Run some sections on a drawn data set and return what they print, line by line."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.__main__ import main
+
+    def run(only: str, *arguments: str) -> list[str]:
+        main([only], ["--quick", "--device", "cpu", "--data", str(drawn_dataset), *arguments])
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def first_words(lines: list[str]) -> list[list[str]]:
+    """The first two words of every row below a table's header."""
+    table = lines[lines.index("") + 2 :]
+    return [line.split()[:2] for line in table]
+
+
+def test_training_compares_the_trainer_with_a_bare_loop(bench):
+    rows = first_words(bench("training"))
+    assert rows[-1] == ["yolo11n", "ours"]
+    assert rows[:-1] and all(row == ["yolo11n", "bare"] for row in rows[:-1])
+
+
+def test_validation_compares_the_validator_with_the_bare_network(bench):
+    rows = first_words(bench("validation"))
+    assert rows[-1] == ["yolo11n", "ours"]
+    assert rows[:-1] and all(row == ["yolo11n", "bare"] for row in rows[:-1])
+
+
+def test_loading_and_evaluation_print_a_table_each(bench):
+    lines = bench("loading,evaluation")
+    assert [line.split(",")[0] for line in lines if ", " in line][-2:] == ["loading", "evaluation"]
+    assert sum(line.startswith("64 px ours") for line in lines) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench, tmp_path):
+    (tmp_path / "site/ultralytics").mkdir(parents=True)
+    (tmp_path / "site/ultralytics/__init__.py").write_text(PEER)
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    python = tmp_path / "venv/bin/python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{tmp_path}/site" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    lines = bench("prediction", "--peer", str(tmp_path / "venv"))
+    ours = [line.split() for line in lines if line.startswith("yolo11n ours")]
+    peer = [line.split() for line in lines if line.startswith("yolo11n peer 1.2.3")]
+    assert ours and all(int(row[5]) > 0 for row in ours)
+    assert [row[-3] for row in peer] == ["7", "7"]
+
+
+def test_a_peer_that_fails_is_reported_in_a_line(bench, tmp_path):
+    lines = bench("prediction", "--peer", str(tmp_path / "nowhere"))
+    assert sum(line.startswith("peer: prediction not measured: ") for line in lines) == 2
+    assert any(line.startswith("yolo11n ours") for line in lines)
+
+
+def test_an_unknown_section_is_refused(bench, capsys):
+    with pytest.raises(SystemExit):
+        bench("trainign")
+    assert "--only trainign: the sections are training, loading" in capsys.readouterr().err
