@@ -59,8 +59,7 @@ def measure_bare(network: torch.nn.Module, images: Tensor, precision: Any, repea
 @torch.no_grad()
 def find_some(network: DetectionModel, images: Tensor, conf: float = 0.25) -> None:
     """Rescale the class scores of an untrained network until up to 100 anchors pass a confidence."""
-    branch = network.head.one2one_cv3 if network.selected_head == "one2one" else network.head.cv3
-    outputs = [level[-1] for level in branch]
+    outputs = [level[-1] for level in network.head.cv3]  # of the one-to-many head, every side's default
     for output in outputs:
         output.bias.zero_()
     logits = network.eval()(images)[network.selected_head].scores  # (1, C, A)
@@ -89,13 +88,11 @@ def run(bench: Bench) -> list[list[str]]:
     rows = [["prediction", "precision", "threads", "ms", "boxes", "of bare", "ours faster"]]
     for model in bench.models:
         network = YOLO(model).model
-        nms = not network.dual_head  # the head that the peer uses by itself
-        network.select_head(nms)
         find_some(network, images)
         torch.save(network.state_dict(), weights)
         default = None
         for precision in bench.precisions:
-            ours = measure(YOLO, model, **shared, amp=precision.name, nms=nms)
+            ours = measure(YOLO, model, **shared, amp=precision.name)
             default = default or ours["ms"]
             runner = Runner(network, bench.device, precision)
             resident = images.to(bench.device, precision.dtype or torch.float32, memory_format=runner.layout)

@@ -84,11 +84,10 @@ def test_a_learning_rate_that_is_given_is_kept():
 
 
 def group_sizes(name):
-    model = DetectionModel(load_model_config("yolo26n"))
-    optimizer = build_optimizer(model, choose_recipe(name, None, None, 80, 100), 0.9, 5e-4)
-    return {
-        (g["role"], round(g["lr"] / 0.01, 3)): len(g["params"]) for g in optimizer.param_groups
-    }, optimizer
+    model, recipe = DetectionModel(load_model_config("yolo26n")), choose_recipe(name, None, None, 80, 100)
+    optimizer = build_optimizer(model, recipe, 0.9, 5e-4)
+    groups = optimizer.param_groups
+    return {(g["role"], round(g["lr"] / recipe.lr0, 3)): len(g["params"]) for g in groups}, optimizer
 
 
 def test_adamw_groups_hold_weights_norms_and_biases():
@@ -122,3 +121,10 @@ def test_every_optimizer_lowers_a_small_loss(name):
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0]
+
+
+def test_auto_is_musgd_with_a_larger_rate_in_short_runs():
+    short, long = (choose_recipe("auto", None, None, 80, steps) for steps in (500, 50_000))
+    assert (short.optimizer, short.lr0, short.warmup_bias_lr) == ("MuSGD", 0.02, 0.0)
+    assert (long.optimizer, long.lr0) == ("MuSGD", 0.01)
+    assert choose_recipe("AdamW", None, None, 2, 500).lr0 == 0.001667

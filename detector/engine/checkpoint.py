@@ -75,9 +75,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"weights {str(path)!r} do not exist: looked at {path.absolute()}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: holds more than plain data and tensors, so it was not loaded ({_first_line(error)})"
+            f"{path}: is no checkpoint, or holds more than plain data and tensors; it was not loaded"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: can't be read as a checkpoint ({_first_line(error)})") from None
