@@ -38,7 +38,7 @@ def digest(weights):
 
 
 def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path / "runs", plots=True)
+    yolo = train(tiny_model, drawn_dataset, tmp_path / "runs", plots=True, optimizer="AdamW")
     folder = tmp_path / "runs" / "train"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert written >= {
@@ -194,6 +194,7 @@ def test_on_exception_and_teardown_fire_when_set_up_fails(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         yolo.train(data=tmp_path / "nowhere.yaml", project=tmp_path, **QUICK)
     assert seen == ["DataError", "teardown"]
+    assert not (tmp_path / "train").exists()  # nothing but settings was written
 
 
 def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):

@@ -64,7 +64,7 @@ def test_data_and_image_size_come_from_the_training(trained, tmp_path):
 
 
 def test_other_classes_than_the_datas_are_refused(tiny_model, drawn_dataset, tmp_path):
-    with pytest.raises(CheckpointError, match=r"the model knows 80 classes, but drawn\\.yaml names 6"):
+    with pytest.raises(CheckpointError, match=r"the model knows 80 classes, but drawn\.yaml names 6"):
         YOLO(tiny_model).val(data=drawn_dataset, project=tmp_path, **QUICK)
 
 

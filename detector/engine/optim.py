@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
 SHORT_RUN = 10_000  # optimizer steps
 
 

@@ -35,6 +35,16 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     raise AssertionError("count() is endless")
 
 
+def discard_if_unused(folder: Path | None) -> None:
+    """Remove the folder of a run that failed before it wrote anything but its settings."""
+    if folder is None or any(p.is_file() and p.name != "args.yaml" for p in folder.rglob("*")):
+        return
+    (folder / "args.yaml").unlink(missing_ok=True)
+    for empty in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        empty.rmdir()
+    folder.rmdir()
+
+
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
     """Write plain data as YAML, keys in the given order."""
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

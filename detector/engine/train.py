@@ -24,10 +24,10 @@ from detector.engine.autobatch import choose_batch
 from detector.engine.data import TrainingData
 from detector.engine.device import select_device, select_precision
 from detector.engine.ema import ModelEMA
-from detector.engine.inference import Runner, Suppression
+from detector.engine.inference import Runner
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
-from detector.engine.run_folder import make_run_folder, write_yaml
-from detector.engine.val import Validator
+from detector.engine.run_folder import discard_if_unused, make_run_folder, write_yaml
+from detector.engine.val import Validator, validation_suppression
 from detector.engine.weights import Transfer, freeze_layers, transfer_weights
 from detector.errors import TrainingError
 from detector.nn.losses import build_loss
@@ -105,6 +105,7 @@ class Trainer:
         finally:
             self.close()
             self.fire("teardown")
+            discard_if_unused(getattr(self, "save_dir", None))
         return self.final_metrics
 
     def fit(self) -> None:
@@ -155,15 +156,9 @@ class Trainer:
         self.batch_size = choose_batch(s.batch, self.model, s.imgsz, self.device, self.precision)
         self.data.make_loaders(self.batch_size, self.device)
         self.num_batches = len(self.data.train_loader)
-        self.validator = Validator(self.suppression(), self.callbacks, self.save_dir, s.single_cls)
+        self.validator = Validator(validation_suppression(s), self.callbacks, self.save_dir, s.single_cls)
         self.make_optimizer()
         self.fire("on_pretrain_routine_end")
-
-    def suppression(self) -> Suppression:
-        """Return how validation reduces predictions to detections."""
-        s = self.settings
-        conf = 0.001 if s.conf is None else s.conf
-        return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
     def make_model(self) -> tuple[DetectionModel, Transfer | None]:
         """Build the model for the data's classes, under the seed, and give it the initial weights."""

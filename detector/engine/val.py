@@ -19,7 +19,7 @@ from detector.engine.inference import Runner, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
 from detector.metrics import CocoEvaluator, Metrics
-from detector.settings import ValSettings
+from detector.settings import DataSettings, ValSettings
 
 if TYPE_CHECKING:
     from detector.data.annotations import Annotations
@@ -89,9 +89,9 @@ class Validator:
             loss: also compute this loss; its means are then in `losses`.
             final: also compute AP by size, curves and the confusion matrix.
         """
-        self.final, self.names = final, runner.names
+        self.final, self.names = final, annotations.names
         self.fire("on_val_start")
-        evaluator = self.evaluator = CocoEvaluator(runner.names)
+        evaluator = self.evaluator = CocoEvaluator(annotations.names)
         seconds = dict.fromkeys(STAGES, 0.0)
         loss_sum: Tensor | None = None
         count = 0
@@ -134,15 +134,16 @@ class Validator:
         batch = self.batch
         ratios, pads, sizes = batch.ratios.tolist(), batch.pads.tolist(), batch.sizes.tolist()
         detections = runner.detect(decoded, self.suppression)
-        if self.single_cls:
-            for found in detections:
-                found[:, 5] = 0
-        return [
+        found_in_images = [
             to_image(found.float().cpu(), (rx, ry), (left, top), (height, width))
             for found, (rx, ry), (left, top), (height, width) in zip(
                 detections, ratios, pads, sizes, strict=True
             )
         ]
+        if self.single_cls:
+            for rows in found_in_images:
+                rows[:, 5] = 0
+        return found_in_images
 
     def _collect(self, evaluator: CocoEvaluator, annotations: Annotations) -> None:
         assert self.batch is not None and self.preds is not None
@@ -165,6 +166,12 @@ class Validator:
         return path
 
 
+def validation_suppression(s: DataSettings) -> Suppression:
+    """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
+    conf = 0.001 if s.conf is None else s.conf
+    return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
+
+
 def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
     """Validate a model on a split, as `detector val` does: run folder, loader, figures, files.
 
@@ -177,7 +184,7 @@ def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry)
     device = select_device(s.device)
     config = open_data(s)
     annotations = read_split(config, s.split, s)
-    if len(annotations.names) != model.num_classes:
+    if len(annotations.names) != model.num_classes and not s.single_cls:
         raise CheckpointError(
             f"the model knows {model.num_classes} classes, but {config.yaml_path.name} names "
             f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
@@ -189,9 +196,7 @@ def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry)
     loader = make_val_loader(annotations, s, s.batch, num_workers(s.workers, device), device)
     if s.plots:
         callbacks.add(Pictures())
-    conf = 0.001 if s.conf is None else s.conf
-    suppression = Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
-    validator = Validator(suppression, callbacks, folder, s.single_cls)
+    validator = Validator(validation_suppression(s), callbacks, folder, s.single_cls)
     runner = Runner(model, device, select_precision(s.amp, device))
     try:
         metrics = validator.run(runner, loader, annotations)

@@ -75,12 +75,14 @@ class FusedConv(nn.Module):
         assert isinstance(bn.running_mean, Tensor) and isinstance(bn.running_var, Tensor)
         dtype = torch.promote_types(conv.weight.dtype, torch.float32)
         gain = bn.weight.detach().to(dtype) / (bn.running_var.to(dtype) + bn.eps).sqrt()
-        self.conv = nn.Conv2d(
+        # skip_init: random values would be thrown away, and drawing them moves the global generator
+        self.conv = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Conv2d,
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
             groups=conv.groups,
             device=conv.weight.device,
             dtype=conv.weight.dtype,
