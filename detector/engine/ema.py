@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Generic, TypeVar
 
 import torch
@@ -15,17 +14,18 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class ModelEMA(Generic[ModuleT]):
     """Average of a model's parameters and buffers: e = d e + (1 - d) w after every optimizer step.
 
-    The decay grows with the number of updates n, d(n) = decay (1 - exp(-n / tau)), so that the early,
-    poor weights are soon forgotten (Polyak averaging with warm-up; Tarvainen & Valpola, 2017).
+    The decay grows with the number of updates n, d(n) = min(decay, (1 + n) / (10 + n)): the average reaches
+    back over about a ninth of the run so far, whatever its length, so that early, poor weights are soon
+    forgotten and short runs are averaged as well as long ones (Polyak averaging with warm-up).
 
     Attributes:
         model: the averaged model, in eval mode, without gradients.
         updates: optimizer steps seen so far.
     """
 
-    def __init__(self, model: ModuleT, decay: float = 0.9999, tau: float = 2000.0) -> None:
+    def __init__(self, model: ModuleT, decay: float = 0.9999) -> None:
         self.model: ModuleT = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.tau = decay, tau
+        self.decay = decay
         self.updates = 0
         mine, theirs = self.model.state_dict(), model.state_dict()
         floating = [key for key, value in mine.items() if value.is_floating_point()]
@@ -35,7 +35,7 @@ class ModelEMA(Generic[ModuleT]):
 
     def decay_at(self, updates: int) -> float:
         """Return the decay of update number `updates` (from 1)."""
-        return self.decay * (1 - math.exp(-updates / self.tau))
+        return min(self.decay, (1 + updates) / (10 + updates))
 
     @torch.no_grad()
     def update(self) -> None:
