@@ -259,11 +259,12 @@ def top_detections(preds: Tensor, max_det: int, agnostic: bool = False) -> Tenso
     """
     num_classes, num_anchors = preds.shape[1] - 4, preds.shape[2]
     count = min(max_det, num_anchors)
-    best, best_labels = preds[:, 4:].max(1)
-    scores, anchors = best.topk(count)  # (B, k)
     if agnostic:
+        best, best_labels = preds[:, 4:].max(1)
+        scores, anchors = best.topk(count)  # (B, k)
         labels = best_labels.gather(1, anchors)
     else:
+        anchors = preds[:, 4:].amax(1).topk(count).indices
         pairs = (
             preds[:, 4:].gather(2, anchors[:, None].expand(-1, num_classes, -1)).transpose(1, 2).flatten(1)
         )

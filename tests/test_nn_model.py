@@ -211,6 +211,21 @@ def test_fusing_keeps_the_predictions_and_the_network(name: str, images: Tensor)
 
 
 @torch.no_grad()
+def test_fusing_in_half_precision_keeps_the_outputs_in_float32(images: Tensor) -> None:
+    model = small("yolo11n")
+    fused = model.fuse(torch.bfloat16)
+    assert fused.model[0].conv.weight.dtype == torch.bfloat16
+    for name, tensor in fused.head.state_dict().items():
+        if name.endswith((".2.weight", ".2.bias")):
+            assert torch.equal(tensor, model.head.state_dict()[name])
+    preds = fused(images)["one2many"]
+    assert preds.boxes.dtype == preds.scores.dtype == torch.float32
+    exact = model.decode(model(images)["one2many"])
+    assert (fused.decode(preds)[:, :4] - exact[:, :4]).abs().max() < 2  # px
+    assert model.fuse().fuse(torch.bfloat16).model[0].conv.weight.dtype == torch.bfloat16
+
+
+@torch.no_grad()
 def test_fusing_keeps_only_the_selected_head(images: Tensor) -> None:
     model = build("yolo26n", 3)
     model.select_head(nms=False)

@@ -196,12 +196,11 @@ class Detect(nn.Module):
             (B, 4 + C, A) at least float32: cx, cy, w, h in input px, then C probabilities.
         """
         dtype = torch.promote_types(preds.boxes.dtype, torch.float32)
-        boxes = preds.boxes.transpose(1, 2).to(dtype)  # (B, A, 4 R)
-        near, far = self.dfl(boxes).chunk(2, -1)  # (B, A, 2) left top, right bottom
+        boxes, scores = (value.transpose(1, 2).to(dtype) for value in preds[:2])  # (B, A, 4 R), (B, A, C)
+        near, far = self.dfl(boxes).chunk(2, -1)  # (B, A, 2): left and top, right and bottom
         strides = preds.strides[:, None]
         centre = (preds.anchor_points + (far - near) / 2) * strides
-        decoded = torch.cat((centre, (near + far) * strides), -1).transpose(1, 2)
-        return torch.cat((decoded, preds.scores.to(dtype).sigmoid()), 1)
+        return torch.cat((centre, (near + far) * strides, scores.sigmoid()), -1).transpose(1, 2)
 
 
 def _plain_branch(channels: int, width: int, outputs: int) -> nn.Sequential:

@@ -120,12 +120,13 @@ class DetectionModel(nn.Module):
         """Predict.
 
         Args:
-            images: (B, 3, H, W) float in [0, 1], RGB; H and W multiples of the coarsest stride.
+            images: (B, 3, H, W) float in [0, 1], RGB; H and W multiples of the coarsest stride. Cast to the
+                dtype of the first layer.
 
         Returns:
             Raw predictions of every head in training, of the selected head otherwise, by head name.
         """
-        outputs = {-1: images}
+        outputs = {-1: images.to(next(self.parameters()).dtype)}
         for i, layer in enumerate(self.model):
             inputs = [outputs[source] for source in self.sources[i]]
             for source in self.released[i]:  # free what no later layer reads
@@ -145,10 +146,14 @@ class DetectionModel(nn.Module):
         return self.head.decode(preds)
 
     @torch.no_grad()
-    def fuse(self) -> DetectionModel:
+    def fuse(self, dtype: torch.dtype | None = None) -> DetectionModel:
         """Return a faster copy for inference: normalisation folded, only the selected head, eval mode.
 
         The network itself is left as it is. Fusing a fused network gives a plain copy.
+
+        Args:
+            dtype: dtype of all convolutions but the last of every branch, such as bfloat16, instead of the
+                weights' own: a little faster than autocast, which casts weights and inputs in every call.
         """
         fused = deepcopy(self).eval()
         fused.head.keep_selected()
@@ -156,6 +161,9 @@ class DetectionModel(nn.Module):
             for name, child in parent.named_children():
                 if isinstance(child, Conv):
                     setattr(parent, name, FusedConv(child))
+        for module in fused.modules():
+            if isinstance(module, FusedConv):
+                module.to(dtype)
         return fused.requires_grad_(False)
 
     def info(self, imgsz: int = 640) -> ModelInfo:
