@@ -51,7 +51,7 @@ class Runner:
         self.head = model.selected_head
         self.nms = self.head == "one2many"
         layout = torch.channels_last if precision.dtype is not None else torch.contiguous_format
-        self.network = model.fuse().to(device).to(memory_format=layout)
+        self.network = model.fuse(precision.dtype).to(device).to(memory_format=layout)
         self.layout = layout
 
     @torch.inference_mode()
@@ -69,8 +69,7 @@ class Runner:
         images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.layout)
         if scale:
             images = images.div_(255)
-        with self.precision.autocast():
-            preds = self.network(images)[self.head]
+        preds = self.network(images)[self.head]
         return self.network.decode(preds), preds
 
     @torch.inference_mode()
