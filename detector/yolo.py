@@ -58,8 +58,7 @@ class YOLO:
         self._runner: tuple[tuple[object, ...], Runner] | None = None
         self.source = model
         if Path(model).suffix in (".yaml", ".yml", ""):
-            self.model = DetectionModel(load_model_config(model))
-            self.trained = False
+            self._hold(DetectionModel(load_model_config(model)), trained=False)
         else:
             self._take_checkpoint(load_checkpoint(model))
 
@@ -75,8 +74,9 @@ class YOLO:
         self._hold(network.eval())
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
-    def _hold(self, network: DetectionModel) -> None:
-        self.model, self.trained, self._runner = network, True, None
+    def _hold(self, network: DetectionModel, trained: bool = True) -> None:
+        self.model, self.trained, self._runner = network, trained, None
+        self._tensors = [*network.parameters(), *network.buffers()]
 
     # ------------------------------------------------------------------ what it is
 
@@ -236,7 +236,7 @@ class YOLO:
         self.model.select_head(s.nms)
         device = select_device(s.device)
         precision = select_precision(s.amp, device)
-        version = sum(value._version for value in self.model.state_dict().values())
+        version = sum(value._version for value in self._tensors)  # grows with every change in place
         key = (device, precision, self.model.selected_head, version)
         if self._runner is None or self._runner[0] != key:
             self._runner = (key, Runner(self.model, device, precision))

@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,27 +75,34 @@ class Source:
             DataError: If a file given by itself can't be decoded, or an image from memory is no image.
         """
         self.skipped = 0
+        for name, image, decode in self._decoders():
+            try:
+                item = SourceItem(name, decode())
+            except DataError as error:
+                if self._strict or not isinstance(image, Path):
+                    raise
+                self.skipped += 1
+                LOGGER.warning("%s Skipped.", error)
+                continue
+            yield item
+
+    def _decoders(self) -> Iterator[tuple[str, Any, Callable[[], Image]]]:
+        """Yield each entry with a function that waits for its pixels; a few entries are decoded ahead."""
+        if len(self._entries) == 1:  # a thread would cost more than it hides
+            name, image = self._entries[0]
+            yield name, image, partial(_to_bgr, image)
+            return
         pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
         entries = iter(self._entries)
-        ahead: deque[tuple[bool, Future[Image]]] = deque()
-        names = iter(name for name, _ in self._entries)
+        ahead: deque[tuple[str, Any, Future[Image]]] = deque()
         try:
-            for _, image in islice(entries, PREFETCH):
-                ahead.append((isinstance(image, Path), pool.submit(_to_bgr, image)))
-            while ahead:
-                is_file, future = ahead.popleft()
-                name = next(names)
-                for _, image in islice(entries, 1):
-                    ahead.append((isinstance(image, Path), pool.submit(_to_bgr, image)))
-                try:
-                    item = SourceItem(name, future.result())
-                except DataError as error:
-                    if self._strict or not is_file:
-                        raise
-                    self.skipped += 1
-                    LOGGER.warning("%s Skipped.", error)
-                    continue
-                yield item
+            while True:
+                for name, image in islice(entries, 1 + PREFETCH - len(ahead)):
+                    ahead.append((name, image, pool.submit(_to_bgr, image)))
+                if not ahead:
+                    return
+                name, image, future = ahead.popleft()
+                yield name, image, future.result
         finally:
             pool.shutdown(cancel_futures=True)
 
