@@ -6,7 +6,7 @@ from detector.engine.ema import ModelEMA
 
 def test_the_average_reaches_back_over_a_part_of_the_run():
     ema = ModelEMA(nn.Linear(1, 1))
-    assert [ema.decay_at(n) for n in (1, 8, 89)] == [2 / 11, 9 / 18, 90 / 99]
+    assert [ema.decay_at(n) for n in (1, 48, 450)] == [2 / 51, 49 / 98, 451 / 500]
     assert ema.decay_at(10**9) == 0.9999
 
 
@@ -18,8 +18,8 @@ def test_an_update_moves_weights_and_statistics_towards_the_model():
         model[0].weight.add_(1)
         model[1].running_mean.add_(2)
     ema.update()
-    assert torch.allclose(ema.model[0].weight, start + 9 / 11)
-    assert torch.allclose(ema.model[1].running_mean, 2 * torch.full((2,), 9 / 11))
+    assert torch.allclose(ema.model[0].weight, start + 49 / 51)
+    assert torch.allclose(ema.model[1].running_mean, 2 * torch.full((2,), 49 / 51))
 
 
 def test_the_state_has_the_models_counters():

@@ -14,8 +14,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class ModelEMA(Generic[ModuleT]):
     """Average of a model's parameters and buffers: e = d e + (1 - d) w after every optimizer step.
 
-    The decay grows with the number of updates n, d(n) = min(decay, (1 + n) / (10 + n)): the average reaches
-    back over about a ninth of the run so far, whatever its length, so that early, poor weights are soon
+    The decay grows with the number of updates n, d(n) = min(decay, (1 + n) / (50 + n)): the average reaches
+    back over about 2 % of the run so far, whatever its length, so that early, poor weights are soon
     forgotten and short runs are averaged as well as long ones (Polyak averaging with warm-up).
 
     Attributes:
@@ -35,7 +35,7 @@ class ModelEMA(Generic[ModuleT]):
 
     def decay_at(self, updates: int) -> float:
         """Return the decay of update number `updates` (from 1)."""
-        return min(self.decay, (1 + updates) / (10 + updates))
+        return min(self.decay, (1 + updates) / (50 + updates))
 
     @torch.no_grad()
     def update(self) -> None:
