@@ -99,6 +99,12 @@ def test_dual_head_matches_the_reference(empty: bool) -> None:
         assert_positives(loss.losses[head], preds[head], empty, want)
 
 
+def test_batch_padded_to_no_boxes_at_all_is_background() -> None:
+    loss, preds = DetectionLoss(3, 16), head_preds(16)
+    none = loss(preds, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
+    torch.testing.assert_close(none, loss(preds, *targets(empty=True)))
+
+
 def test_weight_moves_from_one_to_many_to_one_to_one() -> None:
     loss = DualHeadLoss(DetectionLoss(3, 1), DetectionLoss(3, 1))
     for epoch, one2many, one2one in VECTORS["progloss_epochs10"]:

@@ -57,15 +57,13 @@ def expected_distances(boxes: Tensor, bins: Tensor) -> Tensor:
     """Reduce a distribution over bins to its mean (generalised focal loss, arXiv:2006.04388, eq. 5).
 
     Args:
-        boxes: (B, N, 4 * R) float, logits; or the distances themselves where R is 1.
+        boxes: (B, N, 4 * R) float, logits.
         bins: (R,) float, distance of each bin, cells.
 
     Returns:
         (B, N, 4) float, cells.
     """
-    if len(bins) == 1:
-        return boxes
-    distribution = boxes.reshape(*boxes.shape[:2], 4, len(bins)).softmax(-1)
+    distribution = boxes.reshape(*boxes.shape[:2], 4, -1).softmax(-1)
     with without_autocast(boxes):
         return distribution @ bins
 

@@ -104,14 +104,17 @@ class DetectionLoss:
         """Choose the anchor points that learn the boxes; arguments as for the call."""
         steps = preds.strides[:, None]
         raw = preds.boxes.transpose(1, 2).float()
-        distances = expected_distances(raw, self._bins(raw))
-        pred_boxes = _corners(preds.anchor_points, distances) * steps
+        pred_boxes = _corners(preds.anchor_points, self._distances(raw)) * steps
         points = preds.anchor_points * steps
         return assign(preds.scores, pred_boxes, points, boxes, labels, self.topk, self.topk2, self.min_side)
 
     def _bins(self, raw: Tensor) -> Tensor:
         """Distances of the bins, (R,), cells."""
         return torch.arange(self.reg_max, device=raw.device, dtype=raw.dtype)
+
+    def _distances(self, raw: Tensor) -> Tensor:
+        """Distances (B, N, 4) in cells from raw predictions (B, N, 4 R)."""
+        return expected_distances(raw, self._bins(raw)) if self.reg_max > 1 else raw
 
     def _class_term(self, preds: HeadPreds, assignment: Assignment, labels: Tensor) -> Tensor:
         """Sum of binary cross entropies: softplus(x) for every logit less x * target for the positive ones."""
@@ -120,7 +123,7 @@ class DetectionLoss:
         positive = logits.flatten(1).gather(1, assignment.anchors * self.num_classes + slot_labels)
         if self.class_weights is None:
             return softplus(logits).sum() - (positive * assignment.scores).sum()
-        weights = self.class_weights.to(logits.device)
+        weights = self.class_weights = self.class_weights.to(logits.device)
         background = (softplus(logits) * weights).sum()
         return background - (positive * assignment.scores * weights[slot_labels]).sum()
 
@@ -132,7 +135,7 @@ class DetectionLoss:
         wanted = torch.cat(
             (points - targets[..., :2], targets[..., 2:] - points), -1
         )  # left top right bottom
-        distances = expected_distances(raw, self._bins(raw))
+        distances = self._distances(raw)
         overlap = ciou(_corners(points, distances), targets)
         if self.reg_max > 1:
             error = _distribution_loss(raw, wanted, self._bins(raw))
@@ -146,7 +149,7 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
     """Gather rows: (B, N, D) at (B, S) gives (B, S, D)."""
     batch, count, width = values.shape
     flat = index + torch.arange(batch, device=index.device)[:, None] * count
-    return values.reshape(-1, width).index_select(0, flat.flatten()).view(batch, -1, width)
+    return values.reshape(-1, width).index_select(0, flat.flatten()).view(batch, index.shape[1], width)
 
 
 def _corners(points: Tensor, distances: Tensor) -> Tensor:
