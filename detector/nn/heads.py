@@ -63,7 +63,7 @@ def expected_distances(boxes: Tensor, bins: Tensor) -> Tensor:
     Returns:
         (B, N, 4) float, cells.
     """
-    distribution = boxes.reshape(*boxes.shape[:2], 4, -1).softmax(-1)
+    distribution: Tensor = boxes.unflatten(-1, (4, -1)).softmax(-1)  # type: ignore[no-untyped-call]
     with without_autocast(boxes):
         return distribution @ bins
 
