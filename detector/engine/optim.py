@@ -174,9 +174,11 @@ class MuSGD(Optimizer):
         momentum = self._buffers(parameters, "muon_buffer")
         torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(grads, momentum, group["momentum"])
-        for p, u in zip(parameters, orthogonalize(list(nesterov)), strict=True):
-            rows, columns = p.shape[-2:]
-            p.add_(u, alpha=-group["lr"] * self.muon * max(1.0, rows / columns) ** 0.5)
+        scales = [max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5 for p in parameters]
+        steps = orthogonalize(list(nesterov))
+        if max(scales) > 1:
+            torch._foreach_mul_(steps, scales)
+        torch._foreach_add_(parameters, steps, alpha=-group["lr"] * self.muon)
 
     def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any], weight: float) -> None:
         grads = _grads(parameters)
@@ -205,23 +207,29 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
     Returns:
         Tensors of the same shapes and types, in the same order.
     """
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    flat = [m.reshape(m.shape[0], -1) for m in matrices]
-    flat = [m if m.shape[0] <= m.shape[1] else m.T for m in flat]
+    flat = [_as_matrix(m) for m in matrices]
+    by_shape: dict[torch.Size, list[int]] = {}
     for index, m in enumerate(flat):
-        by_shape.setdefault((m.shape[0], m.shape[1]), []).append(index)
-    done: list[Tensor] = list(matrices)
-    for indices in by_shape.values():
-        stack = torch.stack([flat[i] for i in indices])
-        x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        by_shape.setdefault(m.shape, []).append(index)
+    done = list(flat)
+    for shape, indices in by_shape.items():
+        x = torch.stack([flat[i] for i in indices])
+        x = x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        x = x if shape[0] <= shape[1] else x.mT
         for _ in range(iterations):
             a = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        x = (x if shape[0] <= shape[1] else x.mT).to(flat[indices[0]].dtype).contiguous()
         for i, row in zip(indices, x, strict=True):
-            source = matrices[i]
-            tall = source.shape[0] > source[0].numel()
-            done[i] = (row.mT if tall else row).reshape(source.shape).to(source.dtype)
+            done[i] = row.as_strided(matrices[i].shape, matrices[i].stride())
     return done
+
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    """Return a dense tensor as (out, rest), the rest in memory order: that of the columns does not matter here."""
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)
 
 
 def _adam(kind: type[Optimizer], fused: bool = False) -> Callable[[Any, float, float], Optimizer]:
