@@ -22,7 +22,7 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.engine import checkpoint
 from detector.engine.autobatch import choose_batch
 from detector.engine.data import TrainingData
-from detector.engine.device import select_device, select_precision
+from detector.engine.device import keep_freed_memory, select_device, select_precision
 from detector.engine.ema import ModelEMA
 from detector.engine.inference import Runner
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
@@ -151,6 +151,8 @@ class Trainer:
         self.fire("on_pretrain_routine_start")
         write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.started = perf_counter()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.data = TrainingData(s)
         self.model, self.transfer = self.make_model()
         self.batch_size = choose_batch(s.batch, self.model, s.imgsz, self.device, self.precision)
