@@ -25,7 +25,7 @@ def celebrate(trainer):
 
 
 # small, simple pictures: a smaller input, and a milder augmentation than the defaults for photos
-model.train(data="shapes.yaml", epochs=20, imgsz=192, mosaic=0.5, close_mosaic=8, scale=0.3, name="demo")
+model.train(data="shapes.yaml", epochs=16, imgsz=192, mosaic=0.5, close_mosaic=6, scale=0.3, name="demo")
 
 unseen = load_data_config("shapes.yaml").split_images("test")[:PICTURES]
 model.predict(unseen, save=True, name="demo-predict", verbose=False)
