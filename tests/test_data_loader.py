@@ -195,7 +195,9 @@ def test_pinned_batches_are_prepared_by_a_thread(annotations, workers, monkeypat
 
     assert same(expected, list(loader.batches(0)))
     assert threads == {"detector-loader_0"}
+    processes = loader._feed._loader._iterator._workers if workers else []
     loader.close()
+    assert all(process.exitcode == 0 for process in processes)
 
 
 def test_an_iterator_that_was_overtaken_says_so(annotations):

@@ -174,8 +174,18 @@ class _Feed:
         if self._loader is None:
             batches = self._load_here(todo)
             return _ahead(batches) if self._pin_memory else batches
+        if self._loader._iterator is None:
+            self._start(self._loader)  # here: a process forked from the thread below could not end properly
         batches = self._receive(self._loader, todo)
         return _ahead(batch.pin_memory() for batch in batches) if self._pin_memory else batches
+
+    def _start(self, loader: DataLoader[Any]) -> None:
+        """Start the worker processes, which then wait for the first orders."""
+        self._todo = ()
+        with warnings.catch_warnings():
+            # Python warns of forking beside threads; the workers use nothing that those may have locked
+            warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
+            iter(loader)
 
     def _load_here(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         threads = cv2.getNumThreads()
@@ -209,10 +219,7 @@ class _Feed:
         if not todo:
             return
         self._todo = todo
-        with warnings.catch_warnings():
-            # Python warns of forking beside threads; the workers use nothing that those may have locked
-            warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
-            answers = iter(loader)
+        answers = iter(loader)
         for _ in todo:
             if self._todo is not todo:
                 raise RuntimeError("this loader has been iterated anew; an older iterator of it can't go on")
