@@ -158,9 +158,12 @@ class MuSGD(Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            if group["use_muon"]:
-                self._muon_step(parameters, group)
-            self._sgd_step(parameters, group, self.sgd if group["use_muon"] else 1.0)
+            if not group["use_muon"]:
+                self._sgd_step(parameters, group, 1.0)
+                continue
+            for alike in _by_shape(parameters):  # what a shape needs stays in the processor's cache
+                self._muon_step(alike, group)
+                self._sgd_step(alike, group, self.sgd)
         return loss
 
     def _buffers(self, parameters: list[Tensor], name: str) -> list[Tensor]:
@@ -189,6 +192,13 @@ class MuSGD(Optimizer):
         torch._foreach_add_(momentum, grads)
         update = torch._foreach_add(grads, momentum, alpha=group["momentum"])
         torch._foreach_add_(parameters, update, alpha=-group["lr"] * weight)
+
+
+def _by_shape(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        alike.setdefault(parameter.shape, []).append(parameter)
+    return alike.values()
 
 
 def _grads(parameters: list[Tensor]) -> list[Tensor]:
