@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import evaluation, loading, prediction, training, validation
+from benchmarks import callbacks, evaluation, loading, prediction, training, validation
 from benchmarks.bench import Bench, describe_machine, read_photo, times
 from benchmarks.peer import Peer
 from detector.cocoeval import BACKENDS
@@ -80,6 +80,7 @@ SECTIONS = {
     "validation": validation.run,
     "prediction": prediction.run,
     "evaluation": run_evaluation,
+    "callbacks": callbacks.run,
 }
 
 

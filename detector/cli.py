@@ -19,7 +19,9 @@ detector - train, validate and run object detectors
   detector train data=coco8.yaml epochs=3           train; yolo11n from scratch unless model= says else
   detector val model=best.pt data=coco8.yaml        measure a model
   detector predict model=best.pt source=street.jpg  find objects in images
+  detector export model=best.pt                     write it as a file that runs without this package
   detector settings                                 every setting, its default and what it does
+  detector callbacks                                every event, and the ready-made callbacks
 
   detector train --help    the settings of one command
   --version  --debug (show the traceback of an error)
@@ -50,7 +52,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"unexpected error: {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        from detector.callbacks.failures import error_text, failure_note
+
+        where = failure_note(error)
+        kind, place = ("error", f" {where}") if where else ("unexpected error", "")
+        print(f"{kind}: {error_text(error)}{place}; --debug shows the traceback", file=sys.stderr)
         return 1
 
 
@@ -66,7 +72,7 @@ def _dispatch(words: list[str]) -> int:
         raise SettingsError(
             f"unknown command {command!r}{nearest(command, COMMANDS)}; expected one of {', '.join(COMMANDS)}"
         )
-    if command != "settings" and any(word in ("-h", "--help") for word in rest):
+    if command not in ("settings", "callbacks") and any(word in ("-h", "--help") for word in rest):
         print(help_text(command), end="")
         return 0
     COMMANDS[command](rest)
@@ -112,7 +118,7 @@ def _is_text(field: Any) -> bool:
 
 def parse_value(text: str, is_text: bool = False) -> Any:
     """Read a value as YAML does (numbers, true, none, lists); `0,2` is a list as well."""
-    import yaml
+    from detector.yamlio import YamlError, parse_yaml
 
     if text.lower() in ("none", "null", "~"):
         return None
@@ -123,8 +129,8 @@ def parse_value(text: str, is_text: bool = False) -> Any:
     if text.startswith("(") and text.endswith(")"):
         text = f"[{text[1:-1]}]"
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except YamlError:
         return text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
@@ -140,13 +146,13 @@ def read_cfg(path: str) -> dict[str, Any]:
     Raises:
         SettingsError: if it is missing or is no mapping.
     """
-    import yaml
+    from detector.yamlio import YamlError, read_yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(Path(path))
     except OSError as error:
         raise SettingsError(f"cfg={path}: can't be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except YamlError as error:
         raise SettingsError(f"cfg={path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"cfg={path}: expected lines of 'setting: value'")
@@ -205,6 +211,14 @@ def _predict(words: list[str]) -> None:
         print(model.predictor.save_dir)
 
 
+def _export(words: list[str]) -> None:
+    from detector.settings import ExportSettings
+
+    settings = parse_words(words, "export")
+    ExportSettings.parse(settings)
+    print(_load(settings).export(**settings))
+
+
 def print_results(metrics: Any) -> None:
     """Print the figures on stdout, one `key value` a line."""
     for key, value in metrics.results_dict.items():
@@ -217,9 +231,17 @@ def _settings(words: list[str]) -> None:
     print(default_yaml(), end="")
 
 
+def _callbacks(words: list[str]) -> None:
+    from detector.callbacks.reference import callbacks_text
+
+    print(callbacks_text(), end="")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "val": _val,
     "predict": _predict,
+    "export": _export,
     "settings": _settings,
+    "callbacks": _callbacks,
 }

@@ -158,6 +158,8 @@ def group_columns(keys: list[str]) -> dict[str, list[str]]:
             title = "AP"
         elif prefix in ("train", "val"):
             title = "total loss" if name == "loss" else name.replace("_", " ")
+        elif "/" in prefix:  # many of a kind, such as one figure a layer
+            title = prefix
         else:
             title = key
         panels.setdefault(title, []).append(key)

@@ -18,6 +18,8 @@ from detector.errors import SettingsError, nearest
 
 DEFAULT_MODEL = "yolo11n.yaml"
 
+LOGGER_NAMES = ("tensorboard", "mlflow", "wandb", "comet")
+
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
 
@@ -63,6 +65,11 @@ class Settings(BaseModel):
         False, "output", "write into an existing run folder instead of name-2, name-3 ..."
     )
     verbose: bool = setting(True, "output", "print progress and tables")
+    callbacks: str | list[str] | None = setting(
+        None,
+        "callbacks",
+        "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
+    )
     plots: bool = setting(True, "output", "draw curves and sample pictures")
 
     @field_validator("imgsz", mode="after", check_fields=False)
@@ -221,6 +228,23 @@ class TrainSettings(DataSettings):
     bgr: float = unit_interval(0.0, "augmentation", "probability of swapped red and blue")
     rect: bool = setting(False, "augmentation", "train on rectangular batches of like shapes, without mosaic")
 
+    resume: bool | str | Path = setting(
+        False, "training", "go on with a run: its folder, or true for the newest unfinished one in project="
+    )
+    plugins: bool = setting(True, "callbacks", "load the callbacks of installed plug-in packages")
+    loggers: str | list[str] = setting(
+        "auto",
+        "callbacks",
+        "auto = those installed and set up, none, or a list of " + ", ".join(LOGGER_NAMES),
+    )
+    tensorboard: bool | None = setting(
+        None, "callbacks", "true = required, false = off, none = as loggers says"
+    )
+    mlflow: bool | None = setting(None, "callbacks", "true = required, false = off, none = as loggers says")
+    wandb: bool | None = setting(None, "callbacks", "true = required, false = off, none = as loggers says")
+    comet: bool | None = setting(None, "callbacks", "true = required, false = off, none = as loggers says")
+    log_model: bool = setting(True, "callbacks", "give the best weights to the loggers as an artifact")
+
     val: bool = setting(True, "validation", "validate after every epoch")
     save: bool = setting(True, "output", "write best.pt and last.pt")
     save_period: int = setting(-1, "output", "also keep epochN.pt every so many epochs; -1 = never", ge=-1)
@@ -232,6 +256,20 @@ class TrainSettings(DataSettings):
         if value.lower() not in by_lower:
             raise ValueError(f"expected one of {', '.join(OPTIMIZERS)}{nearest(value, OPTIMIZERS)}")
         return by_lower[value.lower()]
+
+    @field_validator("loggers")
+    @classmethod
+    def _loggers_are_known(cls, value: str | list[str]) -> str | list[str]:
+        if value in ("auto", "none"):
+            return value
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        for name in names:
+            if name not in LOGGER_NAMES:
+                allowed = ("auto", "none", *LOGGER_NAMES)
+                raise ValueError(
+                    f"expected auto, none or some of {', '.join(LOGGER_NAMES)}{nearest(name, allowed)}"
+                )
+        return names
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -294,8 +332,16 @@ class PredictSettings(Settings):
         return value
 
 
+class ExportSettings(Settings):
+    """Settings of `export`."""
+
+    format: str = setting("pt2", "output", "format of the exported file")
+    imgsz: int = setting(640, "model", "side of the square input", unit="px, multiple of 32", ge=32)
+    batch: int = setting(1, "model", "images a batch", ge=1)
+
+
 ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(
-    {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings}
+    {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings, "export": ExportSettings}
 )
 ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for name, cls in ENGINES.items()})
 

@@ -1,15 +1,17 @@
-"""The model a user holds: load, train, val, predict, and callbacks for each."""
+"""The model a user holds: load, train, val, predict, export, and callbacks for each."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from detector.callbacks.loading import load_callbacks
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.device import select_device, select_precision
@@ -17,7 +19,7 @@ from detector.engine.inference import Runner
 from detector.engine.weights import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
-from detector.settings import DEFAULT_MODEL, PredictSettings, TrainSettings, ValSettings
+from detector.settings import DEFAULT_MODEL, ExportSettings, PredictSettings, TrainSettings, ValSettings
 
 if TYPE_CHECKING:
     from detector.metrics import Metrics
@@ -39,7 +41,7 @@ class YOLO:
         ckpt: the checkpoint it was loaded from, without its weights; empty for an architecture.
         callbacks: event name -> list of functions; every engine gets a copy.
         metrics: the figures of the last `train` or `val`.
-        trainer: the last training's engine; likewise `validator`, `predictor`.
+        trainer: the last training's engine; likewise `validator`, `predictor`, `exporter`.
 
     Raises:
         CheckpointError: if the weights can't be read.
@@ -54,6 +56,7 @@ class YOLO:
         self.trainer: Any = None
         self.validator: Any = None
         self.predictor: Any = None
+        self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
         self._runner: tuple[tuple[object, ...], Runner] | None = None
         self.source = model
@@ -121,22 +124,51 @@ class YOLO:
     # ------------------------------------------------------------------ callbacks
 
     def add_callback(
-        self, event: Any, fn: Callable[[Any], object] | None = None, *, first: bool = False
+        self,
+        event: Any,
+        fn: Callable[[Any], object] | None = None,
+        *,
+        first: bool = False,
+        once: bool = False,
     ) -> Any:
         """Register a function for an event, or a callback object for all its events.
 
         Without `fn` this is a decorator: `@model.add_callback("on_fit_epoch_end")`.
         See `CallbackRegistry.add`.
         """
-        return self.callbacks.add(event, fn, first=first)
+        return self.callbacks.add(event, fn, first=first, once=once)
 
     def remove_callback(self, event: Any, fn: Callable[[Any], object] | None = None) -> None:
         """Take a function off an event, or an object off all its events."""
         self.callbacks.remove(event, fn)
 
+    def clear_callback(self, event: str) -> None:
+        """Take all functions off an event."""
+        self.callbacks.clear(event)
+
     def reset_callbacks(self) -> None:
         """Take all functions off all events."""
-        self.callbacks = CallbackRegistry()
+        self.callbacks.clear()
+
+    def added(self, *callbacks: Any) -> AbstractContextManager[None]:
+        """Register callback objects for a `with` block: `with model.added(MyCallback()): model.train(...)`."""
+        return self.callbacks.added(*callbacks)
+
+    def _callbacks_of_run(self, given: dict[str, Any]) -> CallbackRegistry:
+        """Return the callbacks of one run: the model's, then what `callbacks=` holds.
+
+        Texts stay in `given`, where the settings keep them; objects are taken out.
+        """
+        items = given.pop("callbacks", None)
+        items = items if isinstance(items, (list, tuple)) else [] if items is None else [items]
+        texts = [item for item in items if isinstance(item, str)]
+        if texts:
+            given["callbacks"] = texts
+        registry = self.callbacks.copy()
+        for item in items:
+            for callback in load_callbacks(item) if isinstance(item, str) else [item]:
+                registry.add_any(callback)
+        return registry
 
     # ------------------------------------------------------------------ the engines
 
@@ -144,7 +176,9 @@ class YOLO:
         """Train on a data set; afterwards this model holds the best weights.
 
         Args:
-            **settings: see `detector train --help` or docs/settings.md; `data` is needed.
+            **settings: see `detector train --help` or docs/settings.md; `data` is needed. `callbacks`
+                takes a list of callbacks for this run only: objects, functions named as an event,
+                (event, function) pairs, dicts, and texts such as "hooks.py" (see `callbacks/loading.py`).
 
         Returns:
             The figures of the best weights on the validation split, or None if there is none.
@@ -154,19 +188,27 @@ class YOLO:
             DataError: if the data set can't be used.
             TrainingError: if the loss becomes non-finite.
         """
+        from detector.engine.resume import find_run
         from detector.engine.train import Trainer
 
+        state = None
+        if resume := settings.get("resume"):
+            state = find_run(resume, settings.get("project", TrainSettings.model_fields["project"].default))
+            settings = state.merge_settings(settings)
+        registry = self._callbacks_of_run(settings)
         s = TrainSettings.parse(settings)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
         config, weights, names = self.model.config, None, None
-        if isinstance(s.pretrained, (str, Path)):
+        if state is not None:
+            config = ModelConfig.from_dict(state.content["model"])
+        elif isinstance(s.pretrained, (str, Path)):
             content = load_checkpoint(s.pretrained)
             weights, names = content["weights"], class_names(content)
         elif s.pretrained and self.trained:
             weights, names = self.model.state_dict(), self.names
-        self.trainer = Trainer(s, config, weights, names, self.callbacks.copy())
+        self.trainer = Trainer(s, config, weights, names, registry, state)
         self.metrics = self.trainer.run()
         if self.trainer.best.exists():
             self.source = self.trainer.best
@@ -188,11 +230,13 @@ class YOLO:
         """
         from detector.engine.val import validate
 
-        s = ValSettings.parse(self._inherited(ValSettings) | settings)
+        given = self._inherited(ValSettings) | settings
+        registry = self._callbacks_of_run(given)
+        s = ValSettings.parse(given)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
-        self.validator, self.metrics = validate(s, self.model, self.callbacks.copy())
+        self.validator, self.metrics = validate(s, self.model, registry)
         return self.metrics
 
     def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> Any:
@@ -211,13 +255,38 @@ class YOLO:
             DataError: if the source matches nothing or can't be read.
         """
         given = self._inherited(PredictSettings) | settings
+        registry = self._callbacks_of_run(given)
         s = PredictSettings.parse(given | ({} if source is None else {"source": source}))
-        results = self._predict(s)
+        results = self._predict(s, registry)
         return results if stream else list(results)
 
     __call__ = predict
 
-    def _predict(self, s: PredictSettings) -> Generator[Results, None, None]:
+    def export(self, **settings: Any) -> Path:
+        """Write the model in another format, beside its weights, and prove the file against the model.
+
+        Args:
+            **settings: see `detector export --help`.
+
+        Returns:
+            The path of the exported file.
+
+        Raises:
+            SettingsError: for wrong settings.
+            ExportError: for an unknown format, or a file whose predictions differ from the model's.
+        """
+        from detector.engine.export import Exporter
+
+        given = self._inherited(ExportSettings) | settings
+        registry = self._callbacks_of_run(given)
+        s = ExportSettings.parse(given)
+        show_messages(s.verbose)
+        path = Path(self.source)
+        place = path.with_suffix("") if self.trained else Path(path.stem)
+        exporter = self.exporter = Exporter(s, self.model, place, registry)
+        return exporter.run()
+
+    def _predict(self, s: PredictSettings, callbacks: CallbackRegistry) -> Generator[Results, None, None]:
         from detector.data.sources import open_source
         from detector.engine.predict import Predictor
 
@@ -228,7 +297,7 @@ class YOLO:
         if s.verbose:
             show_messages()
         source = open_source(s.source)
-        predictor = self.predictor = Predictor(s, self._ready(s), self.callbacks.copy())
+        predictor = self.predictor = Predictor(s, self._ready(s), callbacks)
         return predictor.stream(source)
 
     def _ready(self, s: PredictSettings) -> Runner:

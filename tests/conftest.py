@@ -18,6 +18,13 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("DETECTOR_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _no_loggers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the installed loggers out of trainings, save in their own tests."""
+    if "loggers" not in request.path.name:
+        monkeypatch.setattr("detector.callbacks.loggers.find_spec", lambda name: None)
+
+
 @pytest.fixture(scope="session")
 def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a data YAML: 8 training and 4 validation scenes of 160 px, six classes. Don't change it."""

@@ -71,6 +71,19 @@ def test_loading_and_evaluation_print_a_table_each(bench):
     assert sum(line.startswith("64 px ours") for line in lines) == 2
 
 
+def test_an_event_costs_well_under_a_microsecond_and_callbacks_a_share_of_a_training(bench):
+    rows = [line.rsplit(maxsplit=3) for line in bench("callbacks")]
+    cells = {row[0]: row[1:] for row in rows if len(row) == 4}
+    nothing, one = int(cells["nothing registered"][0]), int(cells["one function"][0])
+    assert nothing < 500
+    assert nothing < one
+    training = cells["yolo11n, 2 epochs"]
+    parts = [cells[f"its callbacks {often}"] for often in ("once a run", "every epoch", "every batch")]
+    assert all(float(seconds) > 0 for _, seconds, _ in parts)
+    assert sum(float(seconds) for _, seconds, _ in parts) < float(training[1])
+    assert all(float(share.removesuffix("%")) < 100 for _, _, share in parts)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
 def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench, tmp_path):
     (tmp_path / "site/ultralytics").mkdir(parents=True)

@@ -1,4 +1,5 @@
 import inspect
+from time import sleep
 
 import pytest
 
@@ -107,3 +108,138 @@ def test_removing_what_is_not_there_is_an_error():
 def test_the_base_class_declares_every_event_and_no_other():
     declared = {name for name, method in vars(Callback).items() if getattr(method, "is_empty_event", False)}
     assert declared == set(EVENTS)
+
+
+def test_once_is_called_in_the_first_event_only_and_again_in_the_next_run():
+    registry, calls = CallbackRegistry(), []
+    registry.add("on_train_batch_end", calls.append, once=True)
+    for run in ("first run", "second run"):
+        of_run = registry.copy()
+        of_run.fire("on_train_batch_end", run)
+        of_run.fire("on_train_batch_end", run)
+    assert calls == ["first run", "second run"]
+    assert registry["on_train_batch_end"] == [calls.append]
+
+
+def test_clear_empties_one_event_or_all():
+    class Mine(Callback):
+        def on_train_end(self, trainer):
+            """One event."""
+
+    registry, mine = CallbackRegistry(), Mine()
+    registry.add("teardown", print)
+    registry.add(mine)
+    registry.clear("on_train_end")
+    assert registry["teardown"] == [print] and registry["on_train_end"] == [] and registry.objects == []
+    registry.clear()
+    assert not any(registry.values())
+    with pytest.raises(CallbackError, match="did you mean 'teardown'"):
+        registry.clear("tear_down")
+
+
+def test_added_holds_for_the_block_even_when_it_raises():
+    class Mine(Callback):
+        def teardown(self, trainer):
+            """One event."""
+
+    registry, mine = CallbackRegistry(), Mine()
+    registry.add("teardown", print)
+    with pytest.raises(KeyError), registry.added(mine):
+        assert registry["teardown"] == [print, mine.teardown]
+        raise KeyError
+    assert registry["teardown"] == [print] and registry.objects == []
+
+
+def test_add_any_takes_objects_functions_pairs_and_dicts():
+    def on_epoch_end(trainer):
+        """Named as an alias."""
+
+    registry = CallbackRegistry()
+    for item in (on_epoch_end, ("teardown", print), {"on_val_end": [print, len], "on_train_end": id}):
+        registry.add_any(item)
+    assert {event: fns for event, fns in registry.items() if fns} == {
+        "on_fit_epoch_end": [on_epoch_end],
+        "teardown": [print],
+        "on_val_end": [print, len],
+        "on_train_end": [id],
+    }
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (3, "3 is no callback; expected an object with event methods, a function named as an event"),
+        (Callback, "Callback is a class; give an object of it, such as Callback()"),
+        (object(), "object has no method named as an event, such as on_fit_epoch_end"),
+        (lambda trainer: None, "unknown event '<lambda>'"),
+    ],
+)
+def test_what_is_no_callback_is_refused(item, message):
+    with pytest.raises(CallbackError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        CallbackRegistry().add_any(item)
+
+
+def test_an_object_with_one_wrong_method_is_not_half_registered():
+    class Mine:
+        def on_train_end(self, trainer):
+            """Fine."""
+
+        def teardown(self):
+            """Takes no engine."""
+
+    registry = CallbackRegistry()
+    with pytest.raises(CallbackError, match=r"teardown \(.*\) takes \(\)"):
+        registry.add(Mine())
+    assert not any(registry.values()) and registry.objects == []
+
+
+def test_an_exception_carries_the_event_the_function_and_its_place():
+    def broken(trainer):
+        raise ZeroDivisionError
+
+    registry = CallbackRegistry()
+    registry.add("on_fit_epoch_end", broken)
+    with pytest.raises(ZeroDivisionError) as caught:
+        registry.fire("on_fit_epoch_end", None)
+    (note,) = caught.value.__notes__
+    assert note.startswith("in the callback ") and note.endswith(") on on_fit_epoch_end")
+    assert "broken (" in note and "test_callbacks_registry.py:" in note
+
+
+def test_fire_every_calls_all_and_returns_the_first_error(caplog):
+    registry, calls = CallbackRegistry(), []
+    registry.add("teardown", lambda engine: 1 / 0)
+    registry.add("teardown", lambda engine: {}["x"])
+    registry.add("teardown", calls.append)
+    assert isinstance(registry.fire_every("teardown", "engine"), ZeroDivisionError)
+    assert calls == ["engine"]
+    assert "KeyError: 'x'" in caplog.text
+
+
+def test_time_is_kept_by_event_and_function():
+    registry = CallbackRegistry()
+
+    def slow(engine):
+        sleep(0.02)
+
+    registry.add("on_train_end", slow)
+    registry.add("on_train_end", print)
+    registry.fire("on_train_end", None)
+    ((event, name, seconds),) = registry.costly(1.0)
+    assert (event, name) == ("on_train_end", "slow")
+    assert seconds >= 0.02
+    assert registry.costly(100.0) == []
+
+
+def test_time_of_methods_is_kept_by_the_class_of_their_object():
+    class Base:
+        def teardown(self, trainer):
+            """Inherited."""
+
+    class Mine(Base):
+        """Its method is Base's."""
+
+    registry = CallbackRegistry()
+    registry.add(Mine())
+    registry.fire("teardown", None)
+    assert list(registry.seconds) == [("teardown", "Mine.teardown")]

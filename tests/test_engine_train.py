@@ -8,7 +8,6 @@ import torch
 import yaml
 
 from detector import YOLO
-from detector.callbacks.registry import EVENTS
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import TrainingError
@@ -93,42 +92,6 @@ def test_training_leaves_the_global_random_state_alone(tiny_model, drawn_dataset
     torch.manual_seed(7)
     yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_every_training_event_fires_in_order(tiny_model, drawn_dataset, tmp_path):
-    events = []
-    yolo = YOLO(tiny_model)
-    for name in EVENTS:
-        yolo.add_callback(name, lambda engine, name=name: events.append(name))
-    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
-    batch = [
-        "on_train_batch_start", "optimizer_step", "on_before_zero_grad", "on_train_batch_end",
-    ]  # fmt: skip
-    val = ["on_val_start", "on_val_batch_start", "on_val_batch_end", "on_val_end"]
-    epoch = [
-        "on_train_epoch_start",
-        *batch,
-        *batch,
-        "on_train_epoch_end",
-        *val,
-        "on_fit_epoch_end",
-        "on_model_save",
-    ]
-    val_batches = events[events.index("on_val_start") + 1 : events.index("on_val_end")]
-    val[1:3] = val_batches
-    epoch = [
-        "on_train_epoch_start",
-        *batch,
-        *batch,
-        "on_train_epoch_end",
-        *val,
-        "on_fit_epoch_end",
-        "on_model_save",
-    ]
-    assert events == [
-        "on_pretrain_routine_start", "on_pretrain_routine_end", "on_train_start", "on_params_update",
-        *epoch, *epoch, *val, "on_final_eval_end", "on_train_end", "teardown",
-    ]  # fmt: skip
 
 
 def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path):

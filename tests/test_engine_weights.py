@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector.engine.weights import freeze_layers, transfer_weights
+from detector.engine.weights import FrozenLayers, transfer_weights
 from detector.errors import SettingsError
 from detector.nn.model import DetectionModel, load_model_config
 
@@ -44,11 +44,13 @@ def test_another_size_says_what_was_left():
 
 def test_freezing_holds_layers_by_count_and_by_name():
     model = model_of("a")
-    modules = freeze_layers(model, 2)
+    held = FrozenLayers(model, 2)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad and "dfl" not in name}
     assert {name.split(".")[1] for name in frozen} == {"0", "1"}
-    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in modules)
-    freeze_layers(model, ["cv3"])
+    model.train()
+    held.hold()
+    assert not model.get_submodule("model.0.bn").training and model.get_submodule("model.2").training
+    FrozenLayers(model, ["cv3"])
     assert not model.state_dict(keep_vars=True)["model.23.cv3.0.2.weight"].requires_grad
 
 
@@ -56,4 +58,22 @@ def test_freezing_what_is_not_there_is_an_error():
     with pytest.raises(
         SettingsError, match=r"freeze=\['backbone'\]: nothing in the model is named 'backbone'"
     ):
-        freeze_layers(model_of("a"), ["backbone"])
+        FrozenLayers(model_of("a"), ["backbone"])
+
+
+def test_frozen_layers_are_released_by_index_and_name():
+    model = model_of("a")
+    held = FrozenLayers(model, 3)
+    model.train()
+    held.hold()
+    held.release([1])
+    assert (
+        model.get_submodule("model.1.conv").weight.requires_grad
+        and model.get_submodule("model.1.bn").training
+    )
+    assert not model.get_submodule("model.0.conv").weight.requires_grad
+    held.release()
+    assert all(p.requires_grad for name, p in model.named_parameters() if "dfl" not in name)
+    assert not held.parameters and not held.modules
+    with pytest.raises(SettingsError, match=r"unfreeze=\['neck'\]: nothing in the model is named 'neck'"):
+        held.release(["neck"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -214,3 +215,18 @@ def test_small_network_learns_one_image() -> None:
             parameter.data -= 1e-3 * grad.sign()
         totals.append(total.sum().item())
     assert min(totals[-3:]) < 0.8 * totals[0]
+
+
+def test_the_one_to_many_loss_keeps_its_weight_where_that_head_is_the_one_in_use() -> None:
+    loss = DualHeadLoss(DetectionLoss(3, 1), DetectionLoss(3, 1, topk=7, topk2=1), keep_one2many=True)
+    for epoch, one2one in ((0, 0.2), (9, 0.9)):
+        loss.set_epoch(epoch, 10)
+        assert loss.weights == pytest.approx({"one2many": 0.8, "one2one": one2one})
+
+
+@pytest.mark.parametrize(("nms", "keeps"), [(None, True), (True, True), (False, False)])
+def test_build_loss_favours_the_selected_head(nms: bool | None, keeps: bool) -> None:
+    model = DetectionModel(replace(load_model_config("yolo26n"), names=("a",)))
+    model.select_head(nms)
+    loss = build_loss(model)
+    assert isinstance(loss, DualHeadLoss) and loss.keep_one2many is keeps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 from pathlib import Path
 from time import perf_counter
@@ -11,15 +10,14 @@ from typing import Any
 
 from detector.callbacks.callback import Callback
 
-log = logging.getLogger(__name__)
-
 COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
 
 
 class CSVLogger(Callback):
     """Writes `results.csv`: epoch (from 1), time in seconds, and every metric of the trainer.
 
-    The columns are those of the first epoch in which validation ran; each row is flushed to disk.
+    The columns are those of the first epoch in which validation ran; each row is flushed to disk. A resumed
+    run keeps the rows of the epochs it builds on, drops later ones, and goes on counting the time.
     """
 
     def __init__(self) -> None:
@@ -27,10 +25,16 @@ class CSVLogger(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: Any) -> None:
-        """Start with an empty file."""
+        """Start with an empty file, or with the rows of the epochs before."""
         self.started = perf_counter()
         self.columns, self.rows = [], []
-        trainer.csv.unlink(missing_ok=True)
+        if trainer.start_epoch > 0 and trainer.csv.exists():
+            self.columns, self.rows = _read(trainer.csv, trainer.start_epoch)
+        if self.rows:
+            self.started -= float(self.rows[-1]["time"])
+            _write(trainer.csv, self.columns, self.rows)
+        else:
+            trainer.csv.unlink(missing_ok=True)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         """Write a row; when new columns have come up, the whole file anew."""
@@ -40,9 +44,9 @@ class CSVLogger(Callback):
         new = [name for name in self.rows[-1] if name not in self.columns]
         if new:
             self.columns = sorted([*self.columns, *new], key=_place)
-            _write(trainer.csv, "w", self.columns, self.rows, header=True)
+            _write(trainer.csv, self.columns, self.rows)
         else:
-            _write(trainer.csv, "a", self.columns, self.rows[-1:], header=False)
+            _append(trainer.csv, self.columns, self.rows[-1])
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -53,11 +57,40 @@ def _place(name: str) -> tuple[int, int]:
     return (kinds[0] if kinds else len(COLUMN_ORDER), 0)
 
 
-def _write(path: Path, mode: str, columns: list[str], rows: list[dict[str, Any]], header: bool) -> None:
-    with path.open(mode, newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        if header:
+def _read(path: Path, epochs: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and the rows of the first `epochs` epochs; a row cut off in writing is left out."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if _is_whole(row) and int(row["epoch"]) <= epochs]
+        return list(reader.fieldnames or []), rows
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    if None in row or None in row.values() or not row.get("epoch", "").isdecimal():
+        return False
+    try:
+        return float(row["time"]) >= 0
+    except (KeyError, ValueError):
+        return False
+
+
+def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write the whole file beside the old one, then put it in its place."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
-        writer.writerows(rows)
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _append(path: Path, columns: list[str], row: dict[str, Any]) -> None:
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, columns, restval="").writerow(row)
         file.flush()
         os.fsync(file.fileno())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import cv2
-
+from detector.callbacks.batch_pictures import file_names, found_boxes, true_boxes
 from detector.callbacks.callback import Callback
 
 BATCHES = 3
@@ -36,42 +34,31 @@ class Pictures(Callback):
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Draw the first batches."""
-        from detector.drawing import mosaic
+        from detector.drawing import mosaic, write_image
 
         if trainer.epoch == trainer.start_epoch and trainer.batch_index < BATCHES:
             batch = trainer.batch
-            boxes, labels = _real(batch)
+            boxes, labels = true_boxes(batch)
             picture = mosaic(
-                batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=_file_names(batch)
+                batch.images.numpy(), boxes, labels, names=trainer.data.names, titles=file_names(batch)
             )
-            _write(trainer.save_dir / f"train_batch{trainer.batch_index}.jpg", picture)
+            write_image(trainer.save_dir / f"train_batch{trainer.batch_index}.jpg", picture)
 
     def on_val_batch_end(self, validator: Any) -> None:
         """Draw labels and predictions of the last validation's first batches."""
-        from detector.drawing import mosaic
+        from detector.drawing import mosaic, write_image
 
         if not validator.final or self.val_batches >= BATCHES or validator.save_dir is None:
             return
         batch, names = validator.batch, validator.names
         images = batch.images.cpu().numpy()
-        boxes, labels = _real(batch)
+        boxes, labels = true_boxes(batch)
         stem = f"val_batch{self.val_batches}"
-        picture = mosaic(images, boxes, labels, names=names, titles=_file_names(batch))
-        _write(validator.save_dir / f"{stem}_labels.jpg", picture)
-        rows = [preds[preds[:, 4] >= self.conf] for preds in validator.preds]
-        scale = [
-            row[:, :4] * ratio.repeat(2) + pad.repeat(2)
-            for row, ratio, pad in zip(rows, batch.ratios, batch.pads, strict=True)
-        ]
-        picture = mosaic(
-            images,
-            [boxes.numpy() for boxes in scale],
-            [row[:, 5].long().numpy() for row in rows],
-            [row[:, 4].numpy() for row in rows],
-            names=names,
-            titles=_file_names(batch),
-        )
-        _write(validator.save_dir / f"{stem}_pred.jpg", picture)
+        picture = mosaic(images, boxes, labels, names=names, titles=file_names(batch))
+        write_image(validator.save_dir / f"{stem}_labels.jpg", picture)
+        boxes, labels, scores = found_boxes(batch, validator.preds, self.conf)
+        picture = mosaic(images, boxes, labels, scores, names=names, titles=file_names(batch))
+        write_image(validator.save_dir / f"{stem}_pred.jpg", picture)
         self.val_batches += 1
 
     def on_val_end(self, validator: Any) -> None:
@@ -88,19 +75,3 @@ class Pictures(Callback):
 
         if trainer.csv.exists():
             plot_results(trainer.csv)
-
-
-def _real(batch: Any) -> tuple[list[Any], list[Any]]:
-    """Return the boxes and labels of each image, without padding."""
-    keep = batch.labels >= 0
-    boxes = [rows[real].numpy() for rows, real in zip(batch.boxes, keep, strict=True)]
-    return boxes, [rows[real].numpy() for rows, real in zip(batch.labels, keep, strict=True)]
-
-
-def _file_names(batch: Any) -> list[str]:
-    return [Path(path).name for path in batch.paths]
-
-
-def _write(path: Any, picture: Any) -> None:
-    if not cv2.imwrite(str(path), picture):
-        raise OSError(f"can't write {path}")

@@ -8,15 +8,19 @@ order with itself as the argument.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
+from time import perf_counter
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from detector.callbacks.failures import add_note, describe, error_text, failure_note, short_name
 from detector.errors import CallbackError, nearest
 
+log = logging.getLogger(__name__)
+
 CallbackFn = Callable[[Any], object]
-FnT = TypeVar("FnT", bound=CallbackFn)
 
 
 class Event(NamedTuple):
@@ -30,32 +34,43 @@ class Event(NamedTuple):
 
 EVENTS: Mapping[str, Event] = MappingProxyType(
     {
-        "on_pretrain_routine_start": Event("train", "before set-up", "once", "settings, save_dir"),
+        "on_pretrain_routine_start": Event("train", "before set-up", "once", "settings (args), save_dir"),
         "on_pretrain_routine_end": Event(
-            "train", "after set-up", "once", "model, ema, optimizer, device, validator"
+            "train", "after set-up", "once", "model, ema, optimizer, schedule, data, validator, device"
         ),
-        "on_train_start": Event("train", "before the first epoch", "once", "epochs"),
+        "on_train_start": Event("train", "before the first epoch", "once", "epochs, start_epoch"),
         "on_train_epoch_start": Event("train", "before the first batch of an epoch", "epoch", "epoch, lr"),
         "on_train_batch_start": Event("train", "before the forward pass", "batch", "batch, batch_index"),
-        "optimizer_step": Event("train", "after each optimizer step", "step", "optimizer, ema"),
+        "optimizer_step": Event("train", "after each optimizer step", "step", "optimizer, ema, global_step"),
         "on_before_zero_grad": Event("train", "before gradients are cleared", "step", "gradients on model"),
-        "on_train_batch_end": Event("train", "after the step", "batch", "preds, loss, loss_items"),
-        "on_train_epoch_end": Event("train", "after the last batch of an epoch", "epoch", "mean losses"),
-        "on_fit_epoch_end": Event("train", "after validation", "epoch", "metrics, fitness"),
-        "on_model_save": Event("train", "after a checkpoint is in place", "epoch", "last, best"),
-        "on_params_update": Event("train", "when the trainer changes a setting", "change", "settings"),
-        "on_final_eval_end": Event("train", "after the best weights are validated", "once", "metrics"),
+        "on_train_batch_end": Event("train", "after the step", "batch", "batch, preds, loss, loss_items"),
+        "on_train_epoch_end": Event(
+            "train", "after the last batch of an epoch", "epoch", "metrics: mean losses, lr, speed"
+        ),
+        "on_fit_epoch_end": Event(
+            "train", "after validation", "epoch", "metrics of this epoch, fitness, best_fitness"
+        ),
+        "on_model_save": Event("train", "after the checkpoints are in place", "epoch", "last, best"),
+        "on_params_update": Event(
+            "train", "when the trainer itself changes a setting", "change", "settings, epochs"
+        ),
+        "on_final_eval_end": Event("train", "after the best weights are validated", "once", "final_metrics"),
         "on_train_end": Event("train", "after training went well", "once", "everything"),
-        "on_exception": Event("train", "when training fails", "once", "exception"),
+        "on_exception": Event("train", "when training fails or is interrupted", "once", "exception"),
         "teardown": Event("train", "last of all, always", "once", "exception, or None"),
-        "on_val_start": Event("val", "before the first batch", "once", "save_dir"),
-        "on_val_batch_start": Event("val", "before the forward pass", "batch", "batch, batch_index"),
-        "on_val_batch_end": Event("val", "after post-processing", "batch", "preds"),
+        "on_val_start": Event("val", "before the first batch", "once", "names, save_dir, final"),
+        "on_val_batch_start": Event("val", "before the forward pass", "batch", "batch"),
+        "on_val_batch_end": Event("val", "after post-processing", "batch", "batch, preds"),
         "on_val_end": Event("val", "after the figures are there", "once", "metrics, speed"),
-        "on_predict_start": Event("predict", "before the first image", "once", "save_dir"),
+        "on_predict_start": Event("predict", "before the first image", "once", "settings, save_dir"),
         "on_predict_batch_start": Event("predict", "before the forward pass", "batch", "batch"),
-        "on_predict_postprocess_end": Event("predict", "when results are made", "batch", "results"),
-        "on_predict_batch_end": Event("predict", "before results are handed out", "batch", "results"),
+        "on_predict_postprocess_end": Event("predict", "when results are made", "batch", "batch, results"),
+        "on_predict_batch_end": Event(
+            "predict",
+            "before results are handed out",
+            "batch",
+            "batch, results: what stays there is returned",
+        ),
         "on_predict_end": Event("predict", "after the last image, or when closed early", "once", "speed"),
         "on_export_start": Event("export", "before the export", "once", "settings"),
         "on_export_end": Event("export", "after the file is in place", "once", "path"),
@@ -88,18 +103,32 @@ def resolve_event(name: str) -> str:
 
 
 class CallbackRegistry(dict[str, list[CallbackFn]]):
-    """A dict of lists: event name -> functions, called in order with the engine as their argument."""
+    """A dict of lists: event name -> functions, called in order with the engine as their argument.
+
+    Attributes:
+        objects: the callback objects among what was added, in order.
+        seconds: (event, name of the function) -> time spent in it.
+    """
 
     def __init__(self) -> None:
         super().__init__((name, []) for name in EVENTS)
+        self.objects: list[object] = []
+        self.seconds: dict[tuple[str, str], float] = {}
+        self._once: list[tuple[str, CallbackFn]] = []
 
-    def add(self, event: str | object, fn: CallbackFn | None = None, *, first: bool = False) -> Any:
+    # ------------------------------------------------------------------ registering
+
+    def add(
+        self, event: str | object, fn: CallbackFn | None = None, *, first: bool = False, once: bool = False
+    ) -> Any:
         """Register a function for an event, or every event method of an object.
 
         Args:
             event: an event's name or alias; or an object of the class form (`callbacks.Callback`).
             fn: function of one argument, the engine. Without it a decorator is returned.
             first: put it before those already there.
+            once: call it the first time only, then take it off. Every run starts from the model's own
+                list, so it is called once in each of them.
 
         Returns:
             The function, or the object, so that this also serves as a decorator. The same function
@@ -109,36 +138,146 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             CallbackError: unknown event, or `fn` can't be called with one argument.
         """
         if not isinstance(event, str):
-            for name, method in event_methods(event):
-                self.add(name, method, first=first)
+            pairs = list(event_methods(event))
+            for name, method in pairs:
+                require_one_argument(method, name)
+            for name, method in pairs:
+                self.add(name, method, first=first, once=once)
+            if not any(known is event for known in self.objects):
+                self.objects.append(event)
             return event
         name = resolve_event(event)
         if fn is None:
-            return lambda function: self.add(name, function, first=first)
+            return lambda function: self.add(name, function, first=first, once=once)
         require_one_argument(fn, name)
         if fn not in self[name]:
             self[name].insert(0 if first else len(self[name]), fn)
+            if once:
+                self._once.append((name, fn))
         return fn
 
     def remove(self, event: str | object, fn: CallbackFn | None = None) -> None:
         """Take a function off an event, or an object off all its events; absent ones are an error."""
-        pairs = event_methods(event) if not isinstance(event, str) else [(resolve_event(event), fn)]
+        if isinstance(event, str):
+            pairs = [(resolve_event(event), fn)]
+        else:
+            pairs = list(event_methods(event))
+        missing = [(name, function) for name, function in pairs if function not in self[name]]
+        if missing:
+            name, function = missing[0]
+            raise CallbackError(f"{describe(function)} is not registered for {name}")
         for name, function in pairs:
-            if function not in self[name]:
-                raise CallbackError(f"{describe(function)} is not registered for {name}")
-            self[name].remove(function)
+            self._take_off(name, function)
+        self.objects = [known for known in self.objects if known is not event]
 
-    def fire(self, event: str, engine: object) -> None:
-        """Call the functions registered for an event, in order."""
-        for fn in tuple(self[event]):
-            fn(engine)
+    def clear(self, event: str | None = None) -> None:  # type: ignore[override]
+        """Take all functions off one event; without a name, off all events."""
+        for name in [resolve_event(event)] if event is not None else list(self):
+            for fn in tuple(self[name]):
+                self._take_off(name, fn)
+        left = [fn for functions in self.values() for fn in functions]
+        self.objects = [o for o in self.objects if any(getattr(fn, "__self__", None) is o for fn in left)]
+
+    @contextmanager
+    def added(self, *callbacks: object) -> Iterator[None]:
+        """Register callback objects (or functions named as their event) for a `with` block only."""
+        before = self.copy()
+        try:
+            for callback in callbacks:
+                self.add_any(callback)
+            yield
+        finally:
+            self._become(before)
+
+    def add_any(self, item: Any) -> None:
+        """Register what a list of callbacks may hold.
+
+        Args:
+            item: a callback object; a function named as an event; an (event, function) pair; or a
+                mapping of events to a function or a list of functions.
+
+        Raises:
+            CallbackError: for anything else.
+        """
+        if isinstance(item, Mapping):
+            for event, functions in item.items():
+                for fn in functions if isinstance(functions, (list, tuple)) else [functions]:
+                    self.add(event, fn)
+        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            self.add(*item)
+        elif inspect.isroutine(item):
+            self.add(item.__name__, item)
+        elif isinstance(item, type):
+            raise CallbackError(
+                f"{item.__name__} is a class; give an object of it, such as {item.__name__}()"
+            )
+        elif isinstance(item, (str, bytes, int, float, list)) or item is None:
+            raise CallbackError(
+                f"{item!r} is no callback; expected an object with event methods, a function named as an "
+                "event, an (event, function) pair or a dict of events"
+            )
+        else:
+            self.add(item)
 
     def copy(self) -> CallbackRegistry:
         """Return a registry with copies of the lists."""
         twin = CallbackRegistry()
-        for name, functions in self.items():
-            twin[name] = list(functions)
+        twin._become(self)
         return twin
+
+    def _become(self, other: CallbackRegistry) -> None:
+        for name, functions in other.items():
+            self[name] = list(functions)
+        self.objects, self._once = list(other.objects), list(other._once)
+
+    def _take_off(self, event: str, fn: CallbackFn) -> None:
+        self[event].remove(fn)
+        self._once = [pair for pair in self._once if pair != (event, fn)]
+
+    # ------------------------------------------------------------------ firing
+
+    def fire(self, event: str, engine: object) -> None:
+        """Call the functions registered for an event, in order.
+
+        An exception leaves with a note that names the event, the function and its place.
+        """
+        functions = self[event]
+        if functions:
+            for fn in tuple(functions):
+                self._call(event, fn, engine)
+
+    def fire_every(self, event: str, engine: object) -> Exception | None:
+        """Call all functions of an event, even when one of them fails.
+
+        Returns:
+            The first exception; the others are logged.
+        """
+        first: Exception | None = None
+        for fn in tuple(self[event]):
+            try:
+                self._call(event, fn, engine)
+            except Exception as error:
+                log.error("%s: %s", failure_note(error), error_text(error))
+                first = first or error
+        return first
+
+    def _call(self, event: str, fn: CallbackFn, engine: object) -> None:
+        if self._once and (event, fn) in self._once:
+            self._take_off(event, fn)
+        start = perf_counter()
+        try:
+            fn(engine)
+        except Exception as error:
+            add_note(error, f"in the callback {describe(fn)} on {event}")
+            raise
+        finally:
+            key = (event, short_name(fn))
+            self.seconds[key] = self.seconds.get(key, 0.0) + perf_counter() - start
+
+    def costly(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
+        """Return (event, function, its seconds) of all that took over a share of so many seconds, worst first."""
+        found = [(*key, spent) for key, spent in self.seconds.items() if spent > share * seconds]
+        return sorted(found, key=lambda row: -row[2])
 
 
 def event_methods(obj: object) -> Iterator[tuple[str, CallbackFn]]:
@@ -175,12 +314,3 @@ def require_one_argument(fn: CallbackFn, event: str) -> None:
         raise CallbackError(
             f"{event}: {describe(fn)} takes {signature}, but is called with one argument, the engine"
         ) from None
-
-
-def describe(fn: object) -> str:
-    """Name a function with its file and line, for messages."""
-    name = getattr(fn, "__qualname__", None) or type(fn).__name__
-    with suppress(TypeError, OSError):
-        code = inspect.unwrap(fn)  # type: ignore[arg-type]
-        return f"{name} ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
-    return name

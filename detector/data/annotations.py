@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.images import read_image
+from detector.data.image_size import MAX_PIXELS, is_too_large
+from detector.data.images import read_image, read_size
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
 
     Returns:
         (n, 2) int64, height and width with EXIF orientation applied, image px; (0, 0) where the file
-        can't be decoded.
+        can't be decoded. Images of more than `MAX_PIXELS` are not decoded; theirs are as stored.
     """
     stats = file_stats(paths)
     place = index_file("images", paths)
@@ -116,13 +117,13 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
     Raises:
         DataError: no image is left.
     """
-    keep: NDArray[np.bool_] = sizes.min(1, initial=2**31) >= MIN_SIDE
+    keep: NDArray[np.bool_] = (sizes.min(1, initial=2**31) >= MIN_SIDE) & (sizes.prod(1) <= MAX_PIXELS)
     if not keep.all():
         named = [
             f"{paths[i]} ({'can not be decoded' if sizes[i, 0] == 0 else f'{sizes[i, 1]}x{sizes[i, 0]} px'})"
             for i in np.flatnonzero(~keep).tolist()
         ]
-        reason = f"can't be read or are below {MIN_SIDE} px"
+        reason = f"can't be read, are below {MIN_SIDE} px or have over {MAX_PIXELS:,} pixels"
         if not keep.any():
             raise DataError(f"no image can be used; all {len(named)} {reason}: {listed(named)}.")
         log.warning("%d of %d images are skipped, they %s: %s", len(named), len(paths), reason, listed(named))
@@ -135,7 +136,8 @@ def _measure(path: str) -> tuple[int, int, bool]:
     """Height, width, and whether a JPEG ends early."""
     image, is_cut = read_image(path, cv2.IMREAD_GRAYSCALE)
     if image is None:
-        return 0, 0, False
+        size = read_size(path)
+        return (*size, False) if size is not None and is_too_large(size) else (0, 0, False)
     return image.shape[0], image.shape[1], is_cut
 
 

@@ -26,13 +26,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from detector.data.download import ARCHIVE_SUFFIXES, Archive, fetch_dataset, locked
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
 from detector.resources import resource_dir
+from detector.yamlio import YamlError, read_yaml
 
 LOGGER = logging.getLogger(__name__)
 
@@ -172,8 +171,8 @@ def _find_yaml(data: str | Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     """Return the keys of a data YAML, those without a value left out."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path)
+    except (YamlError, OSError) as error:
         raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected keys such as path, train, val and names.")

@@ -15,8 +15,9 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ CHUNK = 1 << 20
 MAX_ENTRIES = 2_000_000
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+Entry = tuple[str, "Callable[[], Any] | None"]  # name in the archive, and how to open it; None for a folder
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,13 @@ def check_url(url: str) -> None:
         )
 
 
-def download(url: str, destination: Path, sha256: str | None = None, size: int | None = None) -> Path:
+def download(
+    url: str,
+    destination: Path,
+    sha256: str | None = None,
+    size: int | None = None,
+    max_bytes: int | None = None,
+) -> Path:
     """Fetch a file, unless it is there already.
 
     The bytes go to `<destination>.part`, which a later call takes up again if the server still has the
@@ -156,13 +165,14 @@ def download(url: str, destination: Path, sha256: str | None = None, size: int |
         destination: Where the file will lie; parent folders are made.
         sha256: Hexadecimal digest the file must have.
         size: Bytes the file must have.
+        max_bytes: Most bytes it may have.
 
     Returns:
         `destination`.
 
     Raises:
         DataError: If the address is not https, DETECTOR_OFFLINE is set, the server can't be reached or
-            refuses, or the file has another size or digest than expected.
+            refuses, or the file has another size or digest than expected or more bytes than allowed.
     """
     check_url(url)
     if destination.is_file():
@@ -173,7 +183,7 @@ def download(url: str, destination: Path, sha256: str | None = None, size: int |
         with locked(destination.with_name(f".{destination.name}.lock")):
             if not destination.is_file():  # another process may have been quicker
                 part = destination.with_name(f"{destination.name}.part")
-                _fetch(url, part)
+                _fetch(url, part, max_bytes)
                 _verify(url, part, sha256, size)
                 part.replace(destination)
                 _validator_file(part).unlink(missing_ok=True)
@@ -191,14 +201,14 @@ def _validator_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _fetch(url: str, part: Path) -> None:
+def _fetch(url: str, part: Path, max_bytes: int | None) -> None:
     """Bring `part` to its full length, taking broken transfers up again while they make progress."""
     from http.client import HTTPException
 
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.is_file() else 0
         try:
-            _transfer(url, part)
+            _transfer(url, part, max_bytes)
             return
         except (HTTPException, ConnectionError, TimeoutError) as error:
             after = part.stat().st_size if part.is_file() else 0
@@ -207,8 +217,12 @@ def _fetch(url: str, part: Path) -> None:
             LOGGER.warning("%s: the connection broke after %d bytes; resuming", url, after)
 
 
-def _transfer(url: str, part: Path) -> None:
-    """Ask once for what is missing of `part` and append it."""
+def _transfer(url: str, part: Path, max_bytes: int | None) -> None:
+    """Ask once for what is missing of `part` and append it.
+
+    Raises:
+        DataError: If it grows past `max_bytes`; what was fetched is removed.
+    """
     from http.client import IncompleteRead
     from urllib.error import HTTPError
 
@@ -249,6 +263,9 @@ def _transfer(url: str, part: Path) -> None:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if max_bytes is not None and file.tell() > max_bytes:
+                    part.unlink()
+                    raise DataError(f"{url} has more than {max_bytes:,} bytes; it was removed.")
     if total is not None and part.stat().st_size != total:
         raise IncompleteRead(b"", total - part.stat().st_size)
 
@@ -324,31 +341,41 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_entrie
 
 
 def _unpack_into(archive: Path, folder: Path, max_bytes: int | None, max_entries: int) -> None:
+    import struct
     import tarfile
     import zipfile
     import zlib
+    from lzma import LZMAError
 
     if not archive.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise DataError(f"{archive.absolute()}: expected one of {', '.join(ARCHIVE_SUFFIXES)}.")
+    damage = (OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+    damage += (zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
     reader = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
     try:
         left = max(1 << 30, 100 * archive.stat().st_size) if max_bytes is None else max_bytes
-        for number, (name, file) in enumerate(reader(archive), 1):
-            if number > max_entries:
-                raise DataError(f"{archive.absolute()}: more than {max_entries} entries; refused.")
-            target = folder.joinpath(*_safe_parts(archive, name))
-            if file is None:
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with file, target.open("xb") as out:
-                while chunk := file.read(CHUNK):
-                    left -= len(chunk)
-                    if left < 0:
-                        raise DataError(f"{archive.absolute()}: unpacks to more bytes than allowed; refused.")
-                    out.write(chunk)
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise DataError(f"{archive.absolute()} can't be unpacked: {error}.") from error
+        with contextlib.closing(reader(archive)) as entries:
+            for number, (name, open_entry) in enumerate(entries, 1):
+                if number > max_entries:
+                    raise DataError(f"{archive.absolute()}: more than {max_entries} entries; refused.")
+                target = folder.joinpath(*_safe_parts(archive, name))
+                if open_entry is None:
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open_entry() as file, target.open("xb") as out:
+                    while chunk := file.read(CHUNK):
+                        left -= len(chunk)
+                        if left < 0:
+                            raise DataError(
+                                f"{archive.absolute()}: unpacks to more bytes than allowed; refused."
+                            )
+                        out.write(chunk)
+    except DataError:
+        raise
+    except damage as error:
+        reason = (str(error).splitlines() or [""])[0][:200].rstrip(".:") or type(error).__name__
+        raise DataError(f"{archive.absolute()} can't be unpacked: {reason}.") from error
 
 
 def _safe_parts(archive: Path, name: str) -> tuple[str, ...]:
@@ -358,7 +385,7 @@ def _safe_parts(archive: Path, name: str) -> tuple[str, ...]:
     return parts
 
 
-def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _zip_entries(archive: Path) -> Generator[Entry, None, None]:
     import zipfile
 
     with zipfile.ZipFile(archive) as bundle:
@@ -366,17 +393,17 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise DataError(f"{archive.absolute()}: entry {entry.filename!r} is a link; refused.")
-            yield entry.filename, None if entry.is_dir() else bundle.open(entry)
+            yield entry.filename, None if entry.is_dir() else partial(bundle.open, entry)
 
 
-def _tar_entries(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _tar_entries(archive: Path) -> Generator[Entry, None, None]:
     import tarfile
 
     with tarfile.open(archive) as bundle:
         for entry in bundle:
             if not (entry.isreg() or entry.isdir()):
                 raise DataError(f"{archive.absolute()}: entry {entry.name!r} is a link; refused.")
-            yield entry.name, bundle.extractfile(entry) if entry.isreg() else None
+            yield entry.name, partial(bundle.extractfile, entry) if entry.isreg() else None
 
 
 def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:

@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.image_size import Size, image_size, is_too_large
+
 
 def read_image(path: str, flags: int = cv2.IMREAD_COLOR) -> tuple[NDArray[Any] | None, bool]:
     """Decode an image file, EXIF orientation applied.
 
-    A JPEG file that ends early is decoded as far as it goes, with every version of OpenCV.
+    A JPEG file that ends early is decoded as far as it goes, with every version of OpenCV. A file whose header
+    promises more than `MAX_PIXELS` is not decoded.
 
     Args:
         path: the file.
@@ -27,6 +30,15 @@ def read_image(path: str, flags: int = cv2.IMREAD_COLOR) -> tuple[NDArray[Any] |
         is_cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes()
         if is_cut:
             data = np.concatenate([data, np.array([0xFF, 0xD9], np.uint8)])
-        return (cv2.imdecode(data, flags) if data.size else None), is_cut
+        size = image_size(data.data)
+        return (None if size is None or is_too_large(size) else cv2.imdecode(data, flags)), is_cut
     except (OSError, cv2.error):
         return None, False
+
+
+def read_size(path: str) -> Size | None:
+    """Return height and width as the file's header tells them, before EXIF turns the image; None if it can't."""
+    try:
+        return image_size(np.fromfile(path, np.uint8).data)
+    except OSError:
+        return None

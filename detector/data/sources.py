@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector.data.image_size import MAX_PIXELS, image_size, is_too_large
 from detector.errors import DataError
 
 LOGGER = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ IMAGE_SUFFIXES = (".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".ti
 UNREADABLE_SUFFIXES = (".dng", ".heic", ".heif")
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 PREFETCH = 4  # images decoded ahead
+MAX_DOWNLOAD = 1 << 30  # bytes of one image
 
 Image = NDArray[np.uint8]
 
@@ -169,10 +171,17 @@ def read_image(path: Path) -> Image:
     """Decode an image file as (H, W, 3) uint8 BGR; its EXIF orientation is applied.
 
     Raises:
-        DataError: If the file can't be read or decoded.
+        DataError: If the file can't be read or decoded, or has more than `MAX_PIXELS`.
     """
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = np.fromfile(path, np.uint8)
+        size = image_size(data.data)
+        if size is not None and is_too_large(size):
+            raise DataError(
+                f"{path} has {size[1]} x {size[0]} pixels; at most {MAX_PIXELS:,} are decoded: scale it down or "
+                f"cut it into tiles."
+            )
+        image = None if size is None and data.size else cv2.imdecode(data, cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:  # cv2.error: an empty file
         reason = error.strerror if isinstance(error, OSError) else "it is empty or damaged"
         raise DataError(f"{path} can't be read: {reason}.") from error
@@ -266,7 +275,7 @@ def _downloaded(url: str) -> Path:
     name = Path(unquote(urlsplit(url).path)).name
     _check_suffix(Path(name))
     folder = Path.home() / ".cache" / "detector" / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:12]
-    return download(url, folder / name)
+    return download(url, folder / name, max_bytes=MAX_DOWNLOAD)
 
 
 # ---- memory -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -286,6 +286,8 @@ class Schedule:
         epochs: planned epochs.
         batches: batches an epoch.
         accumulate: batches an optimizer step, after the warm-up.
+        scale: factor of every learning rate; for callbacks to change.
+        paused: leave the optimizer's learning rates as a callback set them.
     """
 
     epochs: int
@@ -297,6 +299,16 @@ class Schedule:
     warmup_momentum: float = 0.8
     momentum: float = 0.937
     accumulate: int = 1
+    scale: float = 1.0
+    paused: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what callbacks may have changed."""
+        return {"scale": self.scale, "paused": self.paused}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.scale, self.paused = state["scale"], state["paused"]
 
     @property
     def warmup_steps(self) -> int:
@@ -323,7 +335,8 @@ class Schedule:
         part = step / warmup if step <= warmup and warmup else 1.0
         for group in optimizer.param_groups:
             start = self.warmup_bias_lr if group["role"] == "bias" else 0.0
-            group["lr"] = start + part * (group["initial_lr"] * factor - start)
+            if not self.paused:
+                group["lr"] = self.scale * (start + part * (group["initial_lr"] * factor - start))
             if "momentum" in group:
                 group["momentum"] = self.warmup_momentum + part * (self.momentum - self.warmup_momentum)
         return max(round(1 + part * (self.accumulate - 1)), 1)

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from math import ceil
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.callbacks.defaults import default_callbacks
+from detector.callbacks.failures import error_text
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine import checkpoint
 from detector.engine.autobatch import choose_batch
 from detector.engine.data import TrainingData
+from detector.engine.defaults import add_default_callbacks
 from detector.engine.device import keep_freed_memory, select_device, select_precision
 from detector.engine.ema import ModelEMA
 from detector.engine.inference import Runner
+from detector.engine.interrupt import Interrupts
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
+from detector.engine.resume import RunState, restore_state, save_state
 from detector.engine.run_folder import discard_if_unused, make_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
-from detector.engine.weights import Transfer, freeze_layers, transfer_weights
-from detector.errors import TrainingError
+from detector.engine.weights import FrozenLayers, Transfer, transfer_weights
+from detector.errors import CheckpointError, TrainingError
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
@@ -37,6 +42,8 @@ from detector.settings import TrainSettings
 if TYPE_CHECKING:
     from detector.data.batch import Batch
     from detector.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 MAX_GRAD_NORM = 10.0
 
@@ -47,14 +54,17 @@ class Trainer:
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
     `batch_index`, `preds`, `loss`, `loss_items` (see `loss_names`), `lr`, `metrics`, `fitness`,
     `best_fitness`, `model`, `ema`, `optimizer`, `settings` (also `args`), `save_dir`, `last`, `best`,
-    `csv`, `validator`, `device`, `exception`. Setting `stop = True` ends the run cleanly.
+    `csv`, `validator`, `device`, `loggers`, `exception`; what they may do: set `stop = True`, which ends
+    the run cleanly after the batch in work; `save_checkpoint(path)`; `unfreeze(layers)`;
+    `schedule.scale` and `schedule.paused`, see `Schedule`.
 
     Args:
         settings: checked training settings.
         config: the architecture; its class count is replaced by the data set's.
         weights: state dict to start from, or None to start from random weights.
         weight_names: class id -> name of those weights.
-        callbacks: this run's callbacks; the default ones are added behind them.
+        callbacks: this run's callbacks; the default ones and the loggers are added behind them.
+        resume: the state to go on from, see `engine/resume.py`, or None.
     """
 
     def __init__(
@@ -64,12 +74,13 @@ class Trainer:
         weights: Mapping[str, Tensor] | None = None,
         weight_names: Mapping[int, str] | None = None,
         callbacks: CallbackRegistry | None = None,
+        resume: RunState | None = None,
     ) -> None:
         self.settings = self.args = settings
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.callbacks = callbacks or CallbackRegistry()
-        for callback in default_callbacks(settings.patience, settings.verbose, settings.plots):
-            self.callbacks.add(callback)
+        self.resume = resume
+        self.loggers = add_default_callbacks(self.callbacks, settings)
         self.device = select_device(settings.device)
         self.precision = select_precision(settings.amp, self.device)
         self.epochs, self.start_epoch, self.epoch = settings.epochs, 0, 0
@@ -84,6 +95,8 @@ class Trainer:
         self.best_fitness: float | None = None
         self.best_epoch: int | None = None
         self.stop = False
+        self.saved_step = 0
+        self.interrupts = Interrupts()
         self.exception: BaseException | None = None
         self.final_metrics: Metrics | None = None
 
@@ -95,17 +108,21 @@ class Trainer:
         Returns:
             The figures of the best weights, or None if there was nothing to validate.
         """
-        try:
-            self.set_up()
-            self.fit()
-        except BaseException as error:
-            self.exception = error
-            self.fire("on_exception")
-            raise
-        finally:
+        began = perf_counter()
+        with self.interrupts:
+            try:
+                self.set_up()
+                self.fit()
+            except BaseException as error:
+                self.exception = error
+                self.rescue()
+                self.callbacks.fire_every("on_exception", self)
             self.close()
-            self.fire("teardown")
-            discard_if_unused(getattr(self, "save_dir", None))
+            failure = self.callbacks.fire_every("teardown", self)
+        discard_if_unused(getattr(self, "save_dir", None))
+        self.name_costly_callbacks(perf_counter() - began)
+        if self.exception is not None or failure is not None:
+            raise self.exception or failure  # type: ignore[misc]
         return self.final_metrics
 
     def fit(self) -> None:
@@ -116,7 +133,8 @@ class Trainer:
             self.fire("on_train_epoch_start")
             for self.batch_index, self.batch in self.batches():
                 self.fire("on_train_batch_start")
-                self.step(self.batch)
+                with self.interrupts.held():
+                    self.step(self.batch)
                 self.fire("on_train_batch_end")
                 if self.stop:
                     break
@@ -124,7 +142,8 @@ class Trainer:
             self.fire("on_train_epoch_end")
             self.validate()
             self.fire("on_fit_epoch_end")
-            self.save()
+            with self.interrupts.held():
+                self.save()
             if self.should_stop():
                 break
         self.final_eval()
@@ -144,7 +163,10 @@ class Trainer:
         """Make the run folder, the data, the model and all that trains it."""
         s = self.settings
         self.initial_settings = s.to_dict()
-        self.save_dir = make_run_folder(s.project, s.name or "train", s.exist_ok)
+        if self.resume is None:
+            self.save_dir = make_run_folder(s.project, s.name or "train", s.exist_ok)
+        else:
+            self.save_dir = self.resume.folder
         self.last, self.best = self.save_dir / "weights/last.pt", self.save_dir / "weights/best.pt"
         self.csv = self.save_dir / "results.csv"
         self.last.parent.mkdir(exist_ok=True)
@@ -160,6 +182,8 @@ class Trainer:
         self.num_batches = len(self.data.train_loader)
         self.validator = Validator(validation_suppression(s), self.callbacks, self.save_dir, s.single_cls)
         self.make_optimizer()
+        if self.resume is not None:
+            restore_state(self, self.resume)
         self.fire("on_pretrain_routine_end")
 
     def make_model(self) -> tuple[DetectionModel, Transfer | None]:
@@ -175,7 +199,6 @@ class Trainer:
         transfer = None
         if self.initial_weights is not None:
             transfer = transfer_weights(model, self.initial_weights, self.weight_names or {})
-        self.frozen = freeze_layers(model, s.freeze)
         model.to(self.device)
         if self.precision.dtype is not None:
             model.to(memory_format=torch.channels_last)
@@ -204,6 +227,7 @@ class Trainer:
             momentum=s.momentum,
             accumulate=min(accumulate, batches * self.epochs),
         )
+        self.frozen = FrozenLayers(self.model, s.freeze)
         self.last_step = -1
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
@@ -213,8 +237,7 @@ class Trainer:
     def begin_epoch(self) -> None:
         """Set the modes, the loss schedule and the augmentation of this epoch."""
         self.model.train()
-        for module in self.frozen:
-            module.eval()
+        self.frozen.hold()
         self.loss_fn.set_epoch(self.epoch, self.epochs)
         self.close_mosaic()
         self.loss_sum = torch.zeros(len(self.loss_names), device=self.device)
@@ -231,12 +254,16 @@ class Trainer:
         """Yield this epoch's batches, counting the time spent waiting for them."""
         mixes = self.epoch < self.epochs - self.settings.close_mosaic
         loader = self.data.train_loader.batches(self.epoch, mosaic=mixes)
-        for index in range(self.num_batches):
-            asked = perf_counter()
-            batch = next(loader)
-            self.data_wait += perf_counter() - asked
-            yield index, batch
-        self.batch = self.preds = None
+        try:
+            for index in range(self.num_batches):
+                asked = perf_counter()
+                batch = next(loader)
+                self.data_wait += perf_counter() - asked
+                yield index, batch
+                del batch
+                self.batch = self.preds = None
+        finally:
+            self.batch = self.preds = None
 
     def step(self, batch: Batch) -> None:
         """Forward, backward, and when enough batches are in, clip, optimizer and EMA."""
@@ -353,7 +380,32 @@ class Trainer:
             paths.append(self.last.with_name(f"epoch{self.epoch + 1}.pt"))
         for path in paths:
             checkpoint.save_checkpoint(path, content)
+        save_state(self)
+        self.saved_step = self.global_step
         self.fire("on_model_save")
+
+    def save_checkpoint(self, path: str | Path) -> Path:
+        """Write the averaged weights as they are now to a checkpoint of one's own; whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_checkpoint(path, self.checkpoint())
+        return path
+
+    def rescue(self) -> None:
+        """Before an exception goes on: write the weights trained since the last save to last.pt.
+
+        Not after a non-finite loss, whose weights are of no use.
+        """
+        error = self.exception
+        unsaved = self.settings.save and self.global_step > self.saved_step
+        if error is None or not unsaved or isinstance(error, TrainingError):
+            return
+        try:
+            self.save_checkpoint(self.last)
+        except CheckpointError as problem:
+            log.error("%s", problem)
+        else:
+            log.warning("the run ends by %s; its weights are in %s", error_text(error), self.last)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what goes into a checkpoint file, as plain data; see `engine/checkpoint.py`."""
@@ -370,8 +422,8 @@ class Trainer:
         """Return whether to end after this epoch; fits the epochs to the time budget, if there is one."""
         if self.settings.time is not None:
             elapsed, budget = perf_counter() - self.started, self.settings.time * 3600
-            done = self.epoch + 1 - self.start_epoch
-            epochs = self.start_epoch + max(done, int(budget / (elapsed / done)))
+            done = self.epoch + 1
+            epochs = max(done, int(budget / (elapsed / done)))
             if epochs != self.epochs:
                 self.epochs = self.schedule.epochs = epochs
                 self.fire("on_params_update")
@@ -389,6 +441,19 @@ class Trainer:
             )
             self.metrics |= {k: v for k, v in self.final_metrics.results_dict.items() if k != "fitness"}
         self.fire("on_final_eval_end")
+
+    def unfreeze(self, layers: list[int | str] | None = None) -> None:
+        """Let layers held by `freeze` learn again: by index or part of their name, None = all."""
+        self.frozen.release(layers)
+
+    def name_costly_callbacks(self, seconds: float) -> None:
+        """Name the callbacks that took over 1 % of a run of so many seconds."""
+        rows = [
+            f"{fn}{'' if fn.endswith(event) else f' on {event}'} {spent:.1f} s ({spent / seconds:.0%})"
+            for event, fn, spent in self.callbacks.costly(seconds)
+        ]
+        if rows:
+            log.info("callbacks that took over 1 %% of the run: %s", ", ".join(rows))
 
     def close(self) -> None:
         """End the loaders and drop what only a running training needs."""

@@ -15,6 +15,7 @@ from torch import nn
 from detector.errors import ModelError, nearest
 from detector.nn import blocks
 from detector.resources import resource_dir
+from detector.yamlio import YamlError, read_yaml
 
 BLOCKS: dict[str, type[nn.Module]] = {
     block.__name__: block
@@ -40,6 +41,7 @@ FAMILIAR = {  # spellings of other YOLO tables, read as well
     (DETECT, "['nc']"): (DETECT, []),
 }
 CLASS_BRANCHES = ("plain", "depthwise")
+MAX_FACTOR, MAX_REPEATS = 100, 1000
 DEEP_SCALES = ("m", "l", "x")  # sizes whose C3k2 rows always use C3k
 
 
@@ -269,11 +271,9 @@ def _find(path: Path) -> tuple[Path, str | None]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Parse a YAML that holds a mapping."""
-    import yaml
-
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        table = read_yaml(path)
+    except (YamlError, OSError) as error:
         raise ModelError(f"{path}: not readable as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(table, dict):
         raise ModelError(f"{path}: expected keys such as backbone and head, found {type(table).__name__}.")
@@ -295,6 +295,8 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
             f"{file}: size {scale}: {values!r}; expected [depth, width, most channels], all above 0."
         )
     depth, width, most = (float(v) for v in values)
+    if max(depth, width) > MAX_FACTOR:
+        raise ModelError(f"{file}: size {scale}: {values!r}; expected depth and width up to {MAX_FACTOR}.")
     return str(scale), (depth, width, most)
 
 
@@ -350,8 +352,8 @@ def _row(values: Any, index: int, file: str) -> Row:
         raise ModelError(
             f"{where}: from={values[0]!r}; expected earlier layers (0 to {index - 1}) or -1 and below."
         )
-    if type(repeats) is not int or repeats < 1:
-        raise ModelError(f"{where}: repeats={repeats!r}; expected a whole number from 1.")
+    if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
+        raise ModelError(f"{where}: repeats={repeats!r}; expected a whole number from 1 to {MAX_REPEATS}.")
     if block not in (*BLOCKS, DETECT):
         hint = nearest(str(block), (*BLOCKS, DETECT))
         raise ModelError(

@@ -219,14 +219,20 @@ class DualHeadLoss:
     """Weighted sum of a one-to-many and a one-to-one loss whose weights move from the first to the second.
 
     Both heads learn the same boxes, each through its own assignment (YOLOv10, arXiv:2405.14458, section 3.1).
+    Backbone and neck learn from the one-to-many loss alone, so that its falling weight slows them down too:
+    a network that will be run with that head is better off without (measured in docs/benchmarks.md).
 
     Args:
         one2many: loss of the one-to-many head.
         one2one: loss of the one-to-one head.
+        keep_one2many: leave the weight of the one-to-many loss at its first value.
     """
 
-    def __init__(self, one2many: DetectionLoss, one2one: DetectionLoss) -> None:
+    def __init__(
+        self, one2many: DetectionLoss, one2one: DetectionLoss, keep_one2many: bool = False
+    ) -> None:
         self.losses = {"one2many": one2many, "one2one": one2one}
+        self.keep_one2many = keep_one2many
         self.weights = {"one2many": FIRST_O2M, "one2one": 1 - FIRST_O2M}
 
     @property
@@ -235,7 +241,7 @@ class DualHeadLoss:
         return self.losses["one2one"].names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the weights: linear over the epochs, from 0.8 one-to-many to 0.1.
+        """Set the weights: linear over the epochs, from 0.8 one-to-many to 0.1 and from 0.2 one-to-one to 0.9.
 
         Args:
             epoch: 0 for the first.
@@ -243,7 +249,7 @@ class DualHeadLoss:
         """
         left = max(0.0, 1 - epoch / max(epochs - 1, 1))
         one2many = LAST_O2M + (FIRST_O2M - LAST_O2M) * left
-        self.weights = {"one2many": one2many, "one2one": 1 - one2many}
+        self.weights = {"one2many": FIRST_O2M if self.keep_one2many else one2many, "one2one": 1 - one2many}
 
     def items(self, head: str, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
         """Return the (3,) unweighted terms of one head, "one2many" or "one2one"."""
@@ -274,7 +280,7 @@ def build_loss(
     dfl: float = 1.5,
     class_weights: Tensor | Sequence[float] | None = None,
 ) -> SingleHeadLoss | DualHeadLoss:
-    """Build the loss that fits a network's heads.
+    """Build the loss that fits a network's heads, and of two heads the one that is selected.
 
     Args:
         model: the network, not fused.
@@ -290,5 +296,5 @@ def build_loss(
         return DetectionLoss(model.num_classes, model.reg_max, *gains, topk, topk2, min_side)
 
     if model.dual_head:
-        return DualHeadLoss(head_loss(10), head_loss(7, topk2=1))
+        return DualHeadLoss(head_loss(10), head_loss(7, topk2=1), model.selected_head == "one2many")
     return SingleHeadLoss(head_loss(10))

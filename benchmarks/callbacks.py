@@ -1,0 +1,72 @@
+"""What callbacks cost: an event by itself, and the share of a training its own callbacks take.
+
+An event is fired very often in a row and the best of some repeats counts. The training is a short one with
+the callbacks it has by itself, pictures and the CSV file included, and without loggers, whose cost is that of
+their packages; a longer training has the same per epoch and spreads what is drawn once over more of them.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from detector.callbacks.registry import EVENTS, CallbackRegistry
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+
+ROUNDS = 50_000
+OFTEN = {"once": "once a run", "epoch": "every epoch", "batch": "every batch", "step": "every step"}
+
+
+def measure_event(registry: CallbackRegistry, times: int, repeats: int = 7) -> float:
+    """Return ns that firing an event takes, the loop around it not counted."""
+    event, engine, rounds = "on_train_batch_end", object(), range(times)
+    empty, full = [], []
+    for _ in range(repeats):
+        start = perf_counter()
+        for _ in rounds:
+            pass
+        middle = perf_counter()
+        for _ in rounds:
+            registry.fire(event, engine)
+        empty.append(middle - start)
+        full.append(perf_counter() - middle)
+    return 1e9 * (min(full) - min(empty)) / times
+
+
+def measure_training(model: str, settings: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """Return the seconds of a training, and those of its callbacks by how often they are called."""
+    from detector.yolo import YOLO
+
+    yolo = YOLO(f"{model}.yaml")
+    start = perf_counter()
+    yolo.train(loggers="none", plugins=False, **settings)
+    seconds = perf_counter() - start
+    spent = dict.fromkeys(OFTEN, 0.0)
+    for (event, _), value in yolo.trainer.callbacks.seconds.items():
+        if EVENTS[event].often in spent:
+            spent[EVENTS[event].often] += value
+    return seconds, spent
+
+
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table."""
+    nothing, one = CallbackRegistry(), CallbackRegistry()
+    one.add("on_train_batch_end", lambda engine: None)
+    rows = [["callbacks", "ns an event", "s", "of the run"]]
+    for name, registry in (("nothing registered", nothing), ("one function", one)):
+        rows.append([name, f"{measure_event(registry, ROUNDS):.0f}", "-", "-"])
+    model = bench.models[0]
+    settings = bench.training_settings(bench.steps * bench.batch, bench.val_images, bench.epochs)
+    seconds, spent = measure_training(model, settings | {"save": True})
+    rows.append([f"{model}, {bench.epochs} epochs", "-", f"{seconds:.1f}", f"{1:.2%}"])
+    for often, value in spent.items():
+        rows.append([f"its callbacks {OFTEN[often]}", "-", f"{value:.3f}", f"{value / seconds:.2%}"])
+    return rows
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main(["callbacks"])

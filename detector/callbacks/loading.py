@@ -1,0 +1,185 @@
+"""Callbacks named by text, as the command line and YAML files do, and those of plug-in packages.
+
+| text | what is registered |
+|---|---|
+| `hooks.py` | every function of the file that is named as an event, and every `Callback` object in it |
+| `hooks.py:name`, `package.module:name` | that function (named as an event) or that object |
+| `hooks.py:Name(patience=3)`, `package.module:Name(...)` | an object made with these arguments |
+| `TimeLimit(hours=2)` | a ready-made callback of `detector.callbacks` |
+
+Arguments are plain literals; nothing else in the text is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from detector.callbacks import READY_MADE
+from detector.callbacks.callback import Callback
+from detector.callbacks.failures import error_text
+from detector.callbacks.registry import EVENTS, CallbackRegistry, resolve_event
+from detector.errors import CallbackError, nearest
+
+log = logging.getLogger(__name__)
+
+PLUGIN_GROUP = "detector.callbacks"
+
+
+def load_callbacks(texts: str | Iterable[str] | None) -> list[Any]:
+    """Return what some texts name, each fit for `CallbackRegistry.add_any`.
+
+    Args:
+        texts: one text, several separated by commas, or a list of texts.
+
+    Raises:
+        CallbackError: naming the part that can't be loaded.
+    """
+    texts = [texts] if isinstance(texts, str) else texts or []
+    return [found for text in texts for part in split_texts(text) for found in _load(part)]
+
+
+def split_texts(text: str) -> list[str]:
+    """Split at commas outside brackets and quotes; brackets around the whole may be there."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    parts, depth, quote = [""], 0, ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+        if char == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _load(text: str) -> Iterator[Any]:
+    head, bracket, rest = text.partition("(")
+    place, colon, name = head.rpartition(":")
+    if head.endswith(".py") and not bracket:
+        yield from _all_of(_import_file(Path(head), text), text)
+    elif colon and name:
+        module = _import_file(Path(place), text) if place.endswith(".py") else _import_module(place, text)
+        if not hasattr(module, name):
+            hint = nearest(name, [key for key in vars(module) if not key.startswith("_")])
+            raise CallbackError(f"callbacks={text}: {place} has no {name!r}{hint}")
+        yield _make(getattr(module, name), f"{bracket}{rest}", text)
+    elif name in READY_MADE:
+        yield _make(getattr(importlib.import_module("detector.callbacks"), name), f"{bracket}{rest}", text)
+    else:
+        raise CallbackError(
+            f"callbacks={text}: expected a file such as hooks.py, package.module:name, or a ready-made "
+            f"callback ({', '.join(READY_MADE)}){nearest(name, READY_MADE)}"
+        )
+
+
+def _import_file(path: Path, text: str) -> ModuleType:
+    if not path.is_file():
+        raise CallbackError(f"callbacks={text}: {path.absolute()} does not exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.absolute().parent))  # what stands beside the file can be imported from it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CallbackError(f"callbacks={text}: importing {path} failed: {error_text(error)}") from error
+    finally:
+        sys.path.remove(str(path.absolute().parent))
+    return module
+
+
+def _import_module(name: str, text: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise CallbackError(f"callbacks={text}: importing {name} failed: {error_text(error)}") from error
+
+
+def _all_of(module: ModuleType, text: str) -> Iterator[Any]:
+    """Yield a file's own functions named as events, and its callback objects."""
+    found = False
+    for name, value in list(vars(module).items()):
+        own_function = inspect.isfunction(value) and value.__module__ == module.__name__
+        if isinstance(value, Callback) or (own_function and (name.startswith("on_") or name in EVENTS)):
+            if own_function:
+                try:
+                    resolve_event(name)
+                except CallbackError as error:
+                    raise CallbackError(f"callbacks={text}: {error}") from None
+            found = True
+            yield value
+    if not found:
+        classes = [
+            n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__
+        ]
+        hint = f"; for a class write callbacks={text}:{classes[0]}()" if classes else ""
+        raise CallbackError(
+            f"callbacks={text}: no function in it is named as an event, such as on_fit_epoch_end{hint}"
+        )
+
+
+def _make(value: Any, arguments: str, text: str) -> Any:
+    """Call a class with the literal arguments of a text; a function or an object is taken as it is."""
+    if not arguments:
+        if not isinstance(value, type):
+            return value
+        arguments = "()"
+    if not isinstance(value, type):
+        raise CallbackError(f"callbacks={text}: only a class takes arguments; leave the brackets out")
+    try:
+        call = ast.parse(f"_{arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("no call")
+        positional = [ast.literal_eval(part) for part in call.args]
+        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (ValueError, SyntaxError):
+        raise CallbackError(
+            f"callbacks={text}: {arguments} are no plain arguments; write them as in (patience=3, mode='max')"
+        ) from None
+    try:
+        return value(*positional, **keywords)
+    except (TypeError, ValueError) as error:
+        raise CallbackError(f"callbacks={text}: {error}") from error
+
+
+def add_plugins(registry: CallbackRegistry) -> list[str]:
+    """Register the callbacks of installed packages: entry points of the group `detector.callbacks`.
+
+    An entry point names a callback object, a class without needed arguments, or a function named as an
+    event. One that can't be loaded is left out with a warning.
+
+    Returns:
+        What was registered: `name (package version)`.
+    """
+    named = []
+    for entry in entry_points(group=PLUGIN_GROUP):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown package"
+        try:
+            value = entry.load()
+            registry.add_any(value() if isinstance(value, type) else value)
+        except Exception as error:  # somebody else's code: a run should not fail by being installed beside it
+            log.warning(
+                "plug-in %s (%s) is left out: %s; plugins=false leaves out all",
+                entry.name,
+                package,
+                error_text(error),
+            )
+        else:
+            named.append(f"{entry.name} ({package})")
+    return named

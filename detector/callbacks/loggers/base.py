@@ -1,0 +1,194 @@
+"""What all loggers share: when they are called, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, ClassVar
+
+from detector.callbacks.callback import Callback
+from detector.callbacks.failures import error_text
+
+log = logging.getLogger(__name__)
+
+HOOKS = ("open", "log_settings", "log_metrics", "log_images", "log_file", "close")
+"""What a logger implements."""
+
+PICTURES = (
+    "labels.jpg", "results.png", "confusion_matrix*.png", "*_curve.png", "train_batch*.jpg", "val_batch*.jpg",
+)  # fmt: skip
+"""The pictures of a run folder that loggers are given."""
+
+
+def guarded(method: Callable[..., Any]) -> Callable[..., None]:
+    """Wrap a method of a logger so that it does nothing while the logger is not open, and never raises.
+
+    The first exception is told as a warning; the logger is then closed and left out of the rest of the run.
+    """
+
+    @wraps(method)
+    def call(self: Logger, *args: Any, **kwargs: Any) -> None:
+        if not self.is_open:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self._leave_out(error)
+
+    return call
+
+
+class Logger(Callback):
+    """Gives what happens in a training to a place where people look at it.
+
+    A subclass implements the hooks below, with nothing but the calls of its backend: each hook of a
+    subclass is wrapped by `guarded`, whoever calls it.
+
+    Args:
+        log_model: give the best weights to the backend as well.
+
+    Attributes:
+        name: the setting that switches it on and off, and the extra that installs it.
+        title: what messages call it.
+        package: what must be importable.
+        is_open: it takes what it is given.
+        is_broken: it failed in this run.
+        exception: what ended the training, or None; known when `close` is called.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    package: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        """Guard every hook that a backend implements."""
+        super().__init_subclass__()
+        for hook in HOOKS:
+            if hook in cls.__dict__:
+                setattr(cls, hook, guarded(cls.__dict__[hook]))
+
+    def __init__(self, log_model: bool = True) -> None:
+        self.log_model = log_model
+        self.is_open = self.is_broken = False
+        self.exception: BaseException | None = None
+
+    # ------------------------------------------------------------------ before training
+
+    @classmethod
+    def is_switched_off(cls) -> bool:
+        """Return whether the backend's own environment turns it off."""
+        return False
+
+    @classmethod
+    def needs(cls) -> str | None:
+        """Return what the user has to do before this logger can work, or None if nothing."""
+        return None
+
+    # ------------------------------------------------------------------ what a backend implements
+
+    def open(self, trainer: Any) -> None:
+        """Start a run, or join the one that is active."""
+        raise NotImplementedError
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings, and later the model's size, as parameters of the run."""
+        raise NotImplementedError
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take figures; `step` is the epoch, counted from 1."""
+        raise NotImplementedError
+
+    def log_images(self, images: Mapping[str, Path], step: int) -> None:
+        """Take pictures by name."""
+        raise NotImplementedError
+
+    def log_file(self, path: Path) -> None:
+        """Take the best weights as an artifact."""
+        raise NotImplementedError
+
+    def close(self, failed: bool) -> None:
+        """End the run; also called after a failure of this logger."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ events
+
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        """Open, before other callbacks: their code may log to the run."""
+        self.is_open, self.is_broken, self.exception = True, False, None
+        self.open(trainer)
+        self.log_settings(trainer.settings.to_dict())
+
+    @guarded
+    def on_train_start(self, trainer: Any) -> None:
+        """Log the model's size."""
+        info = trainer.model.info(trainer.settings.imgsz)
+        self.log_settings({"model/parameters": info.parameters, "model/GFLOPs": round(info.gflops, 3)})
+
+    @guarded
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Log the figures of the epoch."""
+        metrics = {name: float(value) for name, value in trainer.metrics.items()}
+        self.log_metrics(metrics, trainer.epoch + 1)
+
+    @guarded
+    def on_train_end(self, trainer: Any) -> None:
+        """Log what the best weights reach, under names of their own, and the pictures and the weights."""
+        step = trainer.epoch + 1
+        if trainer.final_metrics is not None:
+            figures = trainer.final_metrics.results_dict.items()
+            best = {f"best/{name.removeprefix('metrics/')}": float(value) for name, value in figures}
+            self.log_metrics(best, step)
+        found = sorted(path for pattern in PICTURES for path in trainer.save_dir.glob(pattern))
+        if found:
+            self.log_images({f"pictures/{path.stem}": path for path in found}, step)
+        if self.log_model and trainer.best.is_file():
+            self.log_file(trainer.best)
+
+    def teardown(self, trainer: Any) -> None:
+        """Close, after other callbacks."""
+        self.exception = trainer.exception
+        self.close(failed=trainer.exception is not None)
+        self.is_open = False
+
+    def _leave_out(self, error: Exception) -> None:
+        if self.is_broken:  # this is the attempt to close it
+            log.debug("%s could not be closed: %s", self.title, error)
+            return
+        self.is_broken = True
+        reason = shorten(error_text(error), 300, placeholder=" ...")
+        log.warning("%s failed and is left out of the rest of this run: %s", self.title, reason)
+        self.close(failed=True)
+        self.is_open = False
+
+
+def project_name(trainer: Any) -> str:
+    """Return what backends call the project: the folder of the runs, or "detector" if that is just `runs`."""
+    name = Path(trainer.settings.project).absolute().name
+    return "detector" if name in ("", "runs") else name
+
+
+def project_folder(trainer: Any) -> Path:
+    """Return the absolute folder that holds the runs."""
+    return Path(trainer.settings.project).absolute()
+
+
+def is_true(variable: str) -> bool:
+    """Return whether an environment variable is set to something that means yes."""
+    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the length of a `with` block, save for those the user has set."""
+    ours = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

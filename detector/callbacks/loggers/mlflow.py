@@ -1,0 +1,160 @@
+"""MLflow: a SQLite store beside the runs, or the server that MLFLOW_TRACKING_URI names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+from time import sleep, time
+from typing import Any
+
+from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
+
+log = logging.getLogger(__name__)
+
+PARAMETERS_A_REQUEST = 100  # MLflow's own limit
+PAUSE = 2  # seconds before the second and last attempt of a request
+REFUSED = re.compile(r"[^\w\-./: ]")  # what MLflow does not allow in names
+
+
+class MLflowLogger(Logger):
+    """Logs to MLflow; the run is the active one meanwhile, so that `mlflow.log_metric` of one's own works.
+
+    Without MLFLOW_TRACKING_URI (or `mlflow.set_tracking_uri`) it writes `mlflow.db` into the folder of the
+    runs. MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN name experiment and run. An active run is joined, and left
+    open at the end.
+    """
+
+    name, title, package = "mlflow", "MLflow", "mlflow"
+
+    @classmethod
+    def needs(cls) -> str | None:
+        """A slim MLflow can't write a store by itself."""
+        if find_spec("sqlalchemy") is None and "MLFLOW_TRACKING_URI" not in os.environ:
+            return "set MLFLOW_TRACKING_URI, or pip install mlflow for a store of one's own"
+        return None
+
+    def open(self, trainer: Any) -> None:
+        """Join the active run or start one."""
+        self.own_store: str | None = None
+        self.owns_run = False
+        with environment(MLFLOW_DISABLE_TELEMETRY="true"):
+            import mlflow
+        if (run := mlflow.active_run()) is None:
+            folder = project_folder(trainer)
+            if not mlflow.is_tracking_uri_set():
+                self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+                mlflow.set_tracking_uri(self.own_store)
+            with patience(20):
+                experiment = self._experiment(project_name(trainer), folder / "mlartifacts")
+                name = os.environ.get("MLFLOW_RUN") or trainer.save_dir.name
+                run = mlflow.start_run(experiment_id=experiment, run_name=name)
+            self.owns_run = True
+        self.run_id = run.info.run_id
+        self.client = mlflow.MlflowClient(self.own_store)
+        if (uri := self.client.tracking_uri).startswith("http"):
+            log.info("MLflow: %s/#/experiments/%s/runs/%s", uri, run.info.experiment_id, self.run_id)
+
+    def _experiment(self, name: str, artifacts: Path) -> str | None:
+        """Return the experiment's id, made if need be; None leaves the choice to MLflow's own settings."""
+        import mlflow
+
+        if "MLFLOW_EXPERIMENT_ID" in os.environ:
+            return None
+        client = mlflow.MlflowClient()
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+        if (found := client.get_experiment_by_name(name)) is not None:
+            return str(found.experiment_id)
+        return str(client.create_experiment(name, artifacts.as_uri() if self.own_store else None))
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Log parameters. A joined run may hold some from before; they can't be changed."""
+        from mlflow.entities import Param
+
+        known = {} if self.owns_run else self._ask(lambda: self.client.get_run(self.run_id)).data.params
+        params = [Param(key(name), str(value)) for name, value in settings.items() if key(name) not in known]
+        for start in range(0, len(params), PARAMETERS_A_REQUEST):
+            part = params[start : start + PARAMETERS_A_REQUEST]
+            self._ask(lambda part=part: self.client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log all figures in one request."""
+        from mlflow.entities import Metric
+
+        now = int(time() * 1000)
+        rows = [Metric(key(name), value, now, step) for name, value in metrics.items()]
+        self._ask(lambda: self.client.log_batch(self.run_id, metrics=rows))
+
+    def log_images(self, images: Mapping[str, Path], step: int) -> None:
+        """Log pictures as artifacts: `pictures/results.png`, `predictions/epoch3.jpg`."""
+        for name, path in images.items():
+            folder, _, last = name.rpartition("/")
+            self._file(path, folder if last == path.stem else name)
+
+    def log_file(self, path: Path) -> None:
+        """Log the weights as an artifact."""
+        self._file(path, "weights")
+
+    def close(self, failed: bool) -> None:
+        """End the run, if it is ours, and put MLflow back as it was."""
+        if not (self.owns_run or self.own_store):
+            return
+        import mlflow
+
+        stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
+        status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
+        if self.own_store:
+            mlflow.set_tracking_uri(self.own_store)
+        try:
+            if self.owns_run:
+                self._ask(lambda: end_run(self.client, self.run_id, status))
+        finally:
+            self.owns_run = False
+            if self.own_store:
+                mlflow.set_tracking_uri(None)
+        if self.own_store and not self.is_broken:
+            log.info("MLflow: mlflow ui --backend-store-uri %s", self.own_store)
+
+    def _file(self, path: Path, folder: str) -> None:
+        self._ask(lambda: self.client.log_artifact(self.run_id, str(path), folder), seconds=120)
+
+    def _ask(self, call: Callable[[], Any], seconds: int = 20) -> Any:
+        """Make a request; once more if it fails, unless this logger is already given up."""
+        with patience(seconds):
+            if self.is_broken:
+                return call()
+            try:
+                return call()
+            except Exception as error:
+                log.debug("MLflow: %s; once more in %d s", error, PAUSE)
+                sleep(PAUSE)
+                return call()
+
+
+def patience(seconds: int) -> AbstractContextManager[None]:
+    """Bound the time of MLflow's requests; by itself it goes on asking a dead server for minutes."""
+    return environment(
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+        MLFLOW_HTTP_REQUEST_TIMEOUT=str(seconds),
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+    )
+
+
+def end_run(client: Any, run_id: str, status: str) -> None:
+    """End a run; as the active one, if it still is."""
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        mlflow.end_run(status)
+    else:
+        client.set_terminated(run_id, status)
+
+
+def key(name: str) -> str:
+    """Return a name as MLflow allows it."""
+    return REFUSED.sub("_", name)

@@ -1,0 +1,84 @@
+"""TensorBoard: an event file in the run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from time import time
+from typing import Any
+
+from detector.callbacks.loggers.base import Logger, project_folder
+
+log = logging.getLogger(__name__)
+
+
+class TensorBoardLogger(Logger):
+    """Writes TensorBoard's event file. There is none until the first value is written.
+
+    The file is written in this thread and flushed after every epoch: no figure is lost when a run is
+    killed, and a full disk is noticed where it happens.
+    """
+
+    name, title, package = "tensorboard", "TensorBoard", "tensorboard"
+
+    def open(self, trainer: Any) -> None:
+        """Remember where to write."""
+        self.folder, self.project = trainer.save_dir, project_folder(trainer)
+        self.writer: Any = None
+        self.settings: dict[str, Any] = {}
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep them for the head of the file."""
+        self.settings |= settings
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write a scalar each."""
+        self._write(step, [{"tag": name, "simple_value": value} for name, value in metrics.items()])
+
+    def log_images(self, images: Mapping[str, Path], step: int) -> None:
+        """Write the compressed pictures as they are."""
+        from detector.data.image_size import image_size
+
+        values = []
+        for name, path in images.items():
+            data = path.read_bytes()
+            height, width = image_size(data) or (0, 0)
+            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": data}
+            values.append({"tag": name, "image": image})
+        self._write(step, values)
+
+    def log_file(self, path: Path) -> None:
+        """Nothing: the event file lies beside the weights."""
+
+    def close(self, failed: bool) -> None:
+        """Close the file and say how to look at it."""
+        if self.writer is not None:
+            self.writer.close()
+            if not self.is_broken:
+                log.info("TensorBoard: tensorboard --logdir %s", self.project)
+
+    def _write(self, step: int, values: list[dict[str, Any]]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if self.writer is None:
+            self._begin()
+        summary = Summary(value=[Summary.Value(**value) for value in values])
+        self.writer.write(Event(wall_time=time(), step=step, summary=summary).SerializeToString())
+        self.writer.flush()
+
+    def _begin(self) -> None:
+        """Open the file and write its head: the version of the format, and the settings as a table."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        now = time()
+        path = self.folder / f"events.out.tfevents.{now:.6f}.detector"
+        self.writer = RecordWriter(path.open("xb"))
+        self.writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        rows = "".join(f"\n| {name} | {value} |" for name, value in self.settings.items())
+        text = {"dtype": 7, "string_val": [f"| setting | value |\n|---|---|{rows}".encode()]}  # 7: strings
+        self._write(
+            0, [{"tag": "settings", "metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": text}]
+        )

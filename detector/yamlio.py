@@ -1,0 +1,100 @@
+"""YAML from files of any origin: plain data only, within limits.
+
+`yaml.safe_load` makes no objects, but a small file can still ask for endless work: aliases that multiply,
+thousands of nested lists, numbers of a million digits. Here such files end in one sentence.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 200_000  # aliases counted as often as they are used
+MAX_DIGITS = 100  # of a number
+
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class YamlError(yaml.YAMLError):
+    """A text is no YAML, holds more than plain data, or passes a limit."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        YamlError: If the file is no YAML of plain data or passes a limit.
+        OSError: If it can't be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise YamlError(f"it has more than {MAX_BYTES:,} bytes")
+    try:
+        return parse_yaml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise YamlError(f"it is no UTF-8 text: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Turn YAML into None, bool, int, float, str, date, bytes, list, dict and set.
+
+    Raises:
+        YamlError: If the text is no YAML of plain data or passes a limit.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except YamlError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # the constructors of dates, numbers and pairs let the plain errors of malformed text through
+        raise YamlError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that looks at the tree of a document before it makes anything of it."""
+
+    depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        """Read one node, unless it lies too deep."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise YamlError(f"it is nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> Node | None:
+        """Read the document's tree and measure it."""
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
+
+
+def _measure(node: Node, sizes: dict[int, int]) -> int:
+    """Return the nodes under and with `node` once all aliases are followed; `sizes` holds those known."""
+    if isinstance(node, ScalarNode):
+        if node.tag in NUMBER_TAGS and len(node.value) > MAX_DIGITS:
+            raise YamlError(f"a number has more than {MAX_DIGITS} digits")
+        return 1
+    assert isinstance(node, CollectionNode)
+    known = sizes.get(id(node))
+    if known == 0:
+        raise YamlError("an alias stands inside what it stands for")
+    if known is not None:
+        return known
+    sizes[id(node)] = 0  # being measured
+    children = chain.from_iterable(node.value) if isinstance(node, MappingNode) else node.value
+    total = 1 + sum(_measure(child, sizes) for child in children)
+    if total > MAX_NODES:
+        raise YamlError(f"with its aliases it has more than {MAX_NODES:,} values")
+    sizes[id(node)] = total
+    return total

@@ -1,0 +1,83 @@
+"""TensorBoard's event file, read back with TensorBoard's own reader."""
+
+import logging
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from detector import YOLO
+from detector.callbacks.loggers.tensorboard import TensorBoardLogger
+from detector.errors import DataError
+
+QUICK = {
+    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
+    "plugins": False, "loggers": "none",
+}  # fmt: skip
+
+
+def train(model, data, folder, *callbacks, **settings):
+    yolo = YOLO(model)
+    for event, fn in callbacks:
+        yolo.add_callback(event, fn)
+    yolo.train(data=data, project=folder, **(QUICK | settings))
+    return yolo
+
+
+def read(folder):
+    reader = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    reader.Reload()
+    return reader
+
+
+def test_the_event_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    seen = []
+    watch = ("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
+    train(tiny_model, drawn_dataset, tmp_path / "runs", watch, tensorboard=True, plots=True)
+    reader = read(tmp_path / "runs/train")
+    tags = reader.Tags()
+    assert {tag for tag in tags["scalars"] if not tag.startswith("best/")} == set(seen[0])
+    for tag in seen[0]:
+        values = reader.Scalars(tag)
+        assert [event.step for event in values] == [1, 2]
+        assert [event.value for event in values] == pytest.approx([row[tag] for row in seen], rel=1e-6)
+    assert [event.step for event in reader.Scalars("best/mAP50-95")] == [2]
+    table = reader.Tensors("settings")[0].tensor_proto.string_val[0].decode()
+    assert "\n| epochs | 2 |" in table and "\n| model/parameters | " in table
+    (picture,) = reader.Images("pictures/results")
+    assert picture.encoded_image_string == (tmp_path / "runs/train/results.png").read_bytes()
+    assert (picture.step, picture.width > 100, picture.height > 100) == (2, True, True)
+    assert {"pictures/confusion_matrix", "pictures/BoxPR_curve", "pictures/labels"} <= set(tags["images"])
+    assert caplog.messages[-1] == f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}"
+
+
+def test_a_broken_run_keeps_its_epochs(tiny_model, drawn_dataset, tmp_path):
+    def fail(trainer):
+        if trainer.epoch == 1:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", fail), tensorboard=True)
+    assert [event.step for event in read(tmp_path / "train").Scalars("train/box_loss")] == [1]
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(tiny_model, tmp_path):
+    with pytest.raises(DataError):
+        train(tiny_model, tmp_path / "none.yaml", tmp_path / "runs", tensorboard=True)
+    assert not (tmp_path / "runs/train").exists()
+
+
+def test_a_full_disk_ends_the_log_and_not_the_training(tiny_model, drawn_dataset, tmp_path, caplog):
+    logger = TensorBoardLogger()
+
+    def fill(trainer):
+        if trainer.epoch == 1:
+            logger.writer._writer = open("/dev/full", "wb")  # noqa: PTH123, SIM115 - what the disk would do
+
+    callbacks = [("on_train_epoch_start", fill), (logger, None)]
+    yolo = train(tiny_model, drawn_dataset, tmp_path, *callbacks)
+    assert yolo.metrics is not None
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith(
+        "TensorBoard failed and is left out of the rest of this run: OSError: [Errno 28]"
+    )

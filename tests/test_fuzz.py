@@ -1,0 +1,340 @@
+"""Files that chance made: whatever is in them, the answer is data or one of this package's errors.
+
+`FUZZ_EXAMPLES=5000 pytest tests/test_fuzz.py` looks longer than the suite does.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from foreign_files import peer_network, write_peer, write_program
+
+from detector.cli import parse_value, read_cfg
+from detector.data import images, sources
+from detector.data.config import load_data_config
+from detector.data.download import unpack
+from detector.data.formats.yolo import parse_labels, scan_yolo
+from detector.data.image_size import image_size
+from detector.engine.checkpoint import save_checkpoint
+from detector.engine.restore import build_network, read_config
+from detector.engine.tensor_file import write_tensor_file
+from detector.engine.weight_files import read_weights
+from detector.errors import DataError, DetectorError, SettingsError
+from detector.nn.model import DetectionModel, load_model_config
+from detector.yamlio import YamlError, parse_yaml
+
+hypothesis = pytest.importorskip("hypothesis")
+st = hypothesis.strategies
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+SETTINGS = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+# ---- damage -------------------------------------------------------------------------------------------
+
+Cut = tuple[int, int, bytes]
+
+
+def damaged(whole: bytes, cuts: list[Cut]) -> bytes:
+    """Replace stretches of a file by other bytes; places count from 0 to 1 << 20 along the file."""
+    content = bytearray(whole)
+    for place, length, new in cuts:
+        start = place * len(content) >> 20
+        content[start : start + length] = new
+    return bytes(content)
+
+
+CUTS = st.lists(
+    st.tuples(
+        st.integers(0, (1 << 20) - 1), st.sampled_from([0, 1, 1, 1, 4, 100, 1 << 30]), st.binary(max_size=8)
+    ),
+    max_size=6,
+)
+
+# ---- labels -------------------------------------------------------------------------------------------
+
+NUMBERS = st.one_of(
+    st.sampled_from(["0", "1", "0.5", "-1", "nan", "inf", "1e400", "1e300", "-0.0", "1_0", "٣", "x", ""]),
+    st.floats(0, 1).map(repr),
+    st.floats().map(repr),
+    st.integers().map(str),
+)
+LABELS = st.lists(st.lists(NUMBERS, max_size=9).map(" ".join), max_size=5).map("\n".join)
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(LABELS, st.text()))
+def test_label_text_is_rows_or_a_message_with_its_line(text: str) -> None:
+    try:
+        rows = parse_labels(text)
+    except ValueError as error:
+        assert str(error).startswith("line ")
+    else:
+        table = np.array(list(rows), np.float64).reshape(-1, 5)
+        assert np.isfinite(table).all()
+        assert (table[:, 0] >= 0).all()
+        assert (np.abs(table[:, 1:]) <= 1.1).all()
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(LABELS.map(str.encode), st.binary()))
+def test_label_files_are_read_or_named(tmp_path_factory: Any, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("labels")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    (folder / "a.txt").write_bytes(content)
+    try:
+        found = scan_yolo([folder / "a.png"], {0: "a", 1: "b"})
+    except DataError as error:
+        assert f"{folder}/a.txt" in str(error)
+    else:
+        assert set(found.labels.tolist()) <= {0, 1}
+
+
+# ---- YAML ---------------------------------------------------------------------------------------------
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.dates(),
+    st.binary(max_size=5),
+    st.sampled_from([".", "..", "/", "~", "~nobody/x", "a\0b", "x" * 300, "https://", "train", "images/val"]),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LEAVES, inner, max_size=4),
+    max_leaves=12,
+)
+DATA_KEYS = ("path", "train", "val", "test", "names", "nc", "channels", "download", "stand_in", "drawn", "minival")
+DATA = st.one_of(
+    st.fixed_dictionaries(
+        {"train": LEAVES, "val": LEAVES, "nc": st.integers(1, 3)},
+        optional={key: VALUES for key in DATA_KEYS if key not in ("train", "val", "nc", "drawn")},
+    ),
+    st.dictionaries(st.one_of(st.sampled_from(DATA_KEYS), LEAVES), VALUES, max_size=8),
+)
+YAML_TEXT = st.one_of(
+    st.text(),
+    st.text(alphabet="{}[]&*a!?:,-|>#%@`'\"~=<0123456789 \n\t."),
+    VALUES.map(lambda value: yaml.dump(value)),
+)
+
+
+@SETTINGS
+@hypothesis.given(YAML_TEXT)
+def test_yaml_text_is_data_or_a_message(text: str) -> None:
+    try:
+        parse_yaml(text)
+    except YamlError as error:
+        assert str(error)
+        assert "\n" not in str(error)
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(DATA.map(lambda value: yaml.dump(value).encode()), YAML_TEXT.map(str.encode), st.binary()))
+def test_a_data_yaml_is_a_data_set_or_an_error(tmp_path_factory: Any, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "a.yaml").write_bytes(content)
+    try:
+        config = load_data_config(folder / "a.yaml")
+        for split in config.splits:
+            config.split_images(split)
+    except DataError as error:
+        assert str(error)
+    assert [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] == ["a.yaml"]
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(VALUES.map(lambda value: yaml.dump(value).encode()), YAML_TEXT.map(str.encode)))
+def test_settings_and_architectures_are_read_or_an_error(tmp_path_factory: Any, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("cfg") / "a.yaml"
+    path.write_bytes(content)
+    for read in (load_model_config, lambda file: read_cfg(str(file))):
+        with pytest.raises(DetectorError) if read is load_model_config else _or(SettingsError):
+            read(path)
+
+
+class _or:  # noqa: N801
+    """Let an error of a kind through, or none."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        self.kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self.kind)
+
+
+@SETTINGS
+@hypothesis.given(st.text())
+def test_any_word_of_the_command_line_has_a_value(text: str) -> None:
+    parse_value(text)
+
+
+# ---- images -------------------------------------------------------------------------------------------
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8)
+PICTURES = {
+    suffix: cv2.imencode(suffix, PICTURE)[1].tobytes()
+    for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".jp2", ".gif", ".avif")
+}
+
+
+@pytest.mark.parametrize("suffix", PICTURES)
+@SETTINGS
+@hypothesis.given(CUTS)
+def test_damaged_images_are_decoded_or_named(tmp_path_factory: Any, suffix: str, cuts: list[Cut]) -> None:
+    path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
+    content = damaged(PICTURES[suffix], cuts)
+    path.write_bytes(content)
+    size = image_size(content)
+    if size is not None and size[0] * size[1] > 10_000_000:
+        return  # allowed, and slow to try
+    try:
+        image = sources.read_image(path)
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+    assert images.read_image(str(path))[0] is None or size is not None
+
+
+@SETTINGS
+@hypothesis.given(st.sampled_from([*PICTURES.values()]).map(lambda whole: whole[:16]), st.binary(max_size=200))
+def test_any_header_has_a_size_or_none(start: bytes, rest: bytes) -> None:
+    size = image_size(start + rest)
+    assert size is None or (size[0] > 0 and size[1] > 0)
+
+
+# ---- weights ------------------------------------------------------------------------------------------
+
+TABLE = """
+scales: {n: [1.0, 1.0, 16]}
+reg_max: 1
+backbone: [[-1, 1, Conv, [8, 3, 8]], [-1, 1, Conv, [8, 3, 2]], [-1, 1, Conv, [8, 3, 2]]]
+head: [[[0, 1, 2], 1, Detect, []]]
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One small good file of every kind."""
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "tiny.yaml").write_text(TABLE)
+    model = DetectionModel(load_model_config(folder / "tiny.yaml", names=["a", "b"]))
+    content = {"settings": {}, "epoch": 1, "metrics": {}, "model": model.config.to_dict()}
+    content["weights"] = model.state_dict()
+    save_checkpoint(folder / "own.pt", content)
+    with (folder / "own.safetensors").open("wb") as file:
+        write_tensor_file(file, {"format": "detector/1", **content})
+    write_peer(folder / "foreign.pt", peer_network(model))
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".yaml"}
+
+
+def open_all(path: Path) -> None:
+    """Read a file of weights as far as to a network."""
+    content = read_weights(path)
+    build_network(read_config(content["model"], path), content["weights"], path)
+
+
+@pytest.mark.parametrize("name", ["own.pt", "own.safetensors", "foreign.pt"])
+@SETTINGS
+@hypothesis.given(CUTS)
+def test_damaged_weights_are_read_or_refused(tmp_path_factory: Any, weights: Any, name: str, cuts: list[Cut]) -> None:
+    path = tmp_path_factory.getbasetemp() / f"fuzz-{name}"
+    path.write_bytes(damaged(weights[name], cuts))
+    answers(open_all, path)
+
+
+@pytest.mark.parametrize("name", ["own.pt", "foreign.pt"])
+@SETTINGS
+@hypothesis.given(CUTS)
+def test_damaged_programs_in_good_containers_are_read_or_refused(
+    tmp_path_factory: Any, weights: Any, name: str, cuts: list[Cut]
+) -> None:
+    good = tmp_path_factory.getbasetemp() / f"good-{name}"
+    good.write_bytes(weights[name])
+    with zipfile.ZipFile(good) as archive:
+        entries = {entry.rpartition("/")[2]: archive.read(entry) for entry in archive.namelist()}
+    program = damaged(entries.pop("data.pkl"), cuts)
+    storages = {key: numbers for key, numbers in entries.items() if key.isdecimal()}
+    path = tmp_path_factory.getbasetemp() / f"fuzz-program-{name}"
+    answers(open_all, write_program(path, program, storages))
+
+
+@SETTINGS
+@hypothesis.given(st.lists(st.sampled_from([bytes([n]) for n in range(256)] + [b"cos\nsystem\n"]), max_size=60))
+def test_any_program_is_refused(tmp_path_factory: Any, steps: list[bytes]) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz-steps.pt"
+    with pytest.raises(DetectorError):
+        open_all(write_program(path, b"".join(steps) + b"."))
+
+
+@SETTINGS
+@hypothesis.given(st.dictionaries(st.sampled_from(["model", "weights", "epoch", "settings", "metrics"]), VALUES))
+def test_own_files_of_any_content_are_refused(tmp_path_factory: Any, weights: Any, changes: dict[str, Any]) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz-content.pt"
+    path.write_bytes(weights["own.pt"])
+    content = torch.load(path, weights_only=True)
+    part = changes.pop("model", None)
+    content |= changes | ({"model": content["model"] | part} if isinstance(part, dict) else {})
+    torch.save(content, path)
+    answers(open_all, path)
+
+
+# ---- archives -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+@SETTINGS
+@hypothesis.given(CUTS)
+def test_damaged_archives_are_unpacked_or_refused(tmp_path_factory: Any, suffix: str, cuts: list[Cut]) -> None:
+    folder = tmp_path_factory.mktemp("archives")
+    path = folder / f"a{suffix}"
+    path.write_bytes(damaged(archive_of(suffix), cuts))
+    answers(lambda file: unpack(file, folder / "out", max_bytes=10_000_000), path)
+    assert {entry.name for entry in folder.iterdir()} <= {path.name, "out"}
+
+
+def archive_of(suffix: str) -> bytes:
+    """Return a small archive."""
+    import io
+    import tarfile
+
+    buffer = io.BytesIO()
+    if suffix == ".zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images/a.txt", "hello" * 30)
+            archive.writestr("b.txt", b"")
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz" if suffix == ".tar.gz" else "w") as bundle:
+            entry = tarfile.TarInfo("images/a.txt")
+            entry.size = 150
+            bundle.addfile(entry, io.BytesIO(b"hello" * 30))
+    return buffer.getvalue()
+
+
+def answers(read: Callable[[Path], Any], path: Path) -> None:
+    """Read a file; an error must be one of this package's, of one line, that names the file."""
+    try:
+        read(path)
+    except DetectorError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
