@@ -81,9 +81,10 @@ class Predictor:
                 self.fire("on_predict_postprocess_end")
                 self.fire("on_predict_batch_end")
                 count += len(batch)
-                self.batch, results = None, self.results
+                self.batch, results, self.results = None, self.results, []
                 for result in results:
-                    self._write(result)
+                    if isinstance(result, Results):  # a callback may have put something else in its place
+                        self._write(result)
                     yield result
         finally:
             if isinstance(items, Generator):

@@ -111,7 +111,7 @@ class Validator:
             self._collect(evaluator, annotations)
             count += len(self.batch.paths)
             self.fire("on_val_batch_end")
-        self.batch = self.preds = None
+            self.batch = self.preds = None
         self.metrics = evaluator.compute(full=final)
         self.speed = self.metrics.speed = {stage: 1e3 * seconds[stage] / max(count, 1) for stage in STAGES}
         self.losses = {}
