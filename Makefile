@@ -33,8 +33,9 @@ bench: $(STAMP)  ## what is fast, measured; PEER=path/to/venv compares with that
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml
 
-docs: $(STAMP)  ## write docs/settings.md from settings.py
+docs: $(STAMP)  ## write docs/settings.md from settings.py, and the tables of docs/callbacks.md
 	$(BIN)/python -c "from detector.settings import settings_markdown as t; print(t(), end='')" > docs/settings.md
+	$(BIN)/python docs/write_callbacks.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

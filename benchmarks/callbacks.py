@@ -10,13 +10,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from detector.callbacks.registry import EVENTS, CallbackRegistry
+from detector.callbacks.registry import CallbackRegistry
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 ROUNDS = 50_000
-OFTEN = {"once": "once a run", "epoch": "every epoch", "batch": "every batch", "step": "every step"}
+SHOWN = 5  # callbacks of a training
 
 
 def measure_event(registry: CallbackRegistry, times: int, repeats: int = 7) -> float:
@@ -35,19 +35,16 @@ def measure_event(registry: CallbackRegistry, times: int, repeats: int = 7) -> f
     return 1e9 * (min(full) - min(empty)) / times
 
 
-def measure_training(model: str, settings: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    """Return the seconds of a training, and those of its callbacks by how often they are called."""
+def measure_training(model: str, settings: dict[str, Any]) -> tuple[float, dict[tuple[str, str], float]]:
+    """Return the seconds of a training, and those of each (event, callback), the most costly first."""
     from detector.yolo import YOLO
 
     yolo = YOLO(f"{model}.yaml")
     start = perf_counter()
     yolo.train(loggers="none", plugins=False, **settings)
     seconds = perf_counter() - start
-    spent = dict.fromkeys(OFTEN, 0.0)
-    for (event, _), value in yolo.trainer.callbacks.seconds.items():
-        if EVENTS[event].often in spent:
-            spent[EVENTS[event].often] += value
-    return seconds, spent
+    spent = yolo.trainer.callbacks.seconds
+    return seconds, dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
 def run(bench: Bench) -> list[list[str]]:
@@ -60,10 +57,15 @@ def run(bench: Bench) -> list[list[str]]:
     model = bench.models[0]
     settings = bench.training_settings(bench.steps * bench.batch, bench.val_images, bench.epochs)
     seconds, spent = measure_training(model, settings | {"save": True})
-    rows.append([f"{model}, {bench.epochs} epochs", "-", f"{seconds:.1f}", f"{1:.2%}"])
-    for often, value in spent.items():
-        rows.append([f"its callbacks {OFTEN[often]}", "-", f"{value:.3f}", f"{value / seconds:.2%}"])
+    rows.append([f"{model}, {bench.epochs} epochs", "-", *share(seconds, seconds)])
+    rows.append(["its callbacks, all", "-", *share(sum(spent.values()), seconds)])
+    for (event, name), value in list(spent.items())[:SHOWN]:
+        rows.append([f"  {name} on {event}", "-", *share(value, seconds)])
     return rows
+
+
+def share(part: float, whole: float) -> list[str]:
+    return [f"{part:.3f}", f"{part / whole:.2%}"]
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ class TrainSettings(DataSettings):
         False, "training", "go on with a run: its folder, or true for the newest unfinished one in project="
     )
     plugins: bool = setting(True, "callbacks", "load the callbacks of installed plug-in packages")
-    loggers: str | list[str] = setting(
+    loggers: str | list[str] | None = setting(
         "auto",
         "callbacks",
         "auto = those installed and set up, none, or a list of " + ", ".join(LOGGER_NAMES),
@@ -259,9 +259,9 @@ class TrainSettings(DataSettings):
 
     @field_validator("loggers")
     @classmethod
-    def _loggers_are_known(cls, value: str | list[str]) -> str | list[str]:
-        if value in ("auto", "none"):
-            return value
+    def _loggers_are_known(cls, value: str | list[str] | None) -> str | list[str]:
+        if value is None or value in ("auto", "none"):
+            return value or "none"
         names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
         for name in names:
             if name not in LOGGER_NAMES:

@@ -4,7 +4,8 @@
     python examples/callbacks_collect_frames.py path/to/best.pt path/to/images
 
 What a callback leaves in `predictor.results` at `on_predict_batch_end` is what `predict` returns: here pairs
-of a result and its frame. Without weights, a model is trained for some seconds first; it is no good yet.
+of a result and its frame. Without weights, a model is trained for some seconds first; it is no good yet, and is
+asked for its three surest guesses only.
 """
 
 import sys
@@ -13,7 +14,7 @@ from detector import YOLO
 from detector.data.config import load_data_config
 
 SMALL = {
-    "data": "shapes.yaml", "epochs": 5, "imgsz": 96, "batch": 8, "fraction": 0.5, "max_det": 30,
+    "data": "shapes.yaml", "epochs": 4, "imgsz": 96, "batch": 8, "fraction": 0.25, "max_det": 30,
     "verbose": False, "plots": False,
 }  # fmt: skip
 
@@ -24,7 +25,7 @@ def pair_with_frames(predictor):
     predictor.results = list(zip(predictor.results, frames, strict=True))
 
 
-def main(model="yolo11n.yaml", source=None, conf=0.2, **settings):
+def main(model="yolo11n.yaml", source=None, conf=0.02, **settings):
     settings = SMALL | settings
     yolo = YOLO(model)
     if source is None:
@@ -32,7 +33,7 @@ def main(model="yolo11n.yaml", source=None, conf=0.2, **settings):
         source = load_data_config(settings["data"]).split_images("val")[:6]
     yolo.add_callback("on_predict_batch_end", pair_with_frames)
     # stream=True yields the pairs one by one, so that a long source does not fill the memory
-    for result, frame in yolo.predict(source, stream=True, conf=conf, batch=2, verbose=False):
+    for result, frame in yolo.predict(source, stream=True, conf=conf, max_det=3, batch=2, verbose=False):
         height, width = frame.shape[:2]
         print(f"{result.path}: {len(result.boxes)} objects on a frame of {width} x {height} px")
         for box in result.boxes[:1]:

@@ -8,7 +8,7 @@ It trains yolo11n on drawn scenes, small and short, so that it is over in half a
 from detector import YOLO
 
 SMALL = {
-    "data": "shapes.yaml", "epochs": 5, "imgsz": 96, "batch": 8, "fraction": 0.5, "max_det": 30,
+    "data": "shapes.yaml", "epochs": 4, "imgsz": 96, "batch": 8, "fraction": 0.25, "max_det": 30,
     "verbose": False, "plots": False,
 }  # fmt: skip
 

@@ -32,7 +32,7 @@ class StopOnF2(Callback):
             print(f"the goal of {self.goal:g} is reached, so the other epochs are left out")
 
 
-def main(model="yolo11n.yaml", goal=0.15, **settings):
+def main(model="yolo11n.yaml", goal=0.1, **settings):
     yolo = YOLO(model)
     yolo.train(callbacks=[StopOnF2(goal)], **(SMALL | settings))
     print(f"trained {yolo.trainer.epoch + 1} of {yolo.trainer.epochs} epochs; figures: {yolo.trainer.csv}")

@@ -98,3 +98,11 @@ def test_the_written_files_are_up_to_date():
     assert {k: content[k] for k in ("epochs", "imgsz", "amp", "lr0")} == {
         "epochs": 100, "imgsz": 640, "amp": "auto", "lr0": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(None, "none"), ("none", "none"), ("mlflow, comet", ["mlflow", "comet"]), (["wandb"], ["wandb"])],
+)
+def test_loggers_are_auto_none_or_names(given, kept):
+    assert TrainSettings.parse({"loggers": given}).loggers == kept

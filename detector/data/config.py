@@ -122,7 +122,19 @@ def load_data_config(data: str | Path) -> DataConfig:
     Raises:
         DataError: If the file does not exist or is wrong, or the images are missing and can't be had.
     """
-    path = _find_yaml(data)
+    try:
+        return _load(_find_yaml(data))
+    except DataError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a path too long, with a zero in it, of no such user
+        raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
+
+
+def _load(path: Path) -> DataConfig:
     content = _read(path)
     names = _names(path, content)
     root = _root(path, content)

@@ -349,7 +349,14 @@ def _unpack_into(archive: Path, folder: Path, max_bytes: int | None, max_entries
 
     if not archive.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise DataError(f"{archive.absolute()}: expected one of {', '.join(ARCHIVE_SUFFIXES)}.")
-    damage = (OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+    damage: tuple[type[Exception], ...] = (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+        struct.error,
+    )
     damage += (zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
     reader = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
     try:

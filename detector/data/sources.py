@@ -154,8 +154,12 @@ def list_images(entries: Iterable[str | Path]) -> list[Path]:
     """
     images: list[Path] = []
     for entry in entries:
-        path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
-        if path.is_dir():
+        try:
+            path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
+            is_folder = path.is_dir()
+        except (OSError, RuntimeError) as error:  # too long, or of no such user
+            raise DataError(f"{entry} can't be looked up: {error}.") from error
+        if is_folder:
             images += _walk(path)
         elif not path.is_file():
             raise DataError(f"{path} does not exist; expected a folder, a .txt list or an image.")

@@ -41,7 +41,7 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
     if settings.plots:
         own.append(Pictures())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
-    loggers = choose_loggers(settings.loggers, switches, settings.log_model)
+    loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
     for logger in reversed(loggers):
         registry.add("on_pretrain_routine_start", logger.on_pretrain_routine_start, first=True)
     for callback in [*own, *loggers]:

@@ -276,6 +276,7 @@ class Trainer:
         self.loss = total.sum() * len(images)
         self.guard(batch)
         self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
+        self.loss = self.loss.detach()
         if self.global_step - self.last_step >= accumulate:
             self.optimizer_step()
             self.last_step = self.global_step

@@ -228,9 +228,7 @@ class DualHeadLoss:
         keep_one2many: leave the weight of the one-to-many loss at its first value.
     """
 
-    def __init__(
-        self, one2many: DetectionLoss, one2one: DetectionLoss, keep_one2many: bool = False
-    ) -> None:
+    def __init__(self, one2many: DetectionLoss, one2one: DetectionLoss, keep_one2many: bool = False) -> None:
         self.losses = {"one2many": one2many, "one2one": one2one}
         self.keep_one2many = keep_one2many
         self.weights = {"one2many": FIRST_O2M, "one2one": 1 - FIRST_O2M}

@@ -14,6 +14,7 @@ UNASKED = {
     "log_code": "COMET_AUTO_LOG_CODE",
     "log_graph": "COMET_AUTO_LOG_GRAPH",
     "log_git_patch": "COMET_AUTO_LOG_GIT_PATCH",
+    "log_env_host": "COMET_AUTO_LOG_ENV_HOST",  # address and user name; asks a name server even offline
     "parse_args": "COMET_AUTO_LOG_CLI_ARGUMENTS",
     "auto_param_logging": "COMET_AUTO_LOG_PARAMETERS",
     "auto_metric_logging": "COMET_AUTO_LOG_METRICS",
@@ -53,6 +54,8 @@ class CometLogger(Logger):
         options: dict[str, Any] = {
             name: False for name, variable in UNASKED.items() if variable not in os.environ
         }
+        if "COMET_DISPLAY_SUMMARY_LEVEL" not in os.environ:
+            options["display_summary_level"] = 0  # it would repeat a hundred lines
         if "COMET_START_EXPERIMENT_NAME" not in os.environ:
             options["name"] = trainer.save_dir.name
         if "COMET_OFFLINE_DIRECTORY" not in os.environ:
@@ -64,6 +67,8 @@ class CometLogger(Logger):
             experiment_config=comet_ml.ExperimentConfig(**options),
         )
         self.owns_run = True
+        if not self.experiment.alive:
+            raise ConnectionError("there is no connection to Comet's server")
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log parameters."""

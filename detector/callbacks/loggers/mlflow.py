@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from time import sleep, time
+from time import perf_counter, sleep, time
 from typing import Any
 
 from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
@@ -17,6 +17,7 @@ from detector.callbacks.loggers.base import Logger, environment, project_folder,
 log = logging.getLogger(__name__)
 
 PARAMETERS_A_REQUEST = 100  # MLflow's own limit
+SECONDS = 15  # that a request may take; MLflow itself goes on asking a dead server for minutes
 PAUSE = 2  # seconds before the second and last attempt of a request
 REFUSED = re.compile(r"[^\w\-./: ]")  # what MLflow does not allow in names
 
@@ -49,7 +50,7 @@ class MLflowLogger(Logger):
             if not mlflow.is_tracking_uri_set():
                 self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
                 mlflow.set_tracking_uri(self.own_store)
-            with patience(20):
+            with patience():
                 experiment = self._experiment(project_name(trainer), folder / "mlartifacts")
                 name = os.environ.get("MLFLOW_RUN") or trainer.save_dir.name
                 run = mlflow.start_run(experiment_id=experiment, run_name=name)
@@ -122,21 +123,22 @@ class MLflowLogger(Logger):
     def _file(self, path: Path, folder: str) -> None:
         self._ask(lambda: self.client.log_artifact(self.run_id, str(path), folder), seconds=120)
 
-    def _ask(self, call: Callable[[], Any], seconds: int = 20) -> Any:
-        """Make a request; once more if it fails, unless this logger is already given up."""
+    def _ask(self, call: Callable[[], Any], seconds: int = SECONDS) -> Any:
+        """Make a request, and once more if it fails at once: it may have been a moment's trouble."""
+        began = perf_counter()
         with patience(seconds):
-            if self.is_broken:
-                return call()
             try:
                 return call()
             except Exception as error:
+                if self.is_broken or perf_counter() - began > seconds / 2:
+                    raise
                 log.debug("MLflow: %s; once more in %d s", error, PAUSE)
                 sleep(PAUSE)
                 return call()
 
 
-def patience(seconds: int) -> AbstractContextManager[None]:
-    """Bound the time of MLflow's requests; by itself it goes on asking a dead server for minutes."""
+def patience(seconds: int = SECONDS) -> AbstractContextManager[None]:
+    """Bound the time of MLflow's requests, and keep its links off stdout; the user's own settings hold."""
     return environment(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(seconds),
