@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint types check bench cfg docs clean
+.PHONY: setup demo test lint types check bench fuzz cfg docs clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -29,6 +29,9 @@ check: lint types test  ## all of the above
 
 bench: $(STAMP)  ## what is fast, measured; PEER=path/to/venv compares with that venv's ultralytics
 	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
+
+fuzz: $(STAMP)  ## made-up label files, YAML, images and checkpoints, for some minutes
+	FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from detector.callbacks.loading import load_callbacks
 from detector.callbacks.registry import CallbackRegistry
-from detector.engine.checkpoint import load_checkpoint, save_checkpoint
+from detector.engine.checkpoint import save_checkpoint
 from detector.engine.device import select_device, select_precision
 from detector.engine.inference import Runner
+from detector.engine.restore import build_network, read_config
+from detector.engine.weight_files import read_weights
 from detector.engine.weights import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
@@ -33,7 +33,8 @@ class YOLO:
     """An object detector.
 
     Args:
-        model: weights (`best.pt`) or an architecture (`yolo11n.yaml`, or the path of one's own).
+        model: weights (`best.pt`, `best.safetensors`, or a detection checkpoint of ultralytics, which is read
+            without running anything in it), or an architecture (`yolo11n.yaml`, or the path of one's own).
 
     Attributes:
         model: the network.
@@ -63,18 +64,11 @@ class YOLO:
         if Path(model).suffix in (".yaml", ".yml", ""):
             self._hold(DetectionModel(load_model_config(model)), trained=False)
         else:
-            self._take_checkpoint(load_checkpoint(model))
+            self._take_checkpoint(read_weights(model))
 
     def _take_checkpoint(self, content: dict[str, Any]) -> None:
-        with torch.random.fork_rng(devices=[]):  # the weights it is made with are thrown away
-            network = DetectionModel(ModelConfig.from_dict(content["model"]))
-        try:
-            network.load_state_dict(content["weights"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{self.source}: weights do not fit the architecture beside them ({error})"
-            ) from None
-        self._hold(network.eval())
+        config = read_config(content["model"], self.source)
+        self._hold(build_network(config, content["weights"], self.source).eval())
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
     def _hold(self, network: DetectionModel, trained: bool = True) -> None:
@@ -105,7 +99,7 @@ class YOLO:
         Raises:
             CheckpointError: if nothing fits.
         """
-        content = load_checkpoint(weights)
+        content = read_weights(weights)
         transfer = transfer_weights(self.model, content["weights"], class_names(content))
         require_some(transfer, weights)
         show_messages()
@@ -114,7 +108,7 @@ class YOLO:
         return self
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as a checkpoint that `YOLO(path)` opens."""
+        """Write the model as a checkpoint that `YOLO(path)` opens: `.pt`, or `.safetensors`."""
         path = Path(path)
         content = {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt
         content |= {"model": self.model.config.to_dict()}
@@ -204,7 +198,7 @@ class YOLO:
         if state is not None:
             config = ModelConfig.from_dict(state.content["model"])
         elif isinstance(s.pretrained, (str, Path)):
-            content = load_checkpoint(s.pretrained)
+            content = read_weights(s.pretrained)
             weights, names = content["weights"], class_names(content)
         elif s.pretrained and self.trained:
             weights, names = self.model.state_dict(), self.names
@@ -212,7 +206,7 @@ class YOLO:
         self.metrics = self.trainer.run()
         if self.trainer.best.exists():
             self.source = self.trainer.best
-            self._take_checkpoint(load_checkpoint(self.trainer.best))
+            self._take_checkpoint(read_weights(self.trainer.best))
         else:
             self._hold(self.trainer.ema.model)
         return self.metrics

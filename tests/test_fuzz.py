@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ from detector.nn.model import DetectionModel, load_model_config
 from detector.yamlio import YamlError, parse_yaml
 
 hypothesis = pytest.importorskip("hypothesis")
+hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))
 st = hypothesis.strategies
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 SETTINGS = hypothesis.settings(
@@ -72,7 +74,12 @@ NUMBERS = st.one_of(
     st.floats().map(repr),
     st.integers().map(str),
 )
-LABELS = st.lists(st.lists(NUMBERS, max_size=9).map(" ".join), max_size=5).map("\n".join)
+COORDINATES = st.one_of(NUMBERS, *[st.floats(0, 1).map(repr)] * 20)
+CLASSES = st.sampled_from(["0", "1", "1.0", "2", "-1", "0.5", "1000000000000"]) | NUMBERS
+ROWS = st.tuples(CLASSES, st.lists(COORDINATES, min_size=4, max_size=9)).map(
+    lambda row: " ".join([row[0], *row[1]])
+)
+LABELS = st.lists(ROWS | st.lists(NUMBERS, max_size=9).map(" ".join), max_size=5).map("\n".join)
 
 
 @SETTINGS
@@ -87,6 +94,13 @@ def test_label_text_is_rows_or_a_message_with_its_line(text: str) -> None:
         assert np.isfinite(table).all()
         assert (table[:, 0] >= 0).all()
         assert (np.abs(table[:, 1:]) <= 1.1).all()
+
+
+def test_a_class_number_beyond_all_bounds_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    (tmp_path / "a.txt").write_text("1e300 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match="line 1: class 1e\\+300"):
+        scan_yolo([tmp_path / "a.png"], {0: "a"})
 
 
 @SETTINGS
@@ -120,7 +134,19 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LEAVES, inner, max_size=4),
     max_leaves=12,
 )
-DATA_KEYS = ("path", "train", "val", "test", "names", "nc", "channels", "download", "stand_in", "drawn", "minival")
+DATA_KEYS = (
+    "path",
+    "train",
+    "val",
+    "test",
+    "names",
+    "nc",
+    "channels",
+    "download",
+    "stand_in",
+    "drawn",
+    "minival",
+)
 DATA = st.one_of(
     st.fixed_dictionaries(
         {"train": LEAVES, "val": LEAVES, "nc": st.integers(1, 3)},
@@ -146,7 +172,9 @@ def test_yaml_text_is_data_or_a_message(text: str) -> None:
 
 
 @SETTINGS
-@hypothesis.given(st.one_of(DATA.map(lambda value: yaml.dump(value).encode()), YAML_TEXT.map(str.encode), st.binary()))
+@hypothesis.given(
+    st.one_of(DATA.map(lambda value: yaml.dump(value).encode()), YAML_TEXT.map(str.encode), st.binary())
+)
 def test_a_data_yaml_is_a_data_set_or_an_error(tmp_path_factory: Any, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("data")
     (folder / "a.yaml").write_bytes(content)
@@ -190,7 +218,7 @@ def test_any_word_of_the_command_line_has_a_value(text: str) -> None:
 
 # ---- images -------------------------------------------------------------------------------------------
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8)
+PICTURE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)
 PICTURES = {
     suffix: cv2.imencode(suffix, PICTURE)[1].tobytes()
     for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".jp2", ".gif", ".avif")
@@ -217,7 +245,9 @@ def test_damaged_images_are_decoded_or_named(tmp_path_factory: Any, suffix: str,
 
 
 @SETTINGS
-@hypothesis.given(st.sampled_from([*PICTURES.values()]).map(lambda whole: whole[:16]), st.binary(max_size=200))
+@hypothesis.given(
+    st.sampled_from([*PICTURES.values()]).map(lambda whole: whole[:16]), st.binary(max_size=200)
+)
 def test_any_header_has_a_size_or_none(start: bytes, rest: bytes) -> None:
     size = image_size(start + rest)
     assert size is None or (size[0] > 0 and size[1] > 0)
@@ -257,7 +287,9 @@ def open_all(path: Path) -> None:
 @pytest.mark.parametrize("name", ["own.pt", "own.safetensors", "foreign.pt"])
 @SETTINGS
 @hypothesis.given(CUTS)
-def test_damaged_weights_are_read_or_refused(tmp_path_factory: Any, weights: Any, name: str, cuts: list[Cut]) -> None:
+def test_damaged_weights_are_read_or_refused(
+    tmp_path_factory: Any, weights: Any, name: str, cuts: list[Cut]
+) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzz-{name}"
     path.write_bytes(damaged(weights[name], cuts))
     answers(open_all, path)
@@ -280,7 +312,9 @@ def test_damaged_programs_in_good_containers_are_read_or_refused(
 
 
 @SETTINGS
-@hypothesis.given(st.lists(st.sampled_from([bytes([n]) for n in range(256)] + [b"cos\nsystem\n"]), max_size=60))
+@hypothesis.given(
+    st.lists(st.sampled_from([bytes([n]) for n in range(256)] + [b"cos\nsystem\n"]), max_size=60)
+)
 def test_any_program_is_refused(tmp_path_factory: Any, steps: list[bytes]) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz-steps.pt"
     with pytest.raises(DetectorError):
@@ -288,8 +322,12 @@ def test_any_program_is_refused(tmp_path_factory: Any, steps: list[bytes]) -> No
 
 
 @SETTINGS
-@hypothesis.given(st.dictionaries(st.sampled_from(["model", "weights", "epoch", "settings", "metrics"]), VALUES))
-def test_own_files_of_any_content_are_refused(tmp_path_factory: Any, weights: Any, changes: dict[str, Any]) -> None:
+@hypothesis.given(
+    st.dictionaries(st.sampled_from(["model", "weights", "epoch", "settings", "metrics"]), VALUES)
+)
+def test_own_files_of_any_content_are_refused(
+    tmp_path_factory: Any, weights: Any, changes: dict[str, Any]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz-content.pt"
     path.write_bytes(weights["own.pt"])
     content = torch.load(path, weights_only=True)
@@ -305,7 +343,9 @@ def test_own_files_of_any_content_are_refused(tmp_path_factory: Any, weights: An
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
 @SETTINGS
 @hypothesis.given(CUTS)
-def test_damaged_archives_are_unpacked_or_refused(tmp_path_factory: Any, suffix: str, cuts: list[Cut]) -> None:
+def test_damaged_archives_are_unpacked_or_refused(
+    tmp_path_factory: Any, suffix: str, cuts: list[Cut]
+) -> None:
     folder = tmp_path_factory.mktemp("archives")
     path = folder / f"a{suffix}"
     path.write_bytes(damaged(archive_of(suffix), cuts))

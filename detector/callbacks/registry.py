@@ -159,7 +159,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
     def remove(self, event: str | object, fn: CallbackFn | None = None) -> None:
         """Take a function off an event, or an object off all its events; absent ones are an error."""
         if isinstance(event, str):
-            pairs = [(resolve_event(event), fn)]
+            pairs: list[tuple[str, Any]] = [(resolve_event(event), fn)]
         else:
             pairs = list(event_methods(event))
         missing = [(name, function) for name, function in pairs if function not in self[name]]
@@ -170,7 +170,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             self._take_off(name, function)
         self.objects = [known for known in self.objects if known is not event]
 
-    def clear(self, event: str | None = None) -> None:  # type: ignore[override]
+    def clear(self, event: str | None = None) -> None:
         """Take all functions off one event; without a name, off all events."""
         for name in [resolve_event(event)] if event is not None else list(self):
             for fn in tuple(self[name]):

@@ -1,5 +1,7 @@
 """Checkpoints: plain data, written whole or not at all, read without running code.
 
+Under the suffix `.safetensors` the same content is written in that format.
+
 A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 `torch.load(path, weights_only=True)` opens:
 
@@ -17,8 +19,6 @@ A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from typing import Any
 import torch
 
 from detector import __version__
+from detector.engine.restore import check_content
+from detector.engine.tensor_file import write_tensor_file
+from detector.engine.weight_files import load_plain
 from detector.errors import CheckpointError
 
 FORMAT = "detector/1"
@@ -40,7 +43,11 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, "version": __version__, **checkpoint}, file)
+            content = {"format": FORMAT, "version": __version__, **checkpoint}
+            if path.suffix == ".safetensors":
+                write_tensor_file(file, content)
+            else:
+                torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -73,18 +80,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"weights {str(path)!r} do not exist: looked at {path.absolute()}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: is no checkpoint, or holds more than plain data and tensors; it was not loaded"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: can't be read as a checkpoint ({_first_line(error)})") from None
+    checkpoint = load_plain(path)
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected a checkpoint written by detector (format {FORMAT})")
+    check_content(checkpoint, path)
     return checkpoint
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

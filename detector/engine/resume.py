@@ -127,6 +127,7 @@ def save_state(trainer: Trainer) -> None:
         "schedule": trainer.schedule.state_dict(),
         "frozen": list(trainer.frozen.parameters),
         "counters": {name: getattr(trainer, name) for name in COUNTERS},
+        "epoch": trainer.epoch,
         "seconds": perf_counter() - trainer.started,
         "metrics": dict(trainer.metrics),
         "callbacks": gather_states(trainer.callbacks.objects),

@@ -32,8 +32,7 @@ class Transfer:
         if self.by_class:
             text += f", {len(self.by_class)} of them by class name"
         if self.left:
-            more = f" and {len(self.left) - 3} more" if len(self.left) > 3 else ""
-            text += f"; not taken: {', '.join(self.left[:3])}{more}"
+            text += f"; not taken: {', '.join(self.left)}"
         return text
 
 

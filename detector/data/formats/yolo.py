@@ -174,7 +174,7 @@ def parse_labels(text: str) -> dict[tuple[float, ...], int]:
 
 
 def _check_values(values: Sequence[float], number: int, is_polygon: bool) -> None:
-    if not values[0].is_integer() or values[0] < 0:
+    if not values[0].is_integer() or not 0 <= values[0] < 2**31:
         raise ValueError(f"line {number}: class {values[0]:g}; expected a whole number from 0.")
     low = [-_SLACK] * (len(values) - 1) if is_polygon else [-_SLACK, -_SLACK, 0.0, 0.0]
     for value, least in zip(values[1:], low, strict=True):

@@ -1,0 +1,209 @@
+"""A reader of torch's zip files that makes plain data and inert stand-ins, and never anything else.
+
+A pickle is a program: it names callables and has them called. Here every name stands for one of a few functions
+of ours or for a `StandIn`; no module is imported, no attribute is looked up. Before the program runs, its opcodes
+are checked against those torch writes; no function copies what it is given, so that a short program can't ask
+for memory without end.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import zipfile
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from detector.engine.archive import open_archive
+from detector.engine.foreign.stand_ins import Storage, StorageKind, StoredTensor, stand_for
+from detector.errors import CheckpointError
+
+MAX_OPCODES = 4_000_000
+MAX_GLOBALS = 1000
+MAX_READ = 4  # bytes of tensors read for every byte of the file: tensors may share a storage
+
+OPCODES = frozenset(
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "POP",
+        "POP_MARK",
+        "DUP",
+        "MEMOIZE",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "SHORT_BINSTRING",
+        "BINSTRING",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_LIST",
+        "LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "DICT",
+        "SETITEM",
+        "SETITEMS",
+        "EMPTY_SET",
+        "ADDITEMS",
+        "FROZENSET",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "NEWOBJ",
+        "NEWOBJ_EX",
+        "BUILD",
+        "BINPERSID",
+    ]
+)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, program: bytes) -> None:
+        super().__init__(io.BytesIO(program))
+        self._known: dict[tuple[str, str], Any] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a name stands for; nothing is imported."""
+        key = (module, name)
+        if key not in self._known:
+            if len(self._known) >= MAX_GLOBALS:
+                raise pickle.UnpicklingError(f"it names more than {MAX_GLOBALS} classes")
+            self._known[key] = stand_for(module, name)
+        return self._known[key]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Return where the numbers of a tensor lie; nothing is opened."""
+        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
+            raise pickle.UnpicklingError("it refers to something else than stored numbers")
+        _, kind, key, _, count = pid
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise pickle.UnpicklingError("it refers to stored numbers in an unknown way")
+        return Storage(kind.dtype if isinstance(kind, StorageKind) else None, key, count)
+
+
+def _check_program(program: bytes) -> None:
+    """Refuse opcodes that torch does not write, and memo places a program of this length does not need."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+        if opcode.name not in OPCODES:
+            raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
+        if opcode.name.endswith("PUT") and argument is not None and int(argument) > count:
+            raise pickle.UnpicklingError("it asks for more memory than it needs")
+        if count >= MAX_OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES:,} steps")
+
+
+class PickledArchive:
+    """An open file written by `torch.save`.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        names: its entries, without the folder they lie in.
+
+    Raises:
+        CheckpointError: if it is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip = open_archive(path)
+        programs = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
+        if len(programs) != 1:
+            self._zip.close()
+            raise CheckpointError(f"{path}: is a zip file without a checkpoint in it")
+        self._folder = programs[0].removesuffix("data.pkl")
+        self.names = {name.removeprefix(self._folder) for name in self._zip.namelist()}
+        self._left = MAX_READ * path.stat().st_size
+
+    def __enter__(self) -> PickledArchive:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._zip.close()
+
+    def content(self) -> Any:
+        """Return what was saved: plain data, `StoredTensor` and `StandIn`.
+
+        Raises:
+            CheckpointError: if the file is damaged or asks for more than that.
+        """
+        if "byteorder" in self.names and self._bytes("byteorder") != b"little":
+            raise CheckpointError(f"{self.path}: was written on a big-endian machine; it can't be read here")
+        program = self._bytes("data.pkl")
+        try:
+            _check_program(program)
+            return _Unpickler(program).load()
+        except Exception as error:  # a malformed pickle may raise anything; there is nothing to go on with
+            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+            raise CheckpointError(
+                f"{self.path}: can't be read safely ({reason}); it was not loaded"
+            ) from None
+
+    def tensor(self, stored: StoredTensor) -> torch.Tensor:
+        """Read a tensor: contiguous, floating-point numbers as float32, others as int64.
+
+        Raises:
+            CheckpointError: if its numbers are missing, damaged, of an unknown kind, or too many.
+        """
+        dtype, key, length = stored.storage
+        if dtype is None:
+            raise CheckpointError(f"{self.path}: a weight is of a kind of numbers that is not read")
+        wanted = torch.float32 if dtype.is_floating_point else torch.int64
+        if not prod(stored.size):
+            return torch.empty(stored.size, dtype=wanted)
+        self._left -= length * dtype.itemsize
+        if self._left < 0:
+            raise CheckpointError(f"{self.path}: its weights are larger than the file; it was not loaded")
+        numbers = self._bytes(f"data/{key}")
+        if len(numbers) != length * dtype.itemsize:
+            raise CheckpointError(
+                f"{self.path}: data/{key} has {len(numbers)} bytes; expected {length * dtype.itemsize}"
+            )
+        flat = torch.frombuffer(bytearray(numbers), dtype=dtype)
+        return flat.as_strided(stored.size, stored.stride, stored.offset).to(wanted).contiguous()
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return self._zip.read(self._folder + name)
+        except KeyError:
+            raise CheckpointError(f"{self.path}: {name} is missing in it") from None
+        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{self.path}: is damaged ({error})") from None

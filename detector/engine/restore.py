@@ -1,0 +1,130 @@
+"""From the content of a checkpoint to a network, with everything checked on the way.
+
+What a file says about itself is not believed: the network is first built without memory, and gets memory only
+for weights that are there and have its shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detector.errors import CheckpointError
+from detector.nn.model import DetectionModel, ModelConfig
+
+MAX_BLOCKS = 2000  # repetitions of all rows together; the largest shipped network has about 60
+KEYS = {"model": dict, "weights": dict, "settings": dict, "epoch": int, "metrics": dict}
+
+
+def check_content(content: Mapping[str, Any], path: str | Path) -> None:
+    """Make sure that a checkpoint has what every checkpoint has, of the right types.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong.
+    """
+    wrong = [
+        f"{key} is {type(content[key]).__name__}" if key in content else f"{key} is missing"
+        for key, kind in KEYS.items()
+        if not isinstance(content.get(key), kind)
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: is no complete checkpoint ({', '.join(wrong)})")
+    for name, value in content["weights"].items():
+        if not isinstance(name, str) or not _is_plain(value):
+            raise CheckpointError(f"{path}: {str(name)[:80]!r} among its weights is no plain tensor")
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether it is a tensor in memory of its own, no larger than that memory."""
+    return (
+        type(value) in (Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_complex()
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def read_config(data: Mapping[str, Any], path: str | Path) -> ModelConfig:
+    """Read the architecture of a checkpoint.
+
+    Raises:
+        CheckpointError: if it describes no network.
+    """
+    try:
+        return ModelConfig.from_dict(data, str(path))
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(_sentence(path, "describes no network that can be built", error)) from None
+
+
+def build_network(config: ModelConfig, weights: Mapping[str, Tensor], path: str | Path) -> DetectionModel:
+    """Build a network around weights.
+
+    Args:
+        config: the architecture.
+        weights: state dict; it is copied.
+        path: the file they are from, for messages.
+
+    Returns:
+        The network, in training mode, on the CPU.
+
+    Raises:
+        CheckpointError: if weights are missing, left over, or of other shapes.
+    """
+    network = outline(config, path)
+    compare_shapes(network, weights, path)
+    own = {name: weights[name].to(value.dtype, copy=True) for name, value in network.state_dict().items()}
+    network.load_state_dict({name: value.contiguous() for name, value in own.items()}, assign=True)
+    return network
+
+
+def outline(config: ModelConfig, path: str | Path) -> DetectionModel:
+    """Build a network that has shapes and no memory.
+
+    Raises:
+        CheckpointError: if it can't be built or is out of all proportion.
+    """
+    try:
+        blocks = sum(layer.copies + layer.arguments.get("repeats", 1) for layer in config.layers())
+        if blocks > MAX_BLOCKS:
+            raise CheckpointError(f"{path}: describes a network of {blocks:,} blocks; at most {MAX_BLOCKS:,}")
+        with torch.device("meta"):
+            return DetectionModel(config)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, IndexError) as error:
+        raise CheckpointError(_sentence(path, "describes no network that can be built", error)) from None
+
+
+def compare_shapes(network: DetectionModel, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Make sure that weights are those of a network, no more and no less.
+
+    Raises:
+        CheckpointError: naming the first few that are not.
+    """
+    expected = network.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} has no place" for name in weights if name not in expected]
+    problems += [
+        f"{name} is {_by(weights[name])}, not {_by(value)}"
+        for name, value in expected.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        listed = ", ".join(problem[:120] for problem in problems[:3])
+        raise CheckpointError(f"{path}: weights do not fit the architecture beside them: {listed}{more}")
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
+
+
+def _sentence(path: str | Path, problem: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300].removeprefix(f"{path}: ").rstrip(".")
+    return f"{path}: {problem} ({reason or type(error).__name__})"

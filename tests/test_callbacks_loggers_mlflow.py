@@ -1,0 +1,195 @@
+"""MLflow, read back with its own client: a SQLite store, and a real server on loopback that is killed in the end."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import cv2
+import mlflow
+import numpy as np
+import pytest
+
+from detector import YOLO
+from detector.callbacks.loggers.mlflow import MLflowLogger, key
+
+# MLflow declares its tables so.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+QUICK = {
+    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
+    "plugins": False, "loggers": "none", "mlflow": True,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    """MLflow is as it is by itself before each test, and is left so."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    yield
+    assert mlflow.active_run() is None and not mlflow.is_tracking_uri_set()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder of runs that the tests share: making its store takes MLflow seconds."""
+    return tmp_path_factory.mktemp("mlflow") / "signs"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a running `mlflow server`, and how to kill it."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files"),
+    ]  # fmt: skip
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | quiet, start_new_session=True
+        )
+    uri = f"http://127.0.0.1:{port}"
+
+    def kill():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):
+                break
+        except OSError:
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+    yield uri, kill
+    kill()
+
+
+def draw(trainer):
+    cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
+
+
+def train(model, data, folder, *callbacks, **settings):
+    """Train, and return what the trainer's metrics were at each epoch."""
+    yolo, seen = YOLO(model), []
+    yolo.add_callback("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
+    yolo.add_callback("on_train_end", draw)
+    for event, fn in callbacks:
+        yolo.add_callback(event, fn)
+    yolo.train(data=data, project=folder, **(QUICK | settings))
+    return seen
+
+
+def last_run(client, experiment):
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], order_by=["attributes.start_time DESC"])[0]
+
+
+def files(client, run_id, path=None):
+    found = client.list_artifacts(run_id, path)
+    return {f.path for f in found if not f.is_dir} | {
+        name for f in found if f.is_dir for name in files(client, run_id, f.path)
+    }
+
+
+def check_run(client, run, seen):
+    """Compare every metric of every epoch, parameters, pictures and the artifact with what went in."""
+    for name in seen[0]:
+        history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)
+        assert [(m.step, m.value) for m in history] == [(i + 1, row[name]) for i, row in enumerate(seen)]
+    assert "best/mAP50-95" in run.data.metrics
+    assert run.data.params["epochs"] == "2" and run.data.params["optimizer"] == "auto"
+    assert int(run.data.params["model/parameters"]) > 1000 and float(run.data.params["model/GFLOPs"]) > 0
+    assert files(client, run.info.run_id) == {"pictures/results.png", "weights/best.pt"}
+    assert run.info.status == "FINISHED"
+
+
+def test_a_store_beside_the_runs(tiny_model, drawn_dataset, project, caplog):
+    caplog.set_level(logging.INFO, "detector.callbacks.loggers")
+    mine = ("on_train_batch_end", lambda trainer: mlflow.log_metric("mine", 7, trainer.global_step))
+    seen = train(tiny_model, drawn_dataset, project, mine)
+    store = f"sqlite:///{project}/mlflow.db"
+    client = mlflow.MlflowClient(store)
+    run = last_run(client, "signs")
+    check_run(client, run, seen)
+    assert run.info.run_name == "train"
+    assert len(client.get_metric_history(run.info.run_id, "mine")) == 4
+    assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert caplog.messages[-1] == f"MLflow: mlflow ui --backend-store-uri {store}"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
+def test_a_run_that_did_not_end_well_says_so(error, status, tiny_model, drawn_dataset, project):
+    def fail(trainer):
+        raise error
+
+    with pytest.raises(error):
+        train(tiny_model, drawn_dataset, project, ("on_train_batch_end", fail))
+    assert last_run(mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db"), "signs").info.status == status
+
+
+def test_two_trainings_share_the_run_that_is_active(tiny_model, drawn_dataset, project):
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    with mlflow.start_run() as run:
+        train(tiny_model, drawn_dataset, project, epochs=1)
+        train(tiny_model, drawn_dataset, project, epochs=1, log_model=False)
+        assert mlflow.active_run().info.run_id == run.info.run_id
+    client = mlflow.MlflowClient()
+    mlflow.set_tracking_uri(None)
+    after = client.get_run(run.info.run_id)
+    assert after.info.status == "FINISHED" and after.data.params["log_model"] == "True"
+    assert len(client.get_metric_history(run.info.run_id, "train/box_loss")) == 2
+
+
+def test_names_keep_what_mlflow_allows():
+    assert key("metrics/mAP50-95") == "metrics/mAP50-95"
+    assert key("metrics/mAP50(B)") == "metrics/mAP50_B_"
+
+
+def test_a_server_gets_the_whole_run(tiny_model, drawn_dataset, tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "street")
+    monkeypatch.setenv("MLFLOW_RUN", "first")
+    seen = train(tiny_model, drawn_dataset, tmp_path)
+    client = mlflow.MlflowClient()
+    run = last_run(client, "street")
+    check_run(client, run, seen)
+    assert run.info.run_name == "first" and not (tmp_path / "mlflow.db").exists()
+    assert capsys.readouterr().out == ""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def test_a_server_that_dies_costs_one_warning(
+    tiny_model, drawn_dataset, tmp_path, server, monkeypatch, caplog
+):
+    uri, kill = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    logger = MLflowLogger()
+
+    def die(trainer):
+        if trainer.epoch == 1:
+            kill()
+
+    began = time.perf_counter()
+    callbacks = [(logger, None), ("on_train_epoch_start", die)]
+    seen = train(tiny_model, drawn_dataset, tmp_path, *callbacks, mlflow=False, epochs=3)
+    assert len(seen) == 3 and time.perf_counter() - began < 60
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.getMessage().startswith(
+        "MLflow failed and is left out of the rest of this run: MlflowException: API request to " + uri
+    )
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
