@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from detector.engine.seal import check_seal
 from detector.errors import CheckpointError
 
 MAX_FILE_BYTES = 16 << 30
@@ -29,6 +30,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
             raise CheckpointError(_what_else(path, start))
         if size > MAX_FILE_BYTES:
             raise CheckpointError(f"{path}: has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        check_seal(path)
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path}: can't be read as a checkpoint ({error}); is it cut short?") from None

@@ -14,12 +14,12 @@ A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 | settings | the training settings |
 | epoch | epoch the weights are from, from 0 |
 | metrics | name -> number, of that epoch |
+
+A checksum at the end of the file tells damaged ones, see `engine/seal.py`.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +27,39 @@ import torch
 
 from detector import __version__
 from detector.engine.restore import check_content
+from detector.engine.seal import seal
 from detector.engine.tensor_file import write_tensor_file
 from detector.engine.weight_files import load_plain
 from detector.errors import CheckpointError
+from detector.files import replacing
 
 FORMAT = "detector/1"
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary file beside `path`, flush it to disk and rename it.
+def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
+    """Write a checkpoint beside `path`, flush it to disk and rename it; see `replacing`.
+
+    Args:
+        path: .pt, or .safetensors.
+        checkpoint: its content, but for format and version.
+        keep: the file that was at `path` stays under this name.
 
     Raises:
         CheckpointError: if it can't be written; what was at `path` before is still there.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    content = {"format": FORMAT, "version": __version__, **checkpoint}
     try:
-        with temporary.open("wb") as file:
-            content = {"format": FORMAT, "version": __version__, **checkpoint}
+        with replacing(path, keep) as file:
             if path.suffix == ".safetensors":
                 write_tensor_file(file, content)
             else:
                 torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+                seal(file)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         raise CheckpointError(
-            f"can't write {path}: {error}; free some space or choose another project="
+            f"can't write {path}: {error}; what was there before is untouched. Free some space or choose another "
+            f"project="
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be flushed."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from detector.errors import SettingsError
+from detector.files import replacing
 
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
@@ -46,5 +47,6 @@ def discard_if_unused(folder: Path | None) -> None:
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write plain data as YAML, keys in the given order."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write plain data as YAML, keys in the given order, whole or not at all."""
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())

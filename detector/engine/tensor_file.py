@@ -2,11 +2,13 @@
 
 The format is public (https://huggingface.co/docs/safetensors): eight bytes of length, a JSON map from tensor name
 to dtype, shape and place, the numbers. What a checkpoint holds besides weights lies in the header's metadata, as
-JSON text under `detector`; other programs see the weights and pass over it.
+JSON text under `detector`; other programs see the weights and pass over it. `sha256` in the metadata is the
+checksum of the header, with zeros in its place, and the numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from math import prod
@@ -21,6 +23,7 @@ from detector.errors import CheckpointError
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_DIMENSIONS = 8
+NO_DIGEST = "0" * 64
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -40,7 +43,7 @@ def write_tensor_file(file: IO[bytes], checkpoint: Mapping[str, Any]) -> None:
     """Write a checkpoint's weights, and as metadata everything of it that is plain data.
 
     Args:
-        file: open for writing.
+        file: open for writing, at its start.
         checkpoint: content of a checkpoint; `weights` is its map of tensors.
 
     Raises:
@@ -51,7 +54,7 @@ def write_tensor_file(file: IO[bytes], checkpoint: Mapping[str, Any]) -> None:
         described = json.dumps(plain)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"a .safetensors file holds weights and plain data only ({error})") from None
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", "detector": described}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "detector": described, "sha256": NO_DIGEST}}
     weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint["weights"].items()}
     # the widest numbers first, as the format's own writer has it: every tensor is aligned
     order = sorted(weights, key=lambda name: (-weights[name].element_size(), name))
@@ -68,9 +71,14 @@ def write_tensor_file(file: IO[bytes], checkpoint: Mapping[str, Any]) -> None:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    total = hashlib.sha256(text)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
-        file.write(weights[name].flatten().view(torch.uint8).numpy().tobytes())
+        numbers = weights[name].flatten().view(torch.uint8).numpy().tobytes()
+        total.update(numbers)
+        file.write(numbers)
+    file.seek(8 + text.index(NO_DIGEST.encode()))
+    file.write(total.hexdigest().encode())
 
 
 def read_tensor_file(path: str | Path) -> dict[str, Any]:
@@ -86,7 +94,8 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if not 10 <= size <= MAX_FILE_BYTES or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
                 raise CheckpointError(f"{path}: is no .safetensors file, or is cut short")
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once)
+            text = file.read(length)
+            header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
             numbers = bytearray(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: can't be read as .safetensors ({_first(error)})") from None
@@ -94,12 +103,15 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its header is no map of tensors")
     metadata = header.pop("__metadata__", {})
     weights = _tensors(path, header, numbers)
-    described = metadata.get("detector") if isinstance(metadata, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    described = metadata.get("detector")
     if not isinstance(described, str):
         raise CheckpointError(
             f"{path}: holds {len(weights)} tensors, without the architecture they belong to; expected a file "
             f"that detector wrote"
         )
+    if "sha256" in metadata and _digest(text, str(metadata["sha256"]), numbers) != metadata["sha256"]:
+        raise CheckpointError(f"{path}: is damaged: changed after it was written (its checksum is wrong)")
     try:
         content = json.loads(described, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -107,6 +119,13 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: its metadata is no description of a checkpoint")
     return {**content, "weights": weights}
+
+
+def _digest(header: bytes, digest: str, numbers: bytearray) -> str:
+    """Return SHA-256 of a file whose header holds `digest`."""
+    total = hashlib.sha256(header.replace(digest.encode(), NO_DIGEST.encode(), 1))
+    total.update(numbers)
+    return total.hexdigest()
 
 
 def _tensors(path: Path, header: Mapping[str, Any], numbers: bytearray) -> dict[str, Tensor]:

@@ -1,0 +1,62 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`; at the end of the block it is flushed to disk and takes its place.
+
+    Whatever fails on the way, and whenever the process dies, `path` holds either the old content or the new.
+
+    Args:
+        path: the file to write.
+        keep: where the old content stays under a name of its own; at any time one of the two is there.
+
+    Yields:
+        The temporary file, open for writing and reading bytes.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            _keep(path, keep)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give a file a second name, or where links are unknown move it there."""
+    linked = keep.with_name(f"{keep.name}.{os.getpid()}.tmp")
+    try:
+        linked.unlink(missing_ok=True)
+        os.link(path, linked)
+    except OSError:
+        path.replace(keep)
+    else:
+        linked.replace(keep)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename itself durable, where the system lets a folder be flushed."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
