@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.callbacks.loading import load_callbacks
+from detector.callbacks.loading import load_callbacks, taken_over
 from detector.callbacks.registry import CallbackRegistry
+from detector.callbacks.secrets import mask_urls
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.device import select_device, select_precision
 from detector.engine.inference import Runner
@@ -151,13 +152,13 @@ class YOLO:
     def _callbacks_of_run(self, given: dict[str, Any]) -> CallbackRegistry:
         """Return the callbacks of one run: the model's, then what `callbacks=` holds.
 
-        Texts stay in `given`, where the settings keep them; objects are taken out.
+        Texts stay in `given`, where the settings keep them, without secrets; objects are taken out.
         """
         items = given.pop("callbacks", None)
         items = items if isinstance(items, (list, tuple)) else [] if items is None else [items]
         texts = [item for item in items if isinstance(item, str)]
         if texts:
-            given["callbacks"] = texts
+            given["callbacks"] = [mask_urls(text) for text in texts]
         registry = self.callbacks.copy()
         for item in items:
             for callback in load_callbacks(item) if isinstance(item, str) else [item]:
@@ -188,7 +189,10 @@ class YOLO:
         state = None
         if resume := settings.get("resume"):
             state = find_run(resume, settings.get("project", TrainSettings.model_fields["project"].default))
+            named = "callbacks" in settings
             settings = state.merge_settings(settings)
+            if not named:
+                settings["callbacks"] = taken_over(settings.get("callbacks"))
         registry = self._callbacks_of_run(settings)
         s = TrainSettings.parse(settings)
         if s.data is None:

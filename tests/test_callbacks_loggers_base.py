@@ -218,6 +218,26 @@ def test_a_run_in_the_order_a_logger_sees_it(tiny_model, drawn_dataset, tmp_path
     assert logger.calls[7:] == [("log_file", "best.pt"), ("close", False)]
 
 
+def test_a_logger_added_by_hand_is_treated_as_an_attached_one(
+    tiny_model, drawn_dataset, tmp_path, monkeypatch
+):
+    attached = Recorder()
+    monkeypatch.setattr("detector.engine.defaults.choose_loggers", lambda *given: [attached])
+    logger, order = Recorder(), []
+    yolo = YOLO(tiny_model)
+    yolo.add_callback(logger)
+    yolo.add_callback("on_pretrain_routine_start", lambda trainer: order.append(logger.hooks()), first=True)
+    yolo.add_callback("on_fit_epoch_end", lambda trainer: trainer.metrics.update(mine=1.0))
+    yolo.add_callback("teardown", lambda trainer: order.append("close" in logger.hooks()))
+    yolo.train(data=drawn_dataset, project=tmp_path, callbacks="PredictionImages(count=1)", **QUICK)
+    assert yolo.trainer.loggers == [logger] and not attached.calls, "one of each kind"
+    assert order == [["open", "log_settings"], False] and logger.calls[-1] == ("close", False)
+    assert [call[1].get("mine") for call in logger.calls if call[0] == "log_metrics"] == [1.0, 1.0, None]
+    assert [call[1:] for call in logger.calls if call[0] == "log_images"][:2] == [
+        (["predictions"], 1), (["predictions"], 2),
+    ]  # fmt: skip
+
+
 def test_log_model_false_keeps_the_weights_here(tiny_model, drawn_dataset, tmp_path):
     logger = Recorder(log_model=False)
     run(logger, tiny_model, drawn_dataset, tmp_path / "runs", epochs=1)

@@ -95,6 +95,17 @@ def test_a_run_that_did_not_end_well_says_so(error, state, tiny_model, drawn_dat
     assert head["tags"] == [state] and others(messages)["state"] == state
 
 
+def test_a_resumed_training_goes_on_with_its_experiment(tiny_model, drawn_dataset, tmp_path):
+    train(tiny_model, drawn_dataset, tmp_path, comet=True, epochs=1)
+    first, _ = read(tmp_path / "comet")
+    (tmp_path / "comet").rename(tmp_path / "first")
+    YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2)
+    head, messages = read(tmp_path / "comet")
+    assert head["offline_id"] == first["offline_id"] and head["resume_strategy"] == "get_or_create"
+    losses = [p["metric"] for p in messages["metric_msg"] if p["metric"]["metricName"] == "train/box_loss"]
+    assert [metric["step"] for metric in losses] == [2]
+
+
 def test_a_running_experiment_is_joined_and_left_open(tiny_model, drawn_dataset, tmp_path):
     import comet_ml
 

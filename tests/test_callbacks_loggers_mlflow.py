@@ -27,8 +27,9 @@ QUICK = {
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
-    """MLflow is as it is by itself before each test, and is left so."""
+def no_settings(monkeypatch, tmp_path):
+    """MLflow is as it is by itself before each test, and is left so; its default run writes into the folder."""
+    monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -153,6 +154,41 @@ def test_two_trainings_share_the_run_that_is_active(tiny_model, drawn_dataset, p
     after = client.get_run(run.info.run_id)
     assert after.info.status == "FINISHED" and after.data.params["log_model"] == "True"
     assert len(client.get_metric_history(run.info.run_id, "train/box_loss")) == 2
+
+
+def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, project, caplog):
+    def fail(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_model, drawn_dataset, project, ("on_train_epoch_start", fail), name="resumed")
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    first = last_run(client, "signs")
+    assert first.info.status == "KILLED"
+    yolo = YOLO(tiny_model)
+    yolo.train(resume=project / "resumed", epochs=3)
+    (run,) = [run for run in client.search_runs([first.info.experiment_id]) if run.info.run_name == "resumed"]
+    assert (run.info.run_id, run.info.status) == (first.info.run_id, "FINISHED")
+    history = client.get_metric_history(run.info.run_id, "train/box_loss")
+    assert sorted(m.step for m in history) == [1, 2, 3]
+    assert "weights/best.pt" in files(client, run.info.run_id)
+
+    client.delete_run(run.info.run_id)
+    caplog.set_level(logging.INFO, "detector.callbacks.loggers")
+    YOLO(tiny_model).train(resume=project / "resumed", epochs=4)
+    assert f"the run {run.info.run_id} is not in this store any more; a new one begins" in caplog.text
+    new = last_run(client, "signs")
+    assert new.info.run_id != run.info.run_id and new.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(new.info.run_id, "train/box_loss")] == [4]
+
+
+def test_no_password_of_a_server_is_shown(tiny_model, drawn_dataset, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
+    train(tiny_model, drawn_dataset, tmp_path, epochs=1)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("MLflow failed and is left out") and "s3cret" not in warning
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
 def test_names_keep_what_mlflow_allows():

@@ -35,6 +35,10 @@ def read(folder):
     return reader
 
 
+def text(reader, tag):
+    return reader.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+
+
 def test_the_event_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path, caplog):
     caplog.set_level(logging.INFO, "detector.callbacks.loggers")
     seen = []
@@ -48,11 +52,13 @@ def test_the_event_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path,
         assert [event.step for event in values] == [1, 2]
         assert [event.value for event in values] == pytest.approx([row[tag] for row in seen], rel=1e-6)
     assert [event.step for event in reader.Scalars("best/mAP50-95")] == [2]
-    table = reader.Tensors("settings")[0].tensor_proto.string_val[0].decode()
+    table = text(reader, "settings")
     assert "\n| epochs | 2 |" in table and "\n| model/parameters | " in table
     (picture,) = reader.Images("pictures/results")
     assert picture.encoded_image_string == (tmp_path / "runs/train/results.png").read_bytes()
     assert (picture.step, picture.width, picture.height) == (2, 60, 40)
+    assert text(reader, "weights") == str(tmp_path / "runs/train/weights/best.pt")
+    assert text(reader, "state") == "finished"
     assert caplog.messages[-1] == f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}"
 
 
@@ -63,7 +69,45 @@ def test_a_broken_run_keeps_its_epochs(tiny_model, drawn_dataset, tmp_path):
 
     with pytest.raises(RuntimeError, match="mine"):
         train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", fail), tensorboard=True)
-    assert [event.step for event in read(tmp_path / "train").Scalars("train/box_loss")] == [1]
+    reader = read(tmp_path / "train")
+    assert [event.step for event in reader.Scalars("train/box_loss")] == [1]
+    assert text(reader, "state") == "failed: RuntimeError: mine"
+
+
+def test_a_run_that_breaks_in_its_first_epoch_says_so(tiny_model, drawn_dataset, tmp_path):
+    def stop(trainer):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", stop), tensorboard=True)
+    reader = read(tmp_path / "train")
+    assert text(reader, "state") == "killed: KeyboardInterrupt" and "| epochs | 2 |" in text(
+        reader, "settings"
+    )
+
+
+def test_a_resumed_training_goes_on_with_its_curves(tiny_model, drawn_dataset, tmp_path):
+    """What an interrupted run had written of epochs that are trained once more is not shown twice."""
+
+    def late(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt  # after the loggers, before the epoch is saved
+
+    logger = TensorBoardLogger()
+
+    def add_last(trainer):  # loggers come after all that is added before training
+        trainer.add_callback("on_fit_epoch_end", late)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_model, drawn_dataset, tmp_path, (logger, None), ("on_train_start", add_last), epochs=3)
+    assert [event.step for event in read(tmp_path / "train").Scalars("train/box_loss")] == [1, 2]
+    yolo = YOLO(tiny_model)
+    yolo.add_callback(TensorBoardLogger())
+    yolo.train(resume=tmp_path / "train")
+    reader = read(tmp_path / "train")
+    assert [event.step for event in reader.Scalars("train/box_loss")] == [1, 2, 3]
+    assert text(reader, "state") == "finished"
+    assert len(list((tmp_path / "train").glob("events.out.tfevents.*"))) == 2
 
 
 def test_a_run_that_could_not_begin_leaves_no_folder(tiny_model, tmp_path):

@@ -139,6 +139,19 @@ def test_a_run_that_did_not_end_well_says_so(error, code, tiny_model, drawn_data
     assert exit_code(read(tmp_path)) == code
 
 
+def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["detector", "callbacks=Notify('https://me:s3cret@host/s3cret')"])
+    train(tiny_model, drawn_dataset, tmp_path, wandb=True, epochs=1)
+    (first,) = tmp_path.glob("wandb/offline-run-*")
+    first.rename(tmp_path / "first")
+    YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2)
+    records = read(tmp_path)
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (tmp_path / "first" / f"run-{run.run_id}.wandb").is_file()
+    assert [row["_step"] for row in rows(records) if "train/box_loss" in row] == [2]
+    assert b"s3cret" not in (tmp_path / "first" / f"run-{run.run_id}.wandb").read_bytes()
+
+
 def test_an_active_run_is_joined_and_left_open(tiny_model, drawn_dataset, tmp_path):
     with wandb.init(project="mine", dir=tmp_path) as run:
         train(tiny_model, drawn_dataset, tmp_path, wandb=True, log_model=False, epochs=1)

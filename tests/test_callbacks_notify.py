@@ -21,6 +21,7 @@ def server():
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            http.login = self.headers["Authorization"]
             http.posts.append((self.path, self.headers["Content-Type"], json.loads(body)))
             self.send_response(http.status)
             self.end_headers()
@@ -109,6 +110,22 @@ def test_a_refusal_is_one_warning_without_the_secret(server, caplog):
     assert "secret" not in record.getMessage()
 
 
+def test_user_and_password_of_the_url_are_sent_as_a_login(server):
+    run(Notify(server.url.replace("//", "//me:p%40ss@")), make_trainer())
+    assert len(server.posts) == 1 and server.login == "Basic bWU6cEBzcw=="  # me:p@ss
+
+
+def test_the_url_may_be_in_a_variable_of_the_environment(server, monkeypatch):
+    monkeypatch.setenv("CHAT_URL", server.url)
+    run(Notify("$CHAT_URL"), make_trainer())
+    assert len(server.posts) == 1
+    monkeypatch.delenv("CHAT_URL")
+    with pytest.raises(
+        CallbackError, match=r"^Notify\('\$CHAT_URL'\): the environment variable CHAT_URL is not set$"
+    ):
+        Notify("$CHAT_URL")
+
+
 def test_nobody_there_is_one_warning(caplog):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -139,10 +156,11 @@ def test_a_function_that_fails_is_one_warning(caplog):
 
 
 @pytest.mark.parametrize(
-    "to", ["ftp://host/x", "host/x", "file:///etc/passwd", "http://", "http://[::1", "", 3, None]
+    "to",
+    ["ftp://host/x", "host/x", "file:///etc/passwd", "http://", "http://[::1", "http://h:x/", "", 3, None],
 )
 def test_anything_else_is_refused(to):
-    with pytest.raises(CallbackError, match="expected an http or https URL, or a function of the message"):
+    with pytest.raises(CallbackError, match=r"expected an http or https URL, .* or a function of the message"):
         Notify(to)
 
 

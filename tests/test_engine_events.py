@@ -260,7 +260,8 @@ from detector import YOLO
 model = YOLO({model!r})
 model.add_callback("on_train_batch_end", lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
 model.add_callback("teardown", lambda trainer: print("torn down", trainer.exception))
-model.train(data={data!r}, project={project!r}, imgsz=96, batch=4, epochs=2, workers=0, plots=False, device="cpu")
+model.train(data={data!r}, project={project!r}, imgsz=96, batch=4, epochs=2, workers=0, plots=False, device="cpu",
+            loggers="none")
 """
 
 

@@ -16,9 +16,9 @@ class EarlyStopping(Callback):
     """Ends a training after `patience` epochs without a better figure. Epochs without validation don't count.
 
     Args:
-        patience: epochs to wait.
         monitor: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
+        patience: epochs to wait.
         min_delta: what a value must be better by to count.
 
     Raises:
@@ -26,7 +26,7 @@ class EarlyStopping(Callback):
     """
 
     def __init__(
-        self, patience: int = 100, monitor: str = "fitness", mode: str = "max", min_delta: float = 0.0
+        self, monitor: str = "fitness", mode: str = "max", patience: int = 100, min_delta: float = 0.0
     ) -> None:
         self.patience = require_whole("EarlyStopping", "patience", patience, 1)
         self.monitor = Monitor("EarlyStopping", monitor, mode, min_delta)

@@ -44,8 +44,35 @@ def load_callbacks(texts: str | Iterable[str] | None) -> list[Any]:
     Raises:
         CallbackError: naming the part that can't be loaded.
     """
+    found = []
+    for part in _parts(texts):
+        for value in _load(part):
+            try:
+                CallbackRegistry().add_any(value)
+            except CallbackError as error:
+                raise CallbackError(f"callbacks={part}: {error}") from None
+            found.append(value)
+    return found
+
+
+def taken_over(texts: str | Iterable[str] | None) -> list[str]:
+    """Return those texts of a saved run that a resumed one takes over by itself: ready-made callbacks.
+
+    A run folder may be somebody else's, so it can't name code to run, or an address to send messages to
+    (whose secrets it does not hold anyway, see `mask_urls`). What is left out is warned of.
+    """
+    parts = _parts(texts)
+    taken = [part for part in parts if part.partition("(")[0] in READY_MADE and "://" not in part]
+    if left := [part for part in parts if part not in taken]:
+        log.warning(
+            "not taken over from the saved run: callbacks=%s; to have it, name it again", ",".join(left)
+        )
+    return taken
+
+
+def _parts(texts: str | Iterable[str] | None) -> list[str]:
     texts = [texts] if isinstance(texts, str) else texts or []
-    return [found for text in texts for part in split_texts(text) for found in _load(part)]
+    return [part for text in texts for part in split_texts(text)]
 
 
 def split_texts(text: str) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+from base64 import b64encode
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from detector.callbacks.arguments import require_number
 from detector.callbacks.callback import Callback
@@ -29,7 +31,8 @@ class Notify(Callback):
     `timeout`, one warning says so.
 
     Args:
-        to: an http or https URL, or a function of the message.
+        to: an http or https URL; the name of an environment variable that holds one, as in `$CHAT_URL`, which
+            keeps what is secret in it out of commands and YAML files; or a function of the message.
         timeout: seconds.
 
     Raises:
@@ -95,16 +98,23 @@ class Notify(Callback):
 
 
 def _recipient(to: Any) -> tuple[Any, str]:
-    """Return a URL or function as it is, and what messages call it: no path, for it may hold a secret."""
+    """Return the URL or function, and what messages call it: no path, for it may hold a secret."""
     if callable(to):
         return to, getattr(to, "__qualname__", repr(to))
+    address = to if isinstance(to, str) else ""
+    if address.startswith("$") and not (address := os.environ.get(address[1:], "")):
+        raise CallbackError(f"Notify({to!r}): the environment variable {to[1:]} is not set")
     try:
-        url = urlsplit(to if isinstance(to, str) else "")
-    except ValueError:  # brackets without an end
+        url = urlsplit(address)
+        url.port  # noqa: B018 - it is checked when it is read
+    except ValueError:  # brackets without an end, a port that is no number
         url = urlsplit("")
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise CallbackError(f"Notify({to!r}): expected an http or https URL, or a function of the message")
-    return to, url.hostname
+        raise CallbackError(
+            f"Notify({to!r}): expected an http or https URL, $NAME of a variable that holds one, or a function "
+            "of the message"
+        )
+    return address, url.hostname
 
 
 def _finite(value: Any) -> float | None:
@@ -118,8 +128,14 @@ def _post(url: str, message: Message, timeout: float) -> None:
 
     body = json.dumps(message, allow_nan=False).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "detector"}
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    request = Request(parts._replace(netloc=place).geturl(), body, headers, method="POST")
+    if at:
+        login = unquote(user if ":" in user else f"{user}:")
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
     try:
-        with urlopen(Request(url, body, headers, method="POST"), timeout=timeout) as answer:
+        with urlopen(request, timeout=timeout) as answer:
             answer.read()
     except HTTPError as error:  # it is the open answer as well
         error.close()

@@ -46,6 +46,11 @@ def restore_states(objects: Iterable[object], states: Mapping[str, Any]) -> None
             log.warning("the saved run holds no state of the callback %s: it starts anew", name)
 
 
+def state_of(obj: object, objects: Iterable[object], states: Mapping[str, Any]) -> Any:
+    """Return the state of one object among all that are registered, or None if it has none."""
+    return next((states.get(name) for name, known in _stateful(objects) if known is obj), None)
+
+
 def _stateful(objects: Iterable[object]) -> Iterator[tuple[str, Any]]:
     counts: dict[str, int] = {}
     for obj in objects:

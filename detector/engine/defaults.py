@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from detector.callbacks.csv_logger import CSVLogger
 from detector.callbacks.early_stopping import EarlyStopping
 from detector.callbacks.loading import add_plugins
 from detector.callbacks.loggers import choose_loggers
+from detector.callbacks.loggers.base import Logger
 from detector.callbacks.pictures import Pictures
 from detector.callbacks.progress_bar import ProgressBar
 from detector.callbacks.registry import CallbackRegistry
 from detector.settings import LOGGER_NAMES, TrainSettings
-
-if TYPE_CHECKING:
-    from detector.callbacks.loggers.base import Logger
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +20,8 @@ log = logging.getLogger(__name__)
 def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -> list[Logger]:
     """Add plug-ins, the default callbacks and the loggers to a training's callbacks.
 
-    Loggers open before everything else and close last, so that any callback may log to their run.
+    Loggers, those the user has added as well, open before everything else and are called last otherwise, so
+    that any callback may log to their run, and what it puts into the metrics reaches them.
 
     Returns:
         The loggers.
@@ -37,13 +35,18 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
     if settings.verbose:
         own.append(ProgressBar())
     if settings.patience:
-        own.append(EarlyStopping(settings.patience))
+        own.append(EarlyStopping(patience=settings.patience))
     if settings.plots:
         own.append(Pictures())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
-    for logger in reversed(loggers):
-        registry.add("on_pretrain_routine_start", logger.on_pretrain_routine_start, first=True)
-    for callback in [*own, *loggers]:
+    given = {type(known) for known in registry.objects}
+    for callback in [*own, *(logger for logger in loggers if type(logger) not in given)]:
         registry.add(callback)
-    return loggers
+    for event, functions in registry.items():
+        functions.sort(key=_is_loggers, reverse=event == "on_pretrain_routine_start")  # keeps the order else
+    return [known for known in registry.objects if isinstance(known, Logger)]
+
+
+def _is_loggers(fn: object) -> bool:
+    return isinstance(getattr(fn, "__self__", None), Logger)

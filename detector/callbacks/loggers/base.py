@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from detector.callbacks.callback import Callback
 from detector.callbacks.failures import error_text
+from detector.callbacks.secrets import mask_urls
+from detector.callbacks.state import state_of
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,9 @@ class Logger(Callback):
         is_open: it takes what it is given.
         is_broken: it failed in this run.
         exception: what ended the training, or None; known when `close` is called.
+        run_id: the backend's name of the run; set by `open`, if a resumed training is to go on with that run.
+        continues: when a training is resumed, the `run_id` it had, or None; known when `open` is called.
+        start_epoch: epochs the run has already, if it is resumed.
     """
 
     name: ClassVar[str] = ""
@@ -76,6 +81,9 @@ class Logger(Callback):
         self.log_model = log_model
         self.is_open = self.is_broken = False
         self.exception: BaseException | None = None
+        self.run_id: str | None = None
+        self.continues: str | None = None
+        self.start_epoch = 0
 
     # ------------------------------------------------------------------ before training
 
@@ -120,6 +128,11 @@ class Logger(Callback):
     def on_pretrain_routine_start(self, trainer: Any) -> None:
         """Open, before other callbacks: their code may log to the run."""
         self.is_open, self.is_broken, self.exception = True, False, None
+        self.run_id, self.continues, self.start_epoch = None, None, 0
+        if trainer.resume is not None:  # states are given back after this event, but opening needs its own
+            saved = trainer.resume.content
+            self.start_epoch = saved["epoch"] + 1
+            self.load_state_dict(state_of(self, trainer.callbacks.objects, saved["callbacks"]) or {})
         self.open(trainer)
         self.log_settings(trainer.settings.to_dict())
 
@@ -155,12 +168,20 @@ class Logger(Callback):
         self.close(failed=trainer.exception is not None)
         self.is_open = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return which run a resumed training goes on with."""
+        return {"run_id": self.run_id or self.continues}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that run."""
+        self.continues = state.get("run_id")
+
     def _leave_out(self, error: Exception) -> None:
         if self.is_broken:  # this is the attempt to close it
             log.debug("%s could not be closed: %s", self.title, error)
             return
         self.is_broken = True
-        reason = shorten(error_text(error), 300, placeholder=" ...")
+        reason = shorten(mask_urls(error_text(error), paths=False), 300, placeholder=" ...")
         log.warning("%s failed and is left out of the rest of this run: %s", self.title, reason)
         self.close(failed=True)
         self.is_open = False

@@ -63,10 +63,12 @@ class CometLogger(Logger):
         project = comet_ml.get_config("comet.project_name") or project_name(trainer)
         self.experiment = comet_ml.start(
             project_name=project,
+            experiment_key=self.continues,
+            mode="get_or_create" if self.continues else None,
             online=_is_online(),
             experiment_config=comet_ml.ExperimentConfig(**options),
         )
-        self.owns_run = True
+        self.owns_run, self.run_id = True, self.experiment.get_key()
         if not self.experiment.alive:
             raise ConnectionError("there is no connection to Comet's server")
 

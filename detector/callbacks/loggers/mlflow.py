@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from time import perf_counter, sleep, time
 from typing import Any
 
 from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
+from detector.callbacks.secrets import mask_urls
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +53,36 @@ class MLflowLogger(Logger):
                 self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
                 mlflow.set_tracking_uri(self.own_store)
             with patience():
-                experiment = self._experiment(project_name(trainer), folder / "mlartifacts")
-                name = os.environ.get("MLFLOW_RUN") or trainer.save_dir.name
-                run = mlflow.start_run(experiment_id=experiment, run_name=name)
+                if self._can_continue():
+                    run = mlflow.start_run(run_id=self.continues)
+                else:
+                    experiment = self._experiment(project_name(trainer), folder / "mlartifacts")
+                    name = os.environ.get("MLFLOW_RUN") or trainer.save_dir.name
+                    run = mlflow.start_run(experiment_id=experiment, run_name=name)
             self.owns_run = True
-        self.run_id = run.info.run_id
+            self.run_id = run.info.run_id
+        self.logs_to = run.info.run_id
         self.client = mlflow.MlflowClient(self.own_store)
         if (uri := self.client.tracking_uri).startswith("http"):
-            log.info("MLflow: %s/#/experiments/%s/runs/%s", uri, run.info.experiment_id, self.run_id)
+            place = (
+                f"{mask_urls(uri, paths=False)}/#/experiments/{run.info.experiment_id}/runs/{self.logs_to}"
+            )
+            log.info("MLflow: %s", place)
+
+    def _can_continue(self) -> bool:
+        """Return whether the run of a training that is resumed is still there."""
+        import mlflow
+
+        if self.continues is None:
+            return False
+        try:
+            if mlflow.MlflowClient().get_run(self.continues).info.lifecycle_stage == "active":
+                return True
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        log.info("MLflow: the run %s is not in this store any more; a new one begins", self.continues)
+        return False
 
     def _experiment(self, name: str, artifacts: Path) -> str | None:
         """Return the experiment's id, made if need be; None leaves the choice to MLflow's own settings."""
@@ -73,14 +97,15 @@ class MLflowLogger(Logger):
         return str(client.create_experiment(name, artifacts.as_uri() if self.own_store else None))
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Log parameters. A joined run may hold some from before; they can't be changed."""
+        """Log parameters. A joined or continued run may hold some from before; they can't be changed."""
         from mlflow.entities import Param
 
-        known = {} if self.owns_run else self._ask(lambda: self.client.get_run(self.run_id)).data.params
+        is_new = self.owns_run and self.run_id != self.continues
+        known = {} if is_new else self._ask(lambda: self.client.get_run(self.logs_to)).data.params
         params = [Param(key(name), str(value)) for name, value in settings.items() if key(name) not in known]
         for start in range(0, len(params), PARAMETERS_A_REQUEST):
             part = params[start : start + PARAMETERS_A_REQUEST]
-            self._ask(lambda part=part: self.client.log_batch(self.run_id, params=part))  # type: ignore[misc]
+            self._ask(lambda part=part: self.client.log_batch(self.logs_to, params=part))  # type: ignore[misc]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log all figures in one request."""
@@ -88,7 +113,7 @@ class MLflowLogger(Logger):
 
         now = int(time() * 1000)
         rows = [Metric(key(name), value, now, step) for name, value in metrics.items()]
-        self._ask(lambda: self.client.log_batch(self.run_id, metrics=rows))
+        self._ask(lambda: self.client.log_batch(self.logs_to, metrics=rows))
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
         """Log pictures as artifacts: `pictures/results.png`, `predictions/epoch3.jpg`."""
@@ -112,16 +137,16 @@ class MLflowLogger(Logger):
             mlflow.set_tracking_uri(self.own_store)
         try:
             if self.owns_run:
-                self._ask(lambda: end_run(self.client, self.run_id, status))
+                self._ask(lambda: end_run(self.client, self.logs_to, status))
         finally:
             self.owns_run = False
             if self.own_store:
                 mlflow.set_tracking_uri(None)
         if self.own_store and not self.is_broken:
-            log.info("MLflow: mlflow ui --backend-store-uri %s", self.own_store)
+            log.info("MLflow: mlflow ui --backend-store-uri %s", quote(self.own_store))
 
     def _file(self, path: Path, folder: str) -> None:
-        self._ask(lambda: self.client.log_artifact(self.run_id, str(path), folder), seconds=120)
+        self._ask(lambda: self.client.log_artifact(self.logs_to, str(path), folder), seconds=120)
 
     def _ask(self, call: Callable[[], Any], seconds: int = SECONDS) -> Any:
         """Make a request, and once more if it fails at once: it may have been a moment's trouble."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from time import time
 from typing import Any
 
+from detector.callbacks.failures import error_text
 from detector.callbacks.loggers.base import Logger, project_folder
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,8 @@ class TensorBoardLogger(Logger):
     """Writes TensorBoard's event file. There is none until the first value is written.
 
     The file is written in this thread and flushed after every epoch: no figure is lost when a run is
-    killed, and a full disk is noticed where it happens.
+    killed, and a full disk is noticed where it happens. A resumed training writes another file into the folder,
+    which TensorBoard shows as the same run. How the run ended is the text `state`.
     """
 
     name, title, package = "tensorboard", "TensorBoard", "tensorboard"
@@ -49,14 +52,20 @@ class TensorBoardLogger(Logger):
         self._write(step, values)
 
     def log_file(self, path: Path) -> None:
-        """Nothing: the event file lies beside the weights."""
+        """Write where the weights are: TensorBoard takes no files."""
+        self._write(0, [_text("weights", str(path))])
 
     def close(self, failed: bool) -> None:
-        """Close the file and say how to look at it."""
+        """Write how the run ended, close the file and say how to look at it."""
+        began = "model/parameters" in self.settings  # a run that could not begin leaves no folder
+        if not self.is_broken and (began or self.writer is not None):
+            stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
+            state = "killed" if stopped else "failed" if failed else "finished"
+            why = f": {error_text(self.exception)}" if self.exception is not None else ""
+            self._write(0, [_text("state", state + why)])
+            log.info("TensorBoard: tensorboard --logdir %s", quote(str(self.project)))
         if self.writer is not None:
             self.writer.close()
-            if not self.is_broken:
-                log.info("TensorBoard: tensorboard --logdir %s", self.project)
 
     def _write(self, step: int, values: list[dict[str, Any]]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -70,15 +79,22 @@ class TensorBoardLogger(Logger):
 
     def _begin(self) -> None:
         """Open the file and write its head: the version of the format, and the settings as a table."""
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         now = time()
         path = self.folder / f"events.out.tfevents.{now:.6f}.detector"
         self.writer = RecordWriter(path.open("xb"))
         self.writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        if self.start_epoch:  # of epochs from here on, what an interrupted run wrote is not shown
+            start = SessionLog(status=SessionLog.START)
+            event = Event(wall_time=now, step=self.start_epoch + 1, session_log=start)
+            self.writer.write(event.SerializeToString())
         rows = "".join(f"\n| {name} | {value} |" for name, value in self.settings.items())
-        text = {"dtype": 7, "string_val": [f"| setting | value |\n|---|---|{rows}".encode()]}  # 7: strings
-        self._write(
-            0, [{"tag": "settings", "metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": text}]
-        )
+        self._write(0, [_text("settings", f"| setting | value |\n|---|---|{rows}")])
+
+
+def _text(tag: str, text: str) -> dict[str, Any]:
+    """Return a value that TensorBoard shows as text (Markdown)."""
+    tensor = {"dtype": 7, "string_val": [text.encode()]}  # 7: strings
+    return {"tag": tag, "metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": tensor}

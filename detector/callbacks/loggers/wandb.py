@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from detector.callbacks.loggers.base import Logger, is_true, project_folder, project_name
+from detector.callbacks.secrets import masked_command
 
 OWN_NAMES = {"project": "WANDB_PROJECT", "name": "WANDB_NAME", "dir": "WANDB_DIR"}
 LIMITS = {
@@ -56,13 +57,16 @@ class WandbLogger(Logger):
         folder = project_folder(trainer)
         names = {"project": project_name(trainer), "name": trainer.save_dir.name, "dir": str(folder)}
         names = {name: value for name, value in names.items() if OWN_NAMES[name] not in os.environ}
+        if self.continues is not None and "WANDB_RUN_ID" not in os.environ:
+            names |= {"id": self.continues, "resume": "allow"}
         limits = {
             name: value
             for name, (value, variable) in LIMITS.items()
             if variable not in os.environ and name in wandb.Settings.model_fields
         }
-        self.run = wandb.init(**names, settings=wandb.Settings(**limits))
-        self.owns_run = True
+        with masked_command():
+            self.run = wandb.init(**names, settings=wandb.Settings(**limits))
+        self.owns_run, self.run_id = True, self.run.id
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Put them into the run's config."""
