@@ -1,3 +1,4 @@
+import copy
 import csv
 from types import SimpleNamespace
 
@@ -14,10 +15,13 @@ def clock(monkeypatch):
     return now
 
 
-def run(clock, path, epochs, start_epoch=0, seconds=10.0, callback=None):
+def run(clock, path, epochs, start_epoch=0, seconds=10.0, callback=None, state=None):
     """Play a run; `epochs` holds the metrics of each. Return the rows of the file."""
     callback = callback or CSVLogger()
     trainer = SimpleNamespace(csv=path, start_epoch=start_epoch, epoch=0, metrics={})
+    callback.on_pretrain_routine_start(trainer)
+    if state is not None:
+        callback.load_state_dict(state)
     callback.on_train_start(trainer)
     for trainer.epoch, trainer.metrics in enumerate(epochs, start_epoch):
         clock[0] += seconds
@@ -53,9 +57,12 @@ def test_a_fresh_run_starts_with_an_empty_file(clock, tmp_path):
 
 
 def test_a_resumed_run_keeps_what_it_builds_on_and_goes_on_counting_time(clock, tmp_path):
-    path = tmp_path / "results.csv"
-    run(clock, path, [{"train/loss": n, "lr/pg0": 0.1} for n in (3, 2, 1)])
-    rows = run(clock, path, [{"train/loss": 1.5, "lr/pg0": 0.1}], start_epoch=2, seconds=5)
+    path, first = tmp_path / "results.csv", CSVLogger()
+    run(clock, path, [{"train/loss": n, "lr/pg0": 0.1} for n in (3, 2)], callback=first)
+    state = copy.deepcopy(first.state_dict())
+    with path.open("a") as file:
+        file.write("3,29,1,0.1\n4,3")  # an epoch it does not build on, and a row cut off in writing
+    rows = run(clock, path, [{"train/loss": 1.5, "lr/pg0": 0.1}], start_epoch=2, seconds=5, state=state)
     assert [(row["epoch"], row["time"], row["train/loss"]) for row in rows] == [
         ("1", "10", "3"),
         ("2", "20", "2"),
@@ -65,19 +72,8 @@ def test_a_resumed_run_keeps_what_it_builds_on_and_goes_on_counting_time(clock, 
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_a_row_cut_off_in_writing_is_dropped_when_resumed(clock, tmp_path):
-    path = tmp_path / "results.csv"
-    path.write_text("epoch,time,train/loss\n1,10,0.5\n2,20,0.4\n3,")
-    rows = run(clock, path, [{"train/loss": 0.3}], start_epoch=3)
-    assert [row["epoch"] for row in rows] == ["1", "2", "4"]
-
-
-def test_a_resumed_run_without_its_file_starts_one(clock, tmp_path):
-    rows = run(clock, tmp_path / "results.csv", [{"a": 1}], start_epoch=4)
-    assert rows == [{"epoch": "5", "time": "10", "a": "1"}]
-
-
-def test_a_resumed_run_over_an_empty_file_starts_anew(clock, tmp_path):
-    path = tmp_path / "results.csv"
-    path.write_text("")
-    assert run(clock, path, [{"a": 1}], start_epoch=1) == [{"epoch": "2", "time": "10", "a": "1"}]
+def test_a_resumed_run_whose_file_is_gone_writes_it_anew(clock, tmp_path):
+    first = CSVLogger()
+    run(clock, tmp_path / "first.csv", [{"a": 1}], callback=first)
+    rows = run(clock, tmp_path / "results.csv", [{"a": 2}], start_epoch=1, state=first.state_dict())
+    assert [(row["epoch"], row["a"]) for row in rows] == [("1", "1"), ("2", "2")]

@@ -247,7 +247,8 @@ def test_ctrl_c_finishes_the_step_and_leaves_the_weights(run, yolo):
     yolo.add_callback("optimizer_step", interrupt)  # in the middle of a step
     with pytest.raises(KeyboardInterrupt):
         run(yolo)
-    assert seen[-4:] == ["optimizer_step", "on_before_zero_grad", "on_exception", "teardown"]
+    end = ["optimizer_step", "on_before_zero_grad", "on_train_batch_end", "on_exception", "teardown"]
+    assert seen[-5:] == end
     trainer = yolo.trainer
     assert isinstance(trainer.exception, KeyboardInterrupt)
     assert load_checkpoint(trainer.last)["epoch"] == 1

@@ -1,14 +1,20 @@
 """A run that ended early goes on and ends as one that did not."""
 
 import csv
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.resume import find_run
-from detector.errors import CheckpointError, SettingsError
+from detector.errors import CheckpointError, DataError, SettingsError
 
 QUICK = {
     "imgsz": 96, "batch": 4, "epochs": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
@@ -58,22 +64,156 @@ def assert_equal_weights(one, other):
     assert all(torch.equal(value, other["weights"][key]) for key, value in one["weights"].items())
 
 
+def assert_equal_runs(one, other):
+    """Weights, averages, optimizer, counters and figures are the same to the last bit."""
+    for name in ("last.pt", "best.pt"):
+        assert_equal_weights(one / "weights" / name, other / "weights" / name)
+    assert digest(state(one)) == digest(state(other))
+    assert rows(one) == rows(other)
+
+
+def state(folder):
+    """What the run would go on from, without clocks."""
+    content = load_checkpoint(folder / "weights/state.pt")
+    keys = ("weights", "ema", "ema_updates", "optimizer", "grads", "counters", "epoch", "batches", "schedule")
+    return {key: content[key] for key in keys}
+
+
+def digest(value):
+    """Return the value with the bytes of every tensor."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), value.contiguous().numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: digest(part) for key, part in value.items()}
+    return [digest(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 @pytest.mark.parametrize(("model", "optimizer"), [("tiny_model", "AdamW"), ("tiny_dual_model", "MuSGD")])
 def test_a_resumed_run_ends_bit_identical(model, optimizer, drawn_dataset, tmp_path, request):
     model = request.getfixturevalue(model)
     settings = QUICK | {"data": drawn_dataset, "optimizer": optimizer}
     YOLO(model).train(project=tmp_path / "whole", **settings)
-    yolo = YOLO(model)
-    killed_after(yolo, 1, project=tmp_path / "killed", **settings)
+    killed_after(YOLO(model), 1, project=tmp_path / "killed", **settings)
     YOLO(model).train(resume=tmp_path / "killed/train")
-    for name in ("last.pt", "best.pt"):
-        assert_equal_weights(
-            tmp_path / "whole/train/weights" / name, tmp_path / "killed/train/weights" / name
-        )
-    states = [load_checkpoint(tmp_path / run / "train/weights/state.pt") for run in ("whole", "killed")]
-    assert all(torch.equal(states[0]["weights"][key], value) for key, value in states[1]["weights"].items())
-    assert states[0]["counters"] == states[1]["counters"]
-    assert rows(tmp_path / "whole/train") == rows(tmp_path / "killed/train")
+    assert_equal_runs(tmp_path / "whole/train", tmp_path / "killed/train")
+
+
+@pytest.mark.parametrize(
+    ("event", "settings"),
+    [
+        ("on_train_batch_start", {}),
+        ("optimizer_step", {"workers": 2}),
+        ("on_train_batch_end", {"nbs": 12, "batch": 2, "cache": "ram"}),  # with gradients that wait
+        ("on_train_epoch_end", {}),
+        ("on_val_batch_end", {}),
+        ("on_fit_epoch_end", {}),
+        ("on_model_save", {}),
+    ],
+)
+def test_an_interrupt_at_any_event_loses_nothing(
+    event, settings, tiny_model, drawn_dataset, tmp_path, caplog
+):
+    settings = QUICK | {"data": drawn_dataset, "epochs": 3} | settings
+    whole, counting = YOLO(tiny_model), Counting()
+    whole.add_callback(counting)
+    whole.train(project=tmp_path / "whole", **settings)
+    calls = []
+
+    def interrupt(_):
+        calls.append(event)
+        if len(calls) == (3 if "batch" in event or "step" in event else 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    killed = YOLO(tiny_model)
+    killed.add_callback(Counting())
+    with pytest.raises(KeyboardInterrupt):
+        killed.train(callbacks=[(event, interrupt)], project=tmp_path / "killed", **settings)
+    assert f"resume={tmp_path}/killed/train goes on with it" in caplog.text
+    again, counted = YOLO(tiny_model), Counting()
+    again.add_callback(counted)
+    again.train(resume=tmp_path / "killed/train")
+    assert_equal_runs(tmp_path / "whole/train", tmp_path / "killed/train")
+    assert counted.epochs == counting.epochs == [0, 1, 2]
+
+
+def test_a_long_epoch_is_saved_within(tiny_model, drawn_dataset, tmp_path):
+    settings = QUICK | {"data": drawn_dataset, "epochs": 2, "batch": 2}
+    YOLO(tiny_model).train(project=tmp_path / "whole", **settings)
+    folder, copy = tmp_path / "killed/train", tmp_path / "copy/train"
+
+    def take_a_copy(trainer):
+        if trainer.epoch == 1 and trainer.batch_index == 2:
+            shutil.copytree(folder, copy)  # as a power cut would leave it
+
+    YOLO(tiny_model).train(
+        project=tmp_path / "killed",
+        save_minutes=1e-9,
+        callbacks=[("on_train_batch_start", take_a_copy)],
+        **settings,
+    )
+    found = load_checkpoint(copy / "weights/state.pt")
+    assert (found["epoch"], found["batches"]) == (0, 2)
+    YOLO(tiny_model).train(resume=copy)
+    assert_equal_runs(tmp_path / "whole/train", copy)
+
+
+def test_a_run_killed_in_its_final_evaluation_finishes(tiny_model, drawn_dataset, tmp_path):
+    settings = QUICK | {"data": drawn_dataset, "epochs": 2}
+
+    def die(_):
+        raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        YOLO(tiny_model).train(project=tmp_path, callbacks=[("on_final_eval_end", die)], **settings)
+    seen = []
+    yolo = YOLO(tiny_model)
+    yolo.add_callback("on_train_batch_start", lambda trainer: seen.append("batch"))
+    yolo.add_callback("on_train_end", lambda trainer: seen.append("end"))
+    assert yolo.train(resume=True, project=tmp_path) is not None
+    assert seen == ["end"]
+    with pytest.raises(CheckpointError, match="there is no unfinished run in"):
+        YOLO(tiny_model).train(resume=True, project=tmp_path)
+
+
+def test_a_damaged_state_is_found_and_the_one_before_used(tiny_model, drawn_dataset, tmp_path, caplog):
+    settings = QUICK | {"data": drawn_dataset}
+    YOLO(tiny_model).train(project=tmp_path / "whole", **settings)
+    killed_after(YOLO(tiny_model), 1, project=tmp_path, **settings)
+    file = tmp_path / "train/weights/state.pt"
+    file.write_bytes(file.read_bytes()[:-1000])
+    YOLO(tiny_model).train(resume=tmp_path / "train")
+    assert "state.pt: is damaged: cut short" in caplog.text
+    assert "goes on from the state before, the end of epoch 2" in caplog.text
+    assert_equal_runs(tmp_path / "whole/train", tmp_path / "train")
+    assert not (tmp_path / "train/weights/state-previous.pt").exists()
+
+
+def test_random_states_come_back(tiny_model, drawn_dataset, tmp_path):
+    drawn = {"whole": [], "killed": []}
+
+    def draw(into):
+        return lambda _: into.append((random.random(), np.random.rand(), torch.rand(1).item()))
+
+    settings = QUICK | {"data": drawn_dataset, "epochs": 3}
+    for name, into in drawn.items():
+        seed_everything()
+        yolo = YOLO(tiny_model)
+        yolo.add_callback("on_train_batch_end", draw(into))
+        if name == "whole":
+            yolo.train(project=tmp_path / name, **settings)
+        else:
+            killed_after(yolo, 0, project=tmp_path / name, **settings)
+    seed_everything(5)
+    again = YOLO(tiny_model)
+    again.add_callback("on_train_batch_end", draw(drawn["killed"]))
+    again.train(resume=tmp_path / "killed/train")
+    assert drawn["killed"] == drawn["whole"]
+
+
+def seed_everything(seed=0):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def test_callbacks_get_their_state_back(tiny_model, drawn_dataset, tmp_path, caplog):
@@ -107,14 +247,41 @@ def test_a_finished_run_goes_on_when_epochs_are_raised(tiny_model, drawn_dataset
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
 
 
-def test_a_change_that_makes_it_another_run_is_refused(tiny_model, drawn_dataset, tmp_path):
+def test_a_change_that_makes_it_another_run_is_refused(tiny_model, drawn_dataset, tmp_path, caplog):
     YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
+    folder = tmp_path / "train"
     with pytest.raises(SettingsError) as caught:
-        YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2, imgsz=64, lr0=0.1)
+        YOLO(tiny_model).train(resume=folder, epochs=2, imgsz=64, lr0=0.1)
+    advice = f"leave it out to resume, start a new run, or give resume=force:{folder}"
     assert str(caught.value).splitlines() == [
-        f"imgsz=64: the run in {tmp_path}/train has imgsz=96; leave it out to resume, or start a new run",
-        f"lr0=0.1: the run in {tmp_path}/train has lr0=none; leave it out to resume, or start a new run",
+        f"imgsz=64: the run in {folder} has imgsz=96; {advice}",
+        f"lr0=0.1: the run in {folder} has lr0=none; {advice}",
     ]
+    YOLO(tiny_model).train(resume=f"force:{folder}", epochs=2, lr0=0.1)
+    assert f"lr0=0.1: the run in {folder} has lr0=none; the run goes on with the new value" in caplog.text
+    assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
+
+
+def test_other_data_is_refused(tiny_model, drawn_dataset, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(Path(drawn_dataset).parent, data)
+    settings = QUICK | {"data": data / Path(drawn_dataset).name, "project": tmp_path}
+    killed_after(YOLO(tiny_model), 0, **settings)
+    label = next(data.rglob("labels/train/*.txt"))
+    label.write_text(label.read_text().replace("0.", "0.0", 1))
+    with pytest.raises(DataError, match=r"train: \d+ images .*, or other file names.*resume=force:"):
+        YOLO(tiny_model).train(resume=tmp_path / "train")
+    YOLO(tiny_model).train(resume="force", project=tmp_path)
+    assert "the run goes on and is not what it would have been" in caplog.text
+
+
+def test_a_data_set_may_move(tiny_model, drawn_dataset, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(Path(drawn_dataset).parent, data)
+    killed_after(YOLO(tiny_model), 0, data=data / Path(drawn_dataset).name, project=tmp_path, **QUICK)
+    data.rename(tmp_path / "moved")
+    YOLO(tiny_model).train(resume=tmp_path / "train", data=tmp_path / "moved" / Path(drawn_dataset).name)
+    assert len(rows(tmp_path / "train")) == 4
 
 
 def test_resuming_what_is_not_there_is_one_sentence(tmp_path):

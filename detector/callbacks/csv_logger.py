@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from detector.callbacks.callback import Callback
+from detector.files import replacing
 
 COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
 
@@ -16,20 +18,22 @@ COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
 class CSVLogger(Callback):
     """Writes `results.csv`: epoch (from 1), time in seconds, and every metric of the trainer.
 
-    The columns are those of the first epoch in which validation ran; each row is flushed to disk. A resumed
-    run keeps the rows of the epochs it builds on, drops later ones, and goes on counting the time.
+    The columns are those of the first epoch in which validation ran; each row is flushed to disk. The rows are
+    part of the run's state: a resumed run writes those of the epochs it builds on anew, whatever has become of the
+    file, and goes on counting the time.
     """
 
     def __init__(self) -> None:
         self.columns: list[str] = []
         self.rows: list[dict[str, Any]] = []
 
+    def on_pretrain_routine_start(self, _: Any) -> None:
+        """Begin anew; a resumed run's state comes after this."""
+        self.columns, self.rows = [], []
+
     def on_train_start(self, trainer: Any) -> None:
         """Start with an empty file, or with the rows of the epochs before."""
         self.started = perf_counter()
-        self.columns, self.rows = [], []
-        if trainer.start_epoch > 0 and trainer.csv.exists():
-            self.columns, self.rows = _read(trainer.csv, trainer.start_epoch)
         if self.rows:
             self.started -= float(self.rows[-1]["time"])
             _write(trainer.csv, self.columns, self.rows)
@@ -48,6 +52,14 @@ class CSVLogger(Callback):
         else:
             _append(trainer.csv, self.columns, self.rows[-1])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {"columns": self.columns, "rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the rows of the epochs before."""
+        self.columns, self.rows = list(state["columns"]), list(state["rows"])
+
 
 def _place(name: str) -> tuple[int, int]:
     """Order columns by kind: epoch and time, then as in COLUMN_ORDER, then the user's own."""
@@ -57,36 +69,14 @@ def _place(name: str) -> tuple[int, int]:
     return (kinds[0] if kinds else len(COLUMN_ORDER), 0)
 
 
-def _read(path: Path, epochs: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns and the rows of the first `epochs` epochs; a row cut off in writing is left out."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if _is_whole(row) and int(row["epoch"]) <= epochs]
-        return list(reader.fieldnames or []), rows
-
-
-def _is_whole(row: dict[str, Any]) -> bool:
-    if None in row or None in row.values() or not row.get("epoch", "").isdecimal():
-        return False
-    try:
-        return float(row["time"]) >= 0
-    except (KeyError, ValueError):
-        return False
-
-
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
     """Write the whole file beside the old one, then put it in its place."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def _append(path: Path, columns: list[str], row: dict[str, Any]) -> None:

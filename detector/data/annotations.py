@@ -72,6 +72,18 @@ class Annotations:
         """(C,) boxes of each class."""
         return np.bincount(self.labels, minlength=len(self.names))
 
+    def fingerprint(self) -> dict[str, int | str]:
+        """Return the numbers of images and boxes, and SHA-256 of all names, sizes and labels.
+
+        File names are taken relative to their common folder, so that a data set may move; pictures count by
+        their sizes in px and bytes.
+        """
+        folder = os.path.commonpath([os.path.dirname(path) for path in self.paths]) if self.paths else ""
+        total = hashlib.sha256("\0".join(os.path.relpath(path, folder) for path in self.paths).encode())
+        for part in (self.sizes, self.offsets, self.boxes, self.labels, file_stats(self.paths)[:, 0]):
+            total.update(np.ascontiguousarray(part).tobytes())
+        return {"images": len(self), "boxes": len(self.labels), "sha256": total.hexdigest()}
+
 
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
     """Decode every image once for its size; later calls decode only files that are new or changed.

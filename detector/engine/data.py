@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -79,6 +80,11 @@ class TrainingData:
         weights[counts == 0] = weights[counts > 0].mean()
         return weights / weights.mean()
 
+    @cached_property
+    def fingerprint(self) -> dict[str, dict[str, int | str]]:
+        """What tells this data from any other: split -> figures and a checksum."""
+        return {"train": self.train_annotations.fingerprint(), "val": self.val_annotations.fingerprint()}
+
     def close(self) -> None:
         """End the loaders' worker processes."""
         for loader in ("train_loader", "val_loader"):
@@ -111,10 +117,15 @@ def read_split(config: DataConfig, split: str, s: DataSettings) -> Annotations:
 
 
 def make_val_loader(
-    annotations: Annotations, s: DataSettings, batch: int, workers: int, device: torch.device
+    annotations: Annotations,
+    s: DataSettings,
+    batch: int,
+    workers: int,
+    device: torch.device,
+    rect: bool = True,
 ) -> ValLoader:
-    """Make the loader of a validation split."""
-    dataset = DetectionDataset(annotations, s.imgsz, cache=cache_mode(s), rect=True, workers=workers)
+    """Make the loader of a validation split; its inputs are each image's own rectangle, or squares."""
+    dataset = DetectionDataset(annotations, s.imgsz, cache=cache_mode(s), rect=rect, workers=workers)
     return ValLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
 
 

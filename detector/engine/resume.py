@@ -1,47 +1,55 @@
-"""What a training needs to go on: `state.pt` in the run folder's `weights`, written after every epoch.
+"""What a training needs to go on: `weights/state.pt` in the run folder.
 
-A state holds the raw and the averaged weights in full precision, the optimizer, the loss scaler, the
-schedule, the counters, the states of the callbacks, the settings and the class names, as plain data that
-`torch.load(weights_only=True)` opens. Data order and augmentation are functions of the seed, the epoch and
-the step, so that nothing of the loader has to be kept.
+A state holds the raw and the averaged weights in full precision, the optimizer, the loss scaler, the schedule,
+gradients that wait for their step, the counters and the position inside the epoch, the states of the callbacks and
+of the random generators, the settings, the fingerprint of the data, the class names and the versions, as plain
+data that `torch.load(weights_only=True)` opens. Data order and augmentation are functions of the seed, the epoch
+and the batch, so that nothing of the loader has to be kept.
+
+It is written before the first batch, after every epoch, every `save_minutes` within one, and when a run is
+interrupted. The state before stays beside it as `state-previous.pt` until the run has ended: should the newer one
+be damaged, the run goes on from the older.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from detector import __version__
 from detector.callbacks.state import gather_states, restore_states
 from detector.engine import checkpoint
-from detector.errors import CheckpointError, SettingsError
-from detector.settings import LOGGER_NAMES, plain
+from detector.errors import CheckpointError, DataError, SettingsError
+from detector.settings import LOGGER_NAMES, TrainSettings, plain
 
 if TYPE_CHECKING:
     from detector.engine.train import Trainer
 
-FILE = "weights/state.pt"
+log = logging.getLogger(__name__)
+
+FILE, PREVIOUS = "weights/state.pt", "weights/state-previous.pt"
+FORCE = "force"
 
 FREE = frozenset(
     {
-        *(
-            "model",
-            "resume",
-            "epochs",
-            "time",
-            "patience",
-            "project",
-            "exist_ok",
-            "save_period",
-            "verbose",
-            "plots",
-        ),
-        *("device", "workers", "cache", "callbacks", "plugins", "loggers", *LOGGER_NAMES, "log_model"),
+        *("model", "data", "resume", "epochs", "time", "patience", "project", "name", "exist_ok"),
+        *("save_period", "save_minutes", "verbose", "plots", "workers", "cache"),
+        *("callbacks", "plugins", "loggers", *LOGGER_NAMES, "log_model"),
     }
 )
 """Settings that may differ from those of the run that is resumed."""
+
+COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
 
 
 @dataclass(frozen=True)
@@ -51,21 +59,24 @@ class RunState:
     Attributes:
         folder: its run folder.
         content: what `save_state` wrote.
+        force: go on even where settings or data have changed.
     """
 
     folder: Path
     content: dict[str, Any]
+    force: bool = False
 
     @property
-    def complete(self) -> bool:
-        """Whether all the planned epochs were trained."""
-        return bool(self.content["complete"])
+    def finished(self) -> bool:
+        """Whether the run has come to its end, final evaluation and all."""
+        return bool(self.content["finished"])
 
     def merge_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the run's settings with what is given now.
 
         Raises:
             SettingsError: naming every given setting whose change would make it another run.
+            CheckpointError: if the run has come to its end and no more epochs are asked for.
         """
         saved = self.content["settings"]
         changed = [
@@ -73,78 +84,135 @@ class RunState:
             for key, value in given.items()
             if key in saved and key not in FREE and str(value) != str(saved[key])
         ]
-        if changed:
+        if changed and not self.force:
             raise SettingsError(
-                "\n".join(f"{line}; leave it out to resume, or start a new run" for line in changed)
+                "\n".join(
+                    f"{line}; leave it out to resume, start a new run, or give resume={FORCE}:{self.folder}"
+                    for line in changed
+                )
             )
-        return dict(saved) | dict(given) | {"resume": False}
+        for line in changed:
+            log.warning("%s; the run goes on with the new value and is not what it would have been", line)
+        settings = dict(saved) | dict(given) | {"resume": False}
+        done = self.content["epoch"] + 1
+        if self.finished and TrainSettings.parse(settings).epochs <= done:
+            raise CheckpointError(
+                f"the run in {self.folder} is complete after {done} epochs; "
+                f"give more to go on, such as epochs={2 * done}"
+            )
+        return settings
 
 
 def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
     """Open the run to go on with.
 
     Args:
-        resume: its folder (or its state.pt or last.pt), or True for the newest unfinished run in `project`.
+        resume: its folder (or its state.pt or last.pt), True for the newest unfinished run in `project`; "force"
+            is True and "force:FOLDER" the folder, to go on though settings or data have changed.
         project: the folder that holds the runs.
 
     Raises:
         CheckpointError: if there is no such run, or its state can't be read.
     """
-    if isinstance(resume, bool):
-        files = sorted(Path(project).glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for file in files:
-            if not (state := _open(file)).complete:
+    force, named = False, resume
+    if isinstance(resume, str) and resume.split(":")[0] == FORCE:
+        force, named = True, resume.partition(":")[2] or True
+    if isinstance(named, bool):
+        files = [*Path(project).glob(f"*/{FILE}"), *Path(project).glob(f"*/{PREVIOUS}")]
+        files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for folder in dict.fromkeys(file.parent.parent for file in files):
+            if not (state := _open(folder, force)).finished:
                 return state
         raise CheckpointError(
-            f"resume=true: there is no unfinished run in {Path(project).absolute()}; name its folder, "
+            f"resume={plain(resume)}: there is no unfinished run in {Path(project).absolute()}; name its folder, "
             "as in resume=runs/train"
         )
-    path = Path(resume)
+    path = Path(named)
     folder = path.parent.parent if path.suffix == ".pt" else path
-    if not (folder / FILE).is_file():
+    if not (folder / FILE).is_file() and not (folder / PREVIOUS).is_file():
         raise CheckpointError(
             f"resume={resume}: {(folder / FILE).absolute()} does not exist; expected a run folder"
         )
-    return _open(folder / FILE)
+    return _open(folder, force)
 
 
-def _open(file: Path) -> RunState:
-    content = checkpoint.load_checkpoint(file)
-    if "optimizer" not in content:
-        raise CheckpointError(f"{file}: holds weights only, so that a run can't go on from it")
-    return RunState(file.parent.parent.absolute(), content)
+def _open(folder: Path, force: bool) -> RunState:
+    """Read the state of a run, or the one before if that is damaged."""
+    problems = []
+    for name in (FILE, PREVIOUS):
+        try:
+            content = checkpoint.load_checkpoint(folder / name)
+            if "optimizer" not in content:
+                raise CheckpointError(
+                    f"{folder / name}: holds weights only, so that a run can't go on from it"
+                )
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s; the run goes on from the state before, %s", problem, _place(content))
+        return RunState(folder.absolute(), content, force)
+    raise CheckpointError(problems[0])
 
 
-def save_state(trainer: Trainer) -> None:
-    """Write the state at the end of an epoch."""
-    content = {
+def _place(content: Mapping[str, Any]) -> str:
+    done, batches = content["epoch"] + 1, content["batches"]
+    return f"epoch {done + 1}, batch {batches + 1}" if batches else f"the end of epoch {done}"
+
+
+def take_state(trainer: Trainer) -> dict[str, Any]:
+    """Return the state of a training between two batches, or at the end of an epoch.
+
+    The tensors are the training's own; everything else is a copy.
+    """
+    scalars = {
+        "epoch": trainer.epochs_done - 1,
+        "batches": trainer.batches_done,
+        "counters": {name: getattr(trainer, name) for name in COUNTERS},
+        "sums": {name: getattr(trainer, name) for name in ("images_seen", "data_wait")},
+        "epoch_seconds": perf_counter() - trainer.epoch_started,
+        "seconds": perf_counter() - trainer.started,
+        "schedule": trainer.schedule.state_dict(),
+        "metrics": trainer.metrics,
+        "callbacks": gather_states(trainer.callbacks.objects),
+        "random": random_states(),
+        "finished": trainer.finished,
+    }
+    grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    return copy.deepcopy(scalars) | {
         "model": trainer.model.config.to_dict(),
         "weights": trainer.model.state_dict(),
         "ema": trainer.ema.state_dict(),
         "ema_updates": trainer.ema.updates,
         "optimizer": trainer.optimizer.state_dict(),
+        "grads": grads,
+        "loss_sum": trainer.loss_sum,
         "scaler": trainer.scaler.state_dict(),
-        "schedule": trainer.schedule.state_dict(),
         "frozen": list(trainer.frozen.parameters),
-        "counters": {name: getattr(trainer, name) for name in COUNTERS},
-        "epoch": trainer.epoch,
-        "seconds": perf_counter() - trainer.started,
-        "metrics": dict(trainer.metrics),
-        "callbacks": gather_states(trainer.callbacks.objects),
         "settings": trainer.initial_settings,
-        "complete": trainer.epoch + 1 >= trainer.epochs,
+        "data": trainer.data.fingerprint,
+        "machine": machine(trainer),
     }
-    checkpoint.save_checkpoint(trainer.save_dir / FILE, content)
 
 
-COUNTERS = ("epoch", "epochs", "global_step", "last_step", "best_fitness", "best_epoch")
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write a state; the one before stays until the run has ended.
+
+    Raises:
+        CheckpointError: if it can't be written; the one before is still there.
+    """
+    checkpoint.save_checkpoint(folder / FILE, state, keep=folder / PREVIOUS)
+    if state["finished"]:
+        with suppress(OSError):  # it is of no more use, and does no harm
+            (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def restore_state(trainer: Trainer, state: RunState) -> None:
     """Put a trainer that is set up where the run was.
 
     Raises:
-        CheckpointError: if the data has other classes, or the run is complete.
+        CheckpointError: if the data has other classes.
+        DataError: if the data set has changed in another way, unless forced.
     """
     content = state.content
     if content["model"] != trainer.model.config.to_dict():
@@ -152,23 +220,109 @@ def restore_state(trainer: Trainer, state: RunState) -> None:
             f"the run in {state.folder} has another architecture or other classes than data= has now: "
             f"{', '.join(content['model']['names'])} against {', '.join(trainer.model.names.values())}"
         )
-    counters = dict(content["counters"])
-    if counters["epoch"] + 1 >= trainer.epochs:
-        raise CheckpointError(
-            f"the run in {state.folder} is complete after {counters['epoch'] + 1} epochs; "
-            f"give more to go on, such as epochs={2 * trainer.epochs}"
-        )
-    del counters["epochs"]
-    for name, value in counters.items():
+    compare_data(state, trainer.data.fingerprint)
+    compare_machines(content["machine"], machine(trainer))
+    asked, planned = trainer.epochs, content["settings"]["epochs"]
+    for name, value in (content["counters"] | content["sums"]).items():
         setattr(trainer, name, value)
-    trainer.start_epoch = trainer.epoch + 1
+    trainer.start_epoch = trainer.epochs_done = content["epoch"] + 1
+    trainer.epoch = max(content["epoch"], 0)
+    trainer.batches_done = content["batches"]
+    trainer.metrics = dict(content["metrics"])
+    if asked != planned:
+        trainer.epochs = asked
+        trainer.stop = trainer.done = trainer.start_epoch >= asked
+    trainer.schedule.epochs = trainer.epochs
     trainer.saved_step = trainer.global_step
     trainer.started = perf_counter() - content["seconds"]
+    trainer.epoch_seconds = content["epoch_seconds"]
+    trainer.loss_sum.copy_(content["loss_sum"])
     trainer.model.load_state_dict(content["weights"])
     trainer.ema.model.load_state_dict(content["ema"])
     trainer.ema.updates = content["ema_updates"]
     trainer.optimizer.load_state_dict(content["optimizer"])
+    for name, parameter in trainer.model.named_parameters():
+        if name in content["grads"]:
+            parameter.grad = content["grads"][name].to(parameter.device)
     trainer.scaler.load_state_dict(content["scaler"])
     trainer.schedule.load_state_dict(content["schedule"])
     trainer.frozen.restrict(content["frozen"])
     restore_states(trainer.callbacks.objects, content["callbacks"])
+    set_random_states(content["random"])
+    log.info("resumed: %s goes on after %s", state.folder, _place(content))
+
+
+def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
+    """Refuse data that differs from the run's, or warn of it if forced.
+
+    Raises:
+        DataError: naming what differs.
+    """
+    saved = state.content["data"]
+    differences = [
+        f"{split}: {now[split]['images']} images and {now[split]['boxes']} boxes now, "
+        f"{saved[split]['images']} and {saved[split]['boxes']} before"
+        + (", or other file names, sizes or labels" if _counts(now[split]) == _counts(saved[split]) else "")
+        for split in saved
+        if now[split] != saved[split]
+    ]
+    if not differences:
+        return
+    sentence = (
+        f"the data set is not the one the run in {state.folder} was trained on ({'; '.join(differences)})"
+    )
+    if not state.force:
+        raise DataError(
+            f"{sentence}; restore it, or give resume={FORCE}:{state.folder} to go on nevertheless"
+        )
+    log.warning("%s; the run goes on and is not what it would have been", sentence)
+
+
+def _counts(split: Mapping[str, Any]) -> tuple[int, int]:
+    return split["images"], split["boxes"]
+
+
+def machine(trainer: Trainer) -> dict[str, Any]:
+    """Return what else the last bits of a training depend on."""
+    return {
+        "detector": __version__,
+        "torch": str(torch.__version__),
+        "device": trainer.device.type,
+        "precision": trainer.precision.name,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def compare_machines(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn where the run goes on under other conditions."""
+    changed = [f"{key} {now[key]} instead of {saved.get(key)}" for key in now if now[key] != saved.get(key)]
+    if changed:
+        log.warning(
+            "the run goes on with %s: its figures may differ in the last bits from an uninterrupted run's",
+            ", ".join(changed),
+        )
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of all random generators of the process, as plain data.
+
+    The training itself draws from none of them; callbacks and layers of the user's may.
+    """
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).copy()), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put the random generators where they were."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy(), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

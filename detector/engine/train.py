@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import count
 from math import ceil
 from pathlib import Path
 from time import perf_counter
@@ -30,11 +30,11 @@ from detector.engine.ema import ModelEMA
 from detector.engine.inference import Runner
 from detector.engine.interrupt import Interrupts
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
-from detector.engine.resume import RunState, restore_state, save_state
+from detector.engine.resume import RunState, restore_state, save_state, take_state
 from detector.engine.run_folder import discard_if_unused, make_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.engine.weights import FrozenLayers, Transfer, transfer_weights
-from detector.errors import CheckpointError, TrainingError
+from detector.errors import DetectorError, TrainingError
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
@@ -94,8 +94,11 @@ class Trainer:
         self.fitness: float | None = None
         self.best_fitness: float | None = None
         self.best_epoch: int | None = None
-        self.stop = False
+        self.stop = self.done = self.finished = False
+        self.epochs_done = self.batches_done = 0
+        self.in_step = False
         self.saved_step = 0
+        self.boundary: dict[str, Any] | None = None
         self.interrupts = Interrupts()
         self.exception: BaseException | None = None
         self.final_metrics: Metrics | None = None
@@ -128,14 +131,16 @@ class Trainer:
     def fit(self) -> None:
         """The training loop."""
         self.fire("on_train_start")
-        for self.epoch in count(self.start_epoch):
+        for self.epoch in self.epochs_left():
             self.begin_epoch()
-            self.fire("on_train_epoch_start")
+            if not self.batches_done:
+                self.fire("on_train_epoch_start")
             for self.batch_index, self.batch in self.batches():
-                self.fire("on_train_batch_start")
                 with self.interrupts.held():
+                    self.fire("on_train_batch_start")
                     self.step(self.batch)
-                self.fire("on_train_batch_end")
+                    self.fire("on_train_batch_end")
+                    self.save_in_time()
                 if self.stop:
                     break
             self.end_epoch()
@@ -144,10 +149,9 @@ class Trainer:
             self.fire("on_fit_epoch_end")
             with self.interrupts.held():
                 self.save()
-            if self.should_stop():
-                break
         self.final_eval()
         self.fire("on_train_end")
+        self.finish()
 
     def fire(self, event: str) -> None:
         """Call the callbacks of an event."""
@@ -185,6 +189,8 @@ class Trainer:
         if self.resume is not None:
             restore_state(self, self.resume)
         self.fire("on_pretrain_routine_end")
+        if self.resume is None:
+            self.save_state()
 
     def make_model(self) -> tuple[DetectionModel, Transfer | None]:
         """Build the model for the data's classes, under the seed, and give it the initial weights."""
@@ -231,15 +237,29 @@ class Trainer:
         self.last_step = -1
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
+        self.saved_at = perf_counter()
+        self.begin_sums()
 
     # ------------------------------------------------------------------ an epoch
 
+    def epochs_left(self) -> Iterator[int]:
+        """Yield the epochs to train, from the one a resumed run was in."""
+        while not self.done:
+            yield self.epochs_done
+
     def begin_epoch(self) -> None:
-        """Set the modes, the loss schedule and the augmentation of this epoch."""
+        """Set the modes, the loss schedule and the augmentation; a resumed run may be within the epoch."""
         self.model.train()
         self.frozen.hold()
         self.loss_fn.set_epoch(self.epoch, self.epochs)
         self.close_mosaic()
+        if self.batches_done:
+            self.epoch_started = perf_counter() - self.epoch_seconds
+        else:
+            self.begin_sums()
+
+    def begin_sums(self) -> None:
+        """Begin what is summed over an epoch."""
         self.loss_sum = torch.zeros(len(self.loss_names), device=self.device)
         self.images_seen, self.data_wait, self.epoch_started = 0, 0.0, perf_counter()
 
@@ -251,11 +271,12 @@ class Trainer:
             self.fire("on_params_update")
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """Yield this epoch's batches, counting the time spent waiting for them."""
+        """Yield the batches left of this epoch, counting the time spent waiting for them."""
         mixes = self.epoch < self.epochs - self.settings.close_mosaic
-        loader = self.data.train_loader.batches(self.epoch, mosaic=mixes)
+        first = self.num_batches if self.stop and self.batches_done else self.batches_done
+        loader = self.data.train_loader.batches(self.epoch, first, mosaic=mixes)
         try:
-            for index in range(self.num_batches):
+            for index in range(first, self.num_batches):
                 asked = perf_counter()
                 batch = next(loader)
                 self.data_wait += perf_counter() - asked
@@ -267,6 +288,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> None:
         """Forward, backward, and when enough batches are in, clip, optimizer and EMA."""
+        self.in_step = True
         accumulate = self.schedule.apply(self.optimizer, self.epoch, self.global_step)
         images, boxes, labels = self.to_device(batch)
         with self.precision.autocast():
@@ -283,6 +305,8 @@ class Trainer:
         self.loss_sum += self.loss_items * len(images)
         self.images_seen += len(images)
         self.global_step += 1
+        self.batches_done = self.batch_index + 1
+        self.in_step = False
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
@@ -342,6 +366,7 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Put this epoch's training figures into the metrics."""
+        self.boundary = take_state(self)
         seconds = perf_counter() - self.epoch_started
         means = (self.loss_sum / max(self.images_seen, 1)).tolist()
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
@@ -369,8 +394,10 @@ class Trainer:
     # ------------------------------------------------------------------ saving and the end
 
     def save(self) -> None:
-        """Write last.pt, best.pt when this epoch is the best so far, and epochN.pt when asked for."""
+        """End the epoch: last.pt, best.pt when it is the best so far, epochN.pt when asked for, and the state."""
         s = self.settings
+        self.epochs_done, self.batches_done, self.boundary = self.epoch + 1, 0, None
+        self.done = self.should_stop()
         if not s.save:
             return
         content = self.checkpoint()
@@ -381,9 +408,28 @@ class Trainer:
             paths.append(self.last.with_name(f"epoch{self.epoch + 1}.pt"))
         for path in paths:
             checkpoint.save_checkpoint(path, content)
-        save_state(self)
-        self.saved_step = self.global_step
+        self.save_state()
         self.fire("on_model_save")
+        if self.stop and not self.done:
+            self.done = True
+            self.save_state()
+
+    def save_state(self) -> None:
+        """Write what the run needs to go on, see `engine/resume.py`."""
+        if self.settings.save:
+            save_state(self.save_dir, self.boundary or take_state(self))
+            self.saved_step, self.saved_at = self.global_step, perf_counter()
+
+    def save_in_time(self) -> None:
+        """Write the state within an epoch when the last one is `save_minutes` old."""
+        minutes = self.settings.save_minutes
+        if minutes and perf_counter() - self.saved_at > 60 * minutes:
+            self.save_state()
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self.finished = True
+        self.save_state()
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write the averaged weights as they are now to a checkpoint of one's own; whole or not at all."""
@@ -393,20 +439,25 @@ class Trainer:
         return path
 
     def rescue(self) -> None:
-        """Before an exception goes on: write the weights trained since the last save to last.pt.
+        """Before an exception goes on: save the training since the last save, and say how to go on.
 
-        Not after a non-finite loss, whose weights are of no use.
+        After a non-finite loss the weights are of no use; after a failure within a step they go to last.pt, but
+        the run goes on from the state before.
         """
-        error = self.exception
-        unsaved = self.settings.save and self.global_step > self.saved_step
-        if error is None or not unsaved or isinstance(error, TrainingError):
+        if self.exception is None or not self.settings.save or isinstance(self.exception, TrainingError):
             return
-        try:
-            self.save_checkpoint(self.last)
-        except CheckpointError as problem:
-            log.error("%s", problem)
-        else:
-            log.warning("the run ends by %s; its weights are in %s", error_text(error), self.last)
+        if self.global_step > self.saved_step:
+            writers = [self.save_state, lambda: self.save_checkpoint(self.last)]
+            for write in writers[self.in_step :]:
+                try:
+                    write()
+                except DetectorError as problem:
+                    log.error("%s", problem)
+        if self.saved_step:
+            log.warning(
+                "the run ends by %s; its weights are in %s, and resume=%s goes on with it",
+                error_text(self.exception), self.last, self.save_dir,
+            )  # fmt: skip
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what goes into a checkpoint file, as plain data; see `engine/checkpoint.py`."""
@@ -432,11 +483,13 @@ class Trainer:
 
     def final_eval(self) -> None:
         """Validate the best weights once more, in full."""
-        if self.settings.save:
-            best = self.best if self.best.exists() else self.last
-            self.ema.model.load_state_dict(checkpoint.load_checkpoint(best)["weights"])
         if self.data.val_loader is not None:
-            runner = Runner(self.ema.model, self.device, self.precision)
+            model = self.ema.model
+            if self.settings.save:
+                model = copy.deepcopy(model)
+                best = self.best if self.best.exists() else self.last
+                model.load_state_dict(checkpoint.load_checkpoint(best)["weights"])
+            runner = Runner(model, self.device, self.precision)
             self.final_metrics = self.validator.run(
                 runner, self.data.val_loader, self.data.val_annotations, final=True
             )
