@@ -9,6 +9,7 @@ import importlib.util
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ MAX_DETECTIONS = 100  # per image and class
 COCO_STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 COCO_CATEGORY_IDS = tuple(n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 """The official category id of each of COCO's 80 classes."""
+SILENCING = Lock()  # stdout is one for all threads: two that take it at once would not give it back
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def run_coco(
         _, _, width, height = found["bbox"]
         found |= {"id": number, "area": width * height, "iscrowd": 0}
     coco_module, eval_module, eval_name = BACKENDS[backend]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with SILENCING, contextlib.redirect_stdout(io.StringIO()):
         sides = []
         for dataset in (truth, {**truth, "annotations": detections}):
             side = importlib.import_module(coco_module).COCO()

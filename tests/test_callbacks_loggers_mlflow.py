@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -189,6 +190,27 @@ def test_no_password_of_a_server_is_shown(tiny_model, drawn_dataset, tmp_path, m
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith("MLflow failed and is left out") and "s3cret" not in warning
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def test_trainings_in_two_threads_do_not_mix(tiny_model, drawn_dataset, tmp_path):
+    out = sys.stdout
+    seen = {}
+
+    def work(name):
+        seen[name] = train(tiny_model, drawn_dataset, tmp_path / name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is out and sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        "first",
+        "second",
+    ]
+    for name, rows in seen.items():
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/{name}/mlflow.db")
+        check_run(client, last_run(client, name), rows)
 
 
 def test_names_keep_what_mlflow_allows():

@@ -40,8 +40,9 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
         own.append(Pictures())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
-    given = {type(known) for known in registry.objects}
-    for callback in [*own, *(logger for logger in loggers if type(logger) not in given)]:
+    given = tuple(registry.objects)
+    loggers = [logger for logger in loggers if not any(isinstance(known, type(logger)) for known in given)]
+    for callback in [*own, *loggers]:
         registry.add(callback)
     for event, functions in registry.items():
         functions.sort(key=_is_loggers, reverse=event == "on_pretrain_routine_start")  # keeps the order else

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
+from threading import Lock
 from time import perf_counter, sleep, time
-from typing import Any
+from typing import Any, ClassVar
 
 from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
 from detector.callbacks.secrets import mask_urls
@@ -34,6 +35,10 @@ class MLflowLogger(Logger):
 
     name, title, package = "mlflow", "MLflow", "mlflow"
 
+    # MLflow has one address for the whole process, and trainings may run in several threads.
+    _stores: ClassVar[list[str]] = []  # of the trainings in work
+    _switching: ClassVar[Lock] = Lock()
+
     @classmethod
     def needs(cls) -> str | None:
         """A slim MLflow can't write a store by itself."""
@@ -49,10 +54,11 @@ class MLflowLogger(Logger):
             import mlflow
         if (run := mlflow.active_run()) is None:
             folder = project_folder(trainer)
-            if not mlflow.is_tracking_uri_set():
-                self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
-                mlflow.set_tracking_uri(self.own_store)
-            with patience():
+            with self._switching, patience():
+                if not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() in self._stores:
+                    self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+                    self._stores.append(self.own_store)
+                    mlflow.set_tracking_uri(self.own_store)
                 if self._can_continue():
                     run = mlflow.start_run(run_id=self.continues)
                 else:
@@ -133,15 +139,17 @@ class MLflowLogger(Logger):
 
         stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
         status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
-        if self.own_store:
-            mlflow.set_tracking_uri(self.own_store)
-        try:
-            if self.owns_run:
-                self._ask(lambda: end_run(self.client, self.logs_to, status))
-        finally:
-            self.owns_run = False
+        with self._switching:
             if self.own_store:
-                mlflow.set_tracking_uri(None)
+                mlflow.set_tracking_uri(self.own_store)
+            try:
+                if self.owns_run:
+                    self._ask(lambda: end_run(self.client, self.logs_to, status))
+            finally:
+                self.owns_run = False
+                if self.own_store:
+                    self._stores.remove(self.own_store)
+                    mlflow.set_tracking_uri(self._stores[-1] if self._stores else None)
         if self.own_store and not self.is_broken:
             log.info("MLflow: mlflow ui --backend-store-uri %s", quote(self.own_store))
 
