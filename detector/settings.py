@@ -229,7 +229,10 @@ class TrainSettings(DataSettings):
     rect: bool = setting(False, "augmentation", "train on rectangular batches of like shapes, without mosaic")
 
     resume: bool | str | Path = setting(
-        False, "training", "go on with a run: its folder, or true for the newest unfinished one in project="
+        False,
+        "training",
+        "go on with a run: its folder, or true for the newest unfinished one in project=; force, or force:FOLDER, "
+        "though settings or data have changed",
     )
     plugins: bool = setting(True, "callbacks", "load the callbacks of installed plug-in packages")
     loggers: str | list[str] | None = setting(
@@ -247,6 +250,13 @@ class TrainSettings(DataSettings):
 
     val: bool = setting(True, "validation", "validate after every epoch")
     save: bool = setting(True, "output", "write best.pt and last.pt")
+    save_minutes: float = setting(
+        5.0,
+        "output",
+        "save the state within long epochs this often; 0 = after epochs only",
+        unit="minutes",
+        ge=0.0,
+    )
     save_period: int = setting(-1, "output", "also keep epochN.pt every so many epochs; -1 = never", ge=-1)
 
     @field_validator("optimizer")
