@@ -78,7 +78,7 @@ class Annotations:
         File names are taken relative to their common folder, so that a data set may move; pictures count by
         their sizes in px and bytes.
         """
-        folder = os.path.commonpath([os.path.dirname(path) for path in self.paths]) if self.paths else ""
+        folder = os.path.commonpath([Path(path).parent for path in self.paths]) if self.paths else ""
         total = hashlib.sha256("\0".join(os.path.relpath(path, folder) for path in self.paths).encode())
         for part in (self.sizes, self.offsets, self.boxes, self.labels, file_stats(self.paths)[:, 0]):
             total.update(np.ascontiguousarray(part).tobytes())

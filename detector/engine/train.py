@@ -99,6 +99,7 @@ class Trainer:
         self.in_step = False
         self.saved_step = 0
         self.boundary: dict[str, Any] | None = None
+        self.epoch_seconds = 0.0
         self.interrupts = Interrupts()
         self.exception: BaseException | None = None
         self.final_metrics: Metrics | None = None
@@ -447,12 +448,12 @@ class Trainer:
         if self.exception is None or not self.settings.save or isinstance(self.exception, TrainingError):
             return
         if self.global_step > self.saved_step:
-            writers = [self.save_state, lambda: self.save_checkpoint(self.last)]
-            for write in writers[self.in_step :]:
-                try:
-                    write()
-                except DetectorError as problem:
-                    log.error("%s", problem)
+            try:
+                self.save_checkpoint(self.last)
+                if not self.in_step:
+                    self.save_state()
+            except DetectorError as problem:
+                log.error("%s", problem)
         if self.saved_step:
             log.warning(
                 "the run ends by %s; its weights are in %s, and resume=%s goes on with it",
