@@ -157,7 +157,7 @@ def _open(folder: Path, force: bool) -> RunState:
 
 def _place(content: Mapping[str, Any]) -> str:
     done, batches = content["epoch"] + 1, content["batches"]
-    return f"epoch {done + 1}, batch {batches + 1}" if batches else f"the end of epoch {done}"
+    return f"epoch {done + 1}, batch {batches}" if batches else f"the end of epoch {done}"
 
 
 def take_state(trainer: Trainer) -> dict[str, Any]:
