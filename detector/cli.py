@@ -19,7 +19,8 @@ detector - train, validate and run object detectors
   detector train data=coco8.yaml epochs=3           train; yolo11n from scratch unless model= says else
   detector val model=best.pt data=coco8.yaml        measure a model
   detector predict model=best.pt source=street.jpg  find objects in images
-  detector export model=best.pt                     write it as a file that runs without this package
+  detector export model=best.pt format=onnx         write it as a file that runs without this package
+  detector benchmark model=best.pt data=coco8.yaml  size, speed and accuracy in every export format
   detector settings                                 every setting, its default and what it does
   detector callbacks                                every event, and the ready-made callbacks
 
@@ -178,7 +179,10 @@ def _load(settings: dict[str, Any]) -> Any:
     from detector.settings import DEFAULT_MODEL
     from detector.yolo import YOLO
 
-    return YOLO(settings.pop("model", None) or DEFAULT_MODEL)
+    model = settings.pop("model", None) or DEFAULT_MODEL
+    if names := settings.pop("names", None):  # of an exported file that does not hold them
+        return YOLO(model, names=names, imgsz=settings.get("imgsz"))
+    return YOLO(model)
 
 
 def _train(words: list[str]) -> None:
@@ -219,6 +223,17 @@ def _export(words: list[str]) -> None:
     print(_load(settings).export(**settings))
 
 
+def _benchmark(words: list[str]) -> None:
+    from detector.settings import BenchmarkSettings
+
+    settings = parse_words(words, "benchmark")
+    BenchmarkSettings.parse(settings)
+    rows = _load(settings).benchmark(**settings)
+    from detector.engine.benchmark import table
+
+    print(table(rows))
+
+
 def print_results(metrics: Any) -> None:
     """Print the figures on stdout, one `key value` a line."""
     for key, value in metrics.results_dict.items():
@@ -242,6 +257,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "val": _val,
     "predict": _predict,
     "export": _export,
+    "benchmark": _benchmark,
     "settings": _settings,
     "callbacks": _callbacks,
 }

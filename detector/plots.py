@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -322,3 +323,37 @@ def draw_density(panel: Axes, x: Array, y: Array) -> None:
     counts, _, _ = np.histogram2d(y, x, bins=50, range=((0, 1), (0, 1)))
     panel.imshow(np.log1p(counts), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), vmin=0)
     panel.grid(False)
+
+
+def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | Path) -> Path:
+    """Draw accuracy over speed, a point a format; those that nothing else beats in both are joined.
+
+    Args:
+        points: name, ms an image, mAP50-95.
+        path: the picture.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        DataError: the picture can't be written.
+    """
+    figure, (panel,) = new_figure(1, 1, 8, 5)
+    front: list[tuple[float, float]] = []
+    for _, milliseconds, accuracy in sorted(points, key=lambda point: (point[1], -point[2])):
+        if not front or accuracy > front[-1][1]:
+            front.append((milliseconds, accuracy))
+    panel.plot(*zip(*front, strict=True), color=FAINT, linewidth=1.2, zorder=1)
+    kinds = list(dict.fromkeys(name.split()[0] for name, _, _ in points))
+    for name, milliseconds, accuracy in points:
+        color = rgb(LINE_COLORS[kinds.index(name.split()[0]) % len(LINE_COLORS)])
+        panel.scatter([milliseconds], [accuracy], color=[color], s=36, zorder=2)
+        panel.annotate(
+            name, (milliseconds, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK
+        )
+    panel.set_xlim(left=0)
+    panel.margins(x=0.2, y=0.2)
+    panel.set_xlabel("ms an image, from picture to results", fontsize=9)
+    panel.set_ylabel("mAP50-95", fontsize=9)
+    panel.set_title("Speed and accuracy by format", fontsize=11, color=INK)
+    return write_figure(figure, Path(path))

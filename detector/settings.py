@@ -44,7 +44,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
 
     model: str | Path | None = setting(
-        None, "model", "weights (.pt), or an architecture (.yaml) to train from scratch"
+        None, "model", "weights (.pt), an architecture (.yaml) to train from scratch, or an exported file"
     )
     nms: bool | None = setting(
         None,
@@ -302,6 +302,12 @@ class ValSettings(DataSettings):
 
     split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set to validate on")
     save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
+    rect: bool = setting(
+        True, "model", "pad to the least rectangle; false = the full square, as files of fixed size always do"
+    )
+    names: list[str] | None = setting(
+        None, "model", "class names, for an exported file that does not hold them"
+    )
 
 
 class PredictSettings(Settings):
@@ -314,7 +320,12 @@ class PredictSettings(Settings):
         640, "model", "longer side of the network input, or [height, width]", unit="px"
     )
     batch: int = setting(1, "data", "images a batch", ge=1)
-    rect: bool = setting(True, "model", "pad to the least rectangle instead of the full square")
+    rect: bool = setting(
+        True, "model", "pad to the least rectangle; false = the full square, as files of fixed size always do"
+    )
+    names: list[str] | None = setting(
+        None, "model", "class names, for an exported file that does not hold them"
+    )
     conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
     iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "most detections an image", ge=1)
@@ -335,23 +346,78 @@ class PredictSettings(Settings):
     @field_validator("imgsz", mode="before")
     @classmethod
     def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
-        value = list(value) if isinstance(value, tuple) else value
-        sides = value if isinstance(value, list) else [value]
-        if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
-            raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
-        return value
+        return one_or_two_sides(value)
+
+
+def one_or_two_sides(value: Any) -> Any:
+    """Refuse what is neither one side nor [height, width]."""
+    value = list(value) if isinstance(value, tuple) else value
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
+        raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
+    return value
 
 
 class ExportSettings(Settings):
     """Settings of `export`."""
 
-    format: str = setting("pt2", "output", "format of the exported file")
+    format: str = setting(
+        "pt2", "export", "format of the file: onnx, openvino, torchscript, pt2, safetensors, or a plug-in's"
+    )
+    imgsz: int | list[int] = setting(
+        640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
+    )
+    batch: int = setting(1, "export", "images a run of the file", ge=1)
+    dynamic: bool = setting(False, "export", "leave batch, height and width of the input free")
+    half: bool | Literal["fp16", "bf16"] = setting(
+        False, "export", "16-bit weights: true or fp16 (onnx, openvino, safetensors), bf16 (torchscript, pt2)"
+    )
+    int8: bool = setting(
+        False, "export", "8-bit network, calibrated on the training pictures of data= (openvino)"
+    )
+    preprocess: bool = setting(
+        False, "export", "take uint8 BGR pictures as OpenCV gives, normalise inside the file"
+    )
+    conf: float = unit_interval(0.25, "export", "least confidence of a detection inside the file (nms=true)")
+    iou: float = unit_interval(0.7, "export", "IoU above which the file suppresses a box (nms=true)")
+    max_det: int = setting(300, "export", "detections an image that the file gives (nms=true or false)", ge=1)
+    agnostic_nms: bool = setting(False, "export", "let the file suppress across classes")
+    opset: int | None = setting(None, "export", "ONNX operator set; none = 20", ge=18)
+    simplify: bool = setting(True, "export", "shorten the ONNX graph")
+    data: str | Path | None = setting(
+        None, "data", "data set: its pictures prove the file and calibrate int8; none = drawn scenes"
+    )
+    fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
+    licence: str | None = setting(None, "export", "licence of the weights, to be written into the file")
+    folder: str | Path | None = setting(None, "output", "where to write; none = beside the weights")
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
+        return one_or_two_sides(value)
+
+
+class BenchmarkSettings(Settings):
+    """Settings of `benchmark`."""
+
+    data: str | Path | None = setting(None, "data", "data set to measure accuracy and speed on")
+    split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set")
     imgsz: int = setting(640, "model", "side of the square input", unit="px, multiple of 32", ge=32)
-    batch: int = setting(1, "model", "images a batch", ge=1)
+    formats: str | list[str] | None = setting(
+        None, "benchmark", "formats to measure, such as onnx,openvino; none = all that are installed"
+    )
+    repeats: int = setting(100, "benchmark", "pictures that speed is measured on", ge=1)
+    workers: int | Literal["auto"] = setting("auto", "machine", "processes that load data; see train")
 
 
 ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(
-    {"train": TrainSettings, "val": ValSettings, "predict": PredictSettings, "export": ExportSettings}
+    {
+        "train": TrainSettings,
+        "val": ValSettings,
+        "predict": PredictSettings,
+        "export": ExportSettings,
+        "benchmark": BenchmarkSettings,
+    }
 )
 ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for name, cls in ENGINES.items()})
 

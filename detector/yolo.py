@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,22 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.device import select_device, select_precision
-from detector.engine.inference import Runner
+from detector.engine.exported import ExportedModel
+from detector.engine.inference import Ready, Runner
 from detector.engine.restore import build_network, read_config
 from detector.engine.weight_files import read_weights
 from detector.engine.weights import Transfer, transfer_weights
-from detector.errors import CheckpointError, DataError
+from detector.errors import CheckpointError, DataError, ExportError, SettingsError
+from detector.exporters import format_of
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
-from detector.settings import DEFAULT_MODEL, ExportSettings, PredictSettings, TrainSettings, ValSettings
+from detector.settings import (
+    DEFAULT_MODEL,
+    BenchmarkSettings,
+    ExportSettings,
+    PredictSettings,
+    TrainSettings,
+    ValSettings,
+)
 
 if TYPE_CHECKING:
     from detector.metrics import Metrics
@@ -35,10 +44,15 @@ class YOLO:
 
     Args:
         model: weights (`best.pt`, `best.safetensors`, or a detection checkpoint of ultralytics, which is read
-            without running anything in it), or an architecture (`yolo11n.yaml`, or the path of one's own).
+            without running anything in it), an architecture (`yolo11n.yaml`, or the path of one's own), or an
+            exported file (`best.onnx`, `best_openvino/`, `best.torchscript`, `best.pt2`), which predicts and
+            validates.
+        names: class names of an exported file that does not hold them.
+        imgsz: side, or height and width, of the input of such a file, px.
 
     Attributes:
-        model: the network.
+        model: the network; an exported file has none.
+        exported: the `ExportedModel` of an exported file, else None.
         names: class id -> name.
         ckpt: the checkpoint it was loaded from, without its weights; empty for an architecture.
         callbacks: event name -> list of functions; every engine gets a copy.
@@ -48,11 +62,17 @@ class YOLO:
     Raises:
         CheckpointError: if the weights can't be read.
         ModelError: if the architecture can't be built.
+        ExportError: if the exported file can't be opened.
     """
 
     task = "detect"
 
-    def __init__(self, model: str | Path = DEFAULT_MODEL) -> None:
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        names: Mapping[int, str] | Sequence[str] | None = None,
+        imgsz: int | Sequence[int] | None = None,
+    ) -> None:
         self.callbacks = CallbackRegistry()
         self.metrics: Metrics | None = None
         self.trainer: Any = None
@@ -61,8 +81,17 @@ class YOLO:
         self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
         self._runner: tuple[tuple[object, ...], Runner] | None = None
+        self.exported: ExportedModel | None = None
         self.source = model
-        if Path(model).suffix in (".yaml", ".yml", ""):
+        suffix = Path(model).suffix
+        if suffix not in WEIGHT_SUFFIXES and format_of(model) is not None:
+            self.exported = ExportedModel(model, names, imgsz)
+            height, width = self.exported.contract.imgsz
+            self.ckpt = {"settings": {"imgsz": height} if height == width else {}}
+            self.trained = True
+        elif names is not None or imgsz is not None:
+            raise SettingsError(f"names= and imgsz= are for exported files; {str(model)!r} knows its own")
+        elif suffix in (".yaml", ".yml", ""):
             self._hold(DetectionModel(load_model_config(model)), trained=False)
         else:
             self._take_checkpoint(read_weights(model))
@@ -73,19 +102,35 @@ class YOLO:
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
     def _hold(self, network: DetectionModel, trained: bool = True) -> None:
-        self.model, self.trained, self._runner = network, trained, None
+        self._network, self.trained, self._runner = network, trained, None
         self._tensors = [*network.parameters(), *network.buffers()]
 
     # ------------------------------------------------------------------ what it is
 
     @property
+    def model(self) -> DetectionModel:
+        """The network.
+
+        Raises:
+            ExportError: for an exported file, which has none that can be trained, changed or exported again.
+        """
+        if self.exported is not None:
+            raise ExportError(
+                f"{self.source}: an exported file predicts and validates only; to train, change or export, open the "
+                f".pt it was made from"
+            )
+        return self._network
+
+    @property
     def names(self) -> dict[int, str]:
         """Class id -> name."""
-        return self.model.names
+        return self.exported.names if self.exported is not None else self.model.names
 
     @property
     def device(self) -> Any:
         """Device of the weights."""
+        if self.exported is not None:
+            return select_device("cpu")
         return next(self.model.parameters()).device
 
     def info(self, imgsz: int = 640) -> ModelInfo:
@@ -100,21 +145,26 @@ class YOLO:
         Raises:
             CheckpointError: if nothing fits.
         """
+        network = self.model
         content = read_weights(weights)
-        transfer = transfer_weights(self.model, content["weights"], class_names(content))
+        transfer = transfer_weights(network, content["weights"], class_names(content))
         require_some(transfer, weights)
         show_messages()
         log.info("%s: %s", weights, transfer)
-        self._hold(self.model)
+        self._hold(network)
         return self
 
     def save(self, path: str | Path) -> Path:
         """Write the model as a checkpoint that `YOLO(path)` opens: `.pt`, or `.safetensors`."""
-        path = Path(path)
-        content = {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt
-        content |= {"model": self.model.config.to_dict()}
-        save_checkpoint(path, content | {"weights": {k: v.cpu() for k, v in self.model.state_dict().items()}})
+        path, network = Path(path), self.model
+        weights = {"weights": {k: v.cpu() for k, v in network.state_dict().items()}}
+        save_checkpoint(path, self._content() | weights)
         return path
+
+    def _content(self) -> dict[str, Any]:
+        """Return the model as a checkpoint, without its weights."""
+        content = {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt
+        return content | {"model": self.model.config.to_dict()}
 
     # ------------------------------------------------------------------ callbacks
 
@@ -234,7 +284,7 @@ class YOLO:
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
-        self.validator, self.metrics = validate(s, self.model, registry)
+        self.validator, self.metrics = validate(s, self.exported or self.model, registry)
         return self.metrics
 
     def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> Any:
@@ -264,25 +314,56 @@ class YOLO:
         """Write the model in another format, beside its weights, and prove the file against the model.
 
         Args:
-            **settings: see `detector export --help`.
+            **settings: see `detector export --help` and docs/export.md.
 
         Returns:
-            The path of the exported file.
+            The path of the exported file or folder.
 
         Raises:
             SettingsError: for wrong settings.
-            ExportError: for an unknown format, or a file whose predictions differ from the model's.
+            ExportError: for an unknown format, options it does not know, or a file whose predictions differ from
+                the model's.
+            MissingPackageError: if what the format needs is not installed.
         """
         from detector.engine.export import Exporter
 
+        network = self.model
         given = self._inherited(ExportSettings) | settings
+        trained_on = given.pop("data", None) if "data" not in settings else None
         registry = self._callbacks_of_run(given)
         s = ExportSettings.parse(given)
         show_messages(s.verbose)
         path = Path(self.source)
         place = path.with_suffix("") if self.trained else Path(path.stem)
-        exporter = self.exporter = Exporter(s, self.model, place, registry)
+        content = (
+            {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt | {"model": network.config.to_dict()}
+        )
+        exporter = self.exporter = Exporter(s, network, place, registry, content, trained_on)
         return exporter.run()
+
+    def benchmark(self, **settings: Any) -> list[dict[str, Any]]:
+        """Export to every format that is installed, and measure size, speed and accuracy of each.
+
+        Args:
+            **settings: see `detector benchmark --help`; `data` is needed.
+
+        Returns:
+            A row a format, as in `benchmark.csv` of the run folder.
+
+        Raises:
+            SettingsError: for wrong settings.
+            DataError: if the data set can't be used.
+        """
+        from detector.engine.benchmark import benchmark
+
+        network = self.model
+        given = self._inherited(BenchmarkSettings) | settings
+        s = BenchmarkSettings.parse(given)
+        if s.data is None:
+            raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
+        show_messages(s.verbose)
+        source = Path(self.source) if self.trained else None
+        return benchmark(s, network, source, self._content())
 
     def _predict(self, s: PredictSettings, callbacks: CallbackRegistry) -> Generator[Results, None, None]:
         from detector.data.sources import open_source
@@ -298,8 +379,12 @@ class YOLO:
         predictor = self.predictor = Predictor(s, self._ready(s), callbacks)
         return predictor.stream(source)
 
-    def _ready(self, s: PredictSettings) -> Runner:
-        """Return the fused network, kept from the last call if nothing has changed."""
+    def _ready(self, s: PredictSettings) -> Ready:
+        """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
+        if self.exported is not None:
+            return self.exported.runner(s)
+        if s.names is not None:
+            raise SettingsError("names= is for exported files that hold no names; leave it out")
         self.model.select_head(s.nms)
         device = select_device(s.device)
         precision = select_precision(s.amp, device)
@@ -319,6 +404,8 @@ class YOLO:
 
 
 log = logging.getLogger("detector")
+
+WEIGHT_SUFFIXES = (".pt", ".safetensors", ".yaml", ".yml")
 
 
 def class_names(content: dict[str, Any]) -> dict[int, str]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from detector import __version__
 from detector.callbacks.failures import error_text
 from detector.callbacks.registry import CallbackRegistry
-from detector.errors import ExportError, nearest
-from detector.exporters import EXPORTERS
+from detector.engine.exported import prepare, run_file
+from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown, to_inputs
+from detector.errors import DataError, DetectorError, ExportError
+from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
+from detector.exporters.job import Graph, Job, Reduction, suppress_in_torch
 from detector.nn.model import DetectionModel
-from detector.settings import ExportSettings
+from detector.runtimes.contract import SCHEMA, Contract, contract_of
+from detector.settings import ExportSettings, plain
 
 log = logging.getLogger(__name__)
 
-MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.05, 1e-3  # input px, probability
+MAX_CALIBRATION = 300  # pictures
+RAW = "raw", "columns of cx cy w h in input px, then a probability a class"
+DETECTIONS = "detections", "rows of x1 y1 x2 y2 in input px, score, class; score 0 is padding"
 
 
 class Exporter:
@@ -27,25 +37,46 @@ class Exporter:
 
     Attributes:
         settings: checked export settings (also `args`).
-        path: the exported file, once it is in place.
-        metadata: what the file says of itself: classes, stride, image size, head ...
-        parity: greatest differences from the model on the same input: `box` in input px, `score`.
+        path: the exported file or folder, once it is in place.
+        metadata: what the file says of itself: classes, stride, image size, head, input and output ...
+        parity: greatest differences from the model on the same pictures: `box` in input px, `score`, and the
+            `agreement` of detections (see `parity.compare`).
 
     Args:
         settings: checked export settings.
         model: the model; left as it is.
         path: where to write, without the suffix.
         callbacks: this export's callbacks.
+        checkpoint: the model as a checkpoint, without its weights.
+        data: the data set the model was trained on, if that is known: its pictures are used where they are there
+            and `settings.data` names none.
+
+    Raises:
+        ExportError: for an unknown format, or options it does not know.
+        MissingPackageError: if its packages are not installed.
     """
 
     def __init__(
-        self, settings: ExportSettings, model: DetectionModel, path: Path, callbacks: CallbackRegistry
+        self,
+        settings: ExportSettings,
+        model: DetectionModel,
+        path: Path,
+        callbacks: CallbackRegistry,
+        checkpoint: Mapping[str, Any] | None = None,
+        data: str | Path | None = None,
     ) -> None:
         self.settings = self.args = settings
-        self.model, self.stem, self.callbacks = model, path, callbacks
+        self.model, self.callbacks = model, callbacks
+        self.stem = path if settings.folder is None else Path(settings.folder) / path.name
+        self.checkpoint, self.trained_on = checkpoint or {}, data
         self.path: Path | None = None
         self.metadata: dict[str, Any] = {}
-        self.parity: dict[str, float] = {}
+        self.parity: dict[str, Any] = {}
+        self.kind = find_format(settings.format)
+        self.precision = choose_precision(settings, self.kind)
+        self.kind.need(f"format={settings.format}")
+        side = settings.imgsz if isinstance(settings.imgsz, list) else [settings.imgsz]
+        self.imgsz = (side[0], side[-1])
 
     def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
         """Register a callback on this exporter; see `CallbackRegistry.add`."""
@@ -59,70 +90,246 @@ class Exporter:
         """Write the file, run it, compare it with the model, and put it in place.
 
         Raises:
-            ExportError: for an unknown format; or when the file's predictions differ from the model's, which
-                leaves it under the suffix `.rejected`.
+            ExportError: when it can't be written or run; or when the file's predictions differ from the model's,
+                which leaves it under the suffix `.rejected`.
+            DataError: if `data` can't be used.
         """
-        s = self.settings
-        if s.format not in EXPORTERS:
-            allowed = ", ".join(f"{name} ({known.what})" for name, known in EXPORTERS.items())
-            raise ExportError(f"format={s.format}: expected one of {allowed}{nearest(s.format, EXPORTERS)}")
-        kind = EXPORTERS[s.format]
+        s, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
-        self.model.select_head(s.nms)
-        network = Decoded(self.model.cpu().fuse())
-        images = torch.rand(s.batch, 3, s.imgsz, s.imgsz, generator=torch.Generator().manual_seed(0))
-        self.metadata = {
-            "format": s.format,
-            "task": "detect",
-            "names": self.model.names,
-            "stride": max(self.model.strides),
-            "imgsz": s.imgsz,
-            "batch": s.batch,
-            "head": self.model.selected_head,
-            "version": __version__,
-        }
-        unproved = self.stem.with_name(f"{self.stem.name}.unproved{kind.suffix}")
+        self.model.select_head(False if self._wants_ranking() else None)
+        pictures, origin = self._pictures()
+        if self.precision == "int8":
+            self._calibration_images()  # before minutes of work
+        job = self._job()
+        self.metadata = self._describe(job)
+        unproved = self.stem.with_name(f"{self.stem.name}.{os.getpid()}.unproved{suffix}")
+        unproved.parent.mkdir(parents=True, exist_ok=True)
         try:
-            kind.export(network, images, unproved, self.metadata)
-            run, _ = kind.load(unproved)
-            with torch.inference_mode():
-                self.parity = difference(network(images), run(images))
-        except (RuntimeError, OSError, ValueError) as error:
-            unproved.unlink(missing_ok=True)
+            write = self.kind.capture(job)
+            self._prove(write, unproved, pictures, origin)
+            wrong = judge(self.parity, self.precision)
+            if wrong:
+                kept = self.stem.with_name(f"{self.stem.name}{suffix}.rejected")
+                put(unproved, kept)
+                raise ExportError(
+                    f"the exported file is not the model, they differ in {', '.join(wrong)}; it is kept as {kept}"
+                )
+            write(unproved, self.metadata)
+            self.path = put(unproved, self.stem.with_name(f"{self.stem.name}{suffix}"))
+        except DetectorError:
+            raise
+        except Exception as error:  # each exporter has errors of its own
             raise ExportError(
-                f"format={s.format}: the model can't be exported: {error_text(error)}"
+                f"format={s.format}: the model can't be exported: {first_sentence(error)}"
             ) from error
-        shown = f"boxes differ by {self.parity['box']:.2g} px, scores by {self.parity['score']:.2g}"
-        if self.parity["box"] > MAX_BOX_ERROR or self.parity["score"] > MAX_SCORE_ERROR:
-            rejected = unproved.replace(self.stem.with_name(f"{self.stem.name}{kind.suffix}.rejected"))
-            raise ExportError(f"the exported file is not the model: {shown}; it is kept as {rejected}")
-        self.path = unproved.replace(self.stem.with_name(f"{self.stem.name}{kind.suffix}"))
-        log.info("%s: %s", self.path, shown)
+        finally:
+            remove(unproved)
+        log.info("%s: %s", self.path, shown(self.parity))
         self.fire("on_export_end")
         return self.path
 
+    def _wants_ranking(self) -> bool:
+        """Return whether the NMS-free head is to be exported."""
+        return self.settings.nms is False and "one2one" in self.model.head.heads
 
-class Decoded(nn.Module):
-    """A fused network from images to decoded predictions.
+    def _job(self) -> Job:
+        s, reduction = self.settings, None
+        if s.nms:
+            reduction = Reduction(s.iou, s.conf, s.max_det, s.agnostic_nms)
+        elif self._wants_ranking():
+            reduction = Reduction(None, 0.0, s.max_det, s.agnostic_nms)
+        return Job(
+            model=self.model.cpu(),
+            imgsz=self.imgsz,
+            batch=s.batch,
+            dynamic=s.dynamic,
+            precision=self.precision,
+            preprocess=s.preprocess,
+            reduction=reduction if "nms" in self.kind.options else None,
+            opset=s.opset,
+            simplify=s.simplify,
+            calibration=self._calibration,
+            checkpoint=self.checkpoint,
+        )
 
-    (B, 3, H, W) float in 0..1 -> (B, 4 + C, A): cx, cy, w, h in input px, then class probabilities.
+    def _describe(self, job: Job) -> dict[str, Any]:
+        """Return what the file says of itself; null in a shape is a free size."""
+        s, (height, width) = self.settings, self.imgsz
+        # weights alone take any size; a runtime with dynamic shapes likewise
+        dynamic = s.dynamic or "dynamic" not in self.kind.options
+        batch = None if dynamic else s.batch
+        sides = (None, None) if dynamic else (height, width)
+        how = job.reduction
+        kind, layout = RAW if how is None else DETECTIONS
+        return {
+            "schema": SCHEMA,
+            "task": "detect",
+            "format": s.format,
+            "precision": self.precision,
+            "names": {str(number): name for number, name in self.model.names.items()},
+            "stride": max(self.model.strides),
+            "imgsz": [height, width],
+            "batch": batch,
+            "dynamic": dynamic,
+            "head": self.model.selected_head,
+            "preprocess": s.preprocess,
+            "input": {
+                "name": "images",
+                "shape": [batch, *sides, 3] if s.preprocess else [batch, 3, *sides],
+                "dtype": "uint8" if s.preprocess else "float32",
+                "layout": "B H W 3, BGR, 0..255" if s.preprocess else "B 3 H W, RGB, 0..1",
+                "fit": "letterboxed: aspect ratio kept, centred, padded with grey 114",
+            },
+            "output": {
+                "name": "preds",
+                "kind": kind,
+                "shape": [batch, 4 + len(self.model.names), None] if how is None else [batch, how.max_det, 6],
+                "layout": layout,
+            },
+            "suppression": how
+            and {"conf": how.conf, "iou": how.iou, "max_det": how.max_det, "agnostic": how.agnostic},
+            "version": __version__,
+            "software": "detector (Apache-2.0)",
+            "licence": s.licence or "not stated",
+            "parity": {},
+        }
+
+    def _prove(self, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str) -> None:
+        """Write the file and compare it with the model on pictures, at every size that matters."""
+        write(path, self.metadata)
+        contract = contract_of(self.metadata, path)
+        runtime = self.kind.open(path, "fp32" if self.kind.computes else None)
+        if not dict(runtime.metadata) == self.metadata:
+            raise ExportError(f"{path}: gives back other metadata than was written")
+        model = Graph(self.model.fuse(), False, None, suppress_in_torch).eval()
+        found = []
+        for size in proof_sizes(contract):
+            inputs = to_inputs(pictures, size)
+            with torch.inference_mode():
+                expected = torch.cat([model(images[None].float() / 255) for images in inputs])
+            preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
+            found.append(compare(expected, preds, contract))
+        self.parity = {
+            "box": max(one["box"] for one in found),
+            "score": max(one["score"] for one in found),
+            "agreement": min(one["agreement"] for one in found),
+            "detections": int(found[0]["detections"]),
+            "pictures": len(pictures),
+            "of": origin,
+        }
+        self.metadata["parity"] = self.parity
+
+    def _pictures(self) -> tuple[list[NDArray[np.uint8]], str]:
+        """Return pictures to prove the file on, and where they are from."""
+        from detector.data.sources import read_image
+
+        images = self._images("val")
+        if not images:
+            return drawn_pictures(self.imgsz), "drawn"
+        step = max(len(images) // PICTURES, 1)
+        return [read_image(path) for path in images[::step][:PICTURES]], "validation"
+
+    def _images(self, split: str) -> list[Path]:
+        """Return the images of a split of `data`, or of the data set of the training if it is there."""
+        from detector.data.config import load_data_config
+
+        if self.settings.data is not None:
+            return load_data_config(self.settings.data).split_images(split)
+        if self.trained_on is None or not Path(self.trained_on).is_file():
+            return []
+        try:
+            return load_data_config(self.trained_on).split_images(split)
+        except DataError as error:
+            log.warning("data set of the training: %s; drawn scenes take its place", error)
+            return []
+
+    def _calibration_images(self) -> list[Path]:
+        """Return the training pictures to calibrate on, spread over the split."""
+        images = self._images("train")
+        if not images:
+            raise DataError(
+                "int8=true: data= is missing: name the data set whose training pictures calibrate the network, such "
+                "as data=mydata.yaml"
+            )
+        images = images[: max(round(len(images) * self.settings.fraction), 1)]
+        return images[:: -(-len(images) // MAX_CALIBRATION)]
+
+    def _calibration(self) -> Iterator[NDArray[Any]]:
+        """Yield inputs of the file made of training pictures."""
+        from detector.data.sources import read_image
+
+        images = self._calibration_images()
+        log.info("int8: calibrating on %d training pictures", len(images))
+        for path in images:
+            inputs = prepare(to_inputs([read_image(path)], self.imgsz), self.settings.preprocess)
+            yield inputs if self.settings.dynamic else np.repeat(inputs, self.settings.batch, 0)
+
+
+def choose_precision(s: ExportSettings, kind: Format) -> str:
+    """Return the precision to export in.
+
+    Raises:
+        ExportError: if the format has not got it, or does not know another option that is set.
     """
+    name = "fp32"
+    if s.half:
+        name = "fp16" if s.half is True else s.half
+    if s.int8:
+        if s.half:
+            raise ExportError("half and int8 are both set: expected one of them; leave the other out")
+        name = "int8"
+    problems = []
+    if name not in kind.precisions:
+        asked = "int8=true" if s.int8 else f"half={plain(s.half)}"
+        problems.append(
+            f"{asked}: format={s.format} is written and run in {', '.join(kind.precisions)}, not in {name}"
+        )
+    chosen = {
+        "dynamic": s.dynamic,
+        "nms": s.nms is not None,
+        "preprocess": s.preprocess,
+        "opset": s.opset is not None,
+        "simplify": not s.simplify,
+    }
+    for option, is_set in chosen.items():
+        if is_set and option not in kind.options:
+            known = (
+                ", ".join(sorted(kind.options & (GRAPH_OPTIONS | {"opset", "simplify"}))) or "none of these"
+            )
+            problems.append(
+                f"{option}={plain(getattr(s, option))}: format={s.format} knows {known}; leave it out"
+            )
+    if problems:
+        raise ExportError("\n".join(problems))
+    return name
 
-    def __init__(self, network: DetectionModel) -> None:
-        super().__init__()
-        self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Predict."""
-        return self.network.decode(self.network(images)[self.network.selected_head])
+def proof_sizes(contract: Contract) -> list[tuple[int, int]]:
+    """Return the sizes a file is proved at: its own; of a dynamic one also a smaller and an oblong one."""
+    height, width = contract.imgsz
+    if not contract.dynamic:
+        return [(height, width)]
+    stride = contract.stride
+    smaller = max(height // 2 // stride, 2) * stride, max(width // 2 // stride, 2) * stride
+    return list(dict.fromkeys([(height, width), smaller, (height, smaller[1])]))
 
 
-def difference(expected: Tensor, found: Tensor) -> dict[str, float]:
-    """Return the greatest difference of boxes (`box`, input px) and probabilities (`score`).
+def put(source: Path, target: Path) -> Path:
+    """Move a file or a folder to where it belongs; what is there goes."""
+    if source.is_dir() or target.is_dir():
+        remove(target)
+    return source.replace(target)
 
-    Args:
-        expected: (B, 4 + C, A), boxes first.
-        found: likewise.
-    """
-    gap = (expected - found).abs().nan_to_num(nan=float("inf"))
-    return {"box": float(gap[:, :4].max()), "score": float(gap[:, 4:].max())}
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def first_sentence(error: Exception) -> str:
+    """Return the start of an exporter's error: their texts run over pages."""
+    text = " ".join(error_text(error).split())
+    return text[:300].rstrip(".") + (" ..." if len(text) > 300 else "")

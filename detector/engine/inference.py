@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +36,42 @@ class Suppression:
     classes: Sequence[int] | None = None
 
 
+class Ready(Protocol):
+    """A network or an exported file, ready to run: what val and predict need of it.
+
+    Attributes:
+        device: where predictions are.
+        precision: what it computes in.
+        names: class id -> name.
+        num_classes: number of classes, C.
+        strides: strides of the output levels, px; their greatest divides height and width of an input.
+        head: "one2many" or "one2one".
+        nms: whether its predictions need suppression here.
+        input_hw: the only height and width it takes, px, or None if they are free.
+    """
+
+    device: torch.device
+    precision: Precision
+    names: dict[int, str]
+    num_classes: int
+    strides: tuple[int, ...]
+    head: str
+    nms: bool
+    input_hw: tuple[int, int] | None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Any]:
+        """Run images, (B, 3, H, W) uint8 RGB or float in 0..1; returns predictions for `detect`, and raw ones."""
+        ...
+
+    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+        """Reduce predictions to detections: for each image (n, 6)."""
+        ...
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Return a context for everything that is done for one batch: it may limit torch's threads."""
+        ...
+
+
 class Runner:
     """A fused copy of a network on a device, in a precision.
 
@@ -53,6 +91,11 @@ class Runner:
         layout = torch.channels_last if precision.dtype is not None else torch.contiguous_format
         self.network = model.fuse(precision.dtype).to(device).to(memory_format=layout)
         self.layout = layout
+        self.input_hw: tuple[int, int] | None = None
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Return a context that changes nothing."""
+        return nullcontext()
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> tuple[Tensor, HeadPreds]:

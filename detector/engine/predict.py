@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.letterbox import Letterbox, letterbox, letterbox_geometry
-from detector.engine.inference import Runner, Suppression, to_image
+from detector.engine.inference import Ready, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.results import Results
 from detector.settings import PredictSettings
@@ -43,7 +43,7 @@ class Predictor:
         callbacks: this prediction's callbacks.
     """
 
-    def __init__(self, settings: PredictSettings, runner: Runner, callbacks: CallbackRegistry) -> None:
+    def __init__(self, settings: PredictSettings, runner: Ready, callbacks: CallbackRegistry) -> None:
         self.settings = self.args = settings
         self.runner, self.callbacks = runner, callbacks
         self.batch: list[SourceItem] | None = None
@@ -54,7 +54,7 @@ class Predictor:
         s = settings
         self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
         side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
-        self.input_hw = (side[0], side[-1])
+        self.input_hw = runner.input_hw or (side[0], side[-1])
 
     def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
         """Register a callback on this predictor; see `CallbackRegistry.add`."""
@@ -77,7 +77,8 @@ class Predictor:
             while batch := list(islice(items, s.batch)):
                 self.batch = batch
                 self.fire("on_predict_batch_start")
-                self.results = self._predict(batch, seconds)
+                with self.runner.threads():
+                    self.results = self._predict(batch, seconds)
                 self.fire("on_predict_postprocess_end")
                 self.fire("on_predict_batch_end")
                 count += len(batch)
@@ -124,7 +125,8 @@ class Predictor:
     def preprocess(self, images: list[NDArray[np.uint8]]) -> tuple[Tensor, list[Letterbox]]:
         """Letterbox images into one batch.
 
-        Padding is the least rectangle when all images have one shape and `rect` is on; else the full size.
+        Padding is the least rectangle when all images have one shape and `rect` is on; else the full size, as it
+        always is for an exported file of fixed size.
 
         Args:
             images: (H, W, 3) uint8 BGR arrays.
@@ -132,7 +134,8 @@ class Predictor:
         Returns:
             (B, 3, H, W) uint8 RGB, and where each image lies in it.
         """
-        min_rect = self.settings.rect and len({image.shape for image in images}) == 1
+        free = self.runner.input_hw is None
+        min_rect = free and self.settings.rect and len({image.shape for image in images}) == 1
         places = [
             letterbox_geometry(
                 (image.shape[0], image.shape[1]), self.input_hw, min_rect, stride=max(self.runner.strides)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from detector.boxes import cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
-from detector.engine.device import select_device, select_precision
-from detector.engine.inference import Runner, Suppression, to_image
+from detector.engine.exported import ExportedModel, make_runner
+from detector.engine.inference import Ready, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
 from detector.metrics import CocoEvaluator, Metrics
@@ -74,7 +74,7 @@ class Validator:
 
     def run(
         self,
-        runner: Runner,
+        runner: Ready,
         loader: Iterable[Batch],
         annotations: Annotations,
         loss: Loss | None = None,
@@ -97,17 +97,10 @@ class Validator:
         count = 0
         for self.batch in loader:
             self.fire("on_val_batch_start")
-            clock = Clock(seconds, runner.device)
-            images = self.batch.images.to(runner.device, non_blocking=True)
-            clock.stop("preprocess")
-            decoded, raw = runner.forward(images)
-            clock.stop("inference")
-            if loss is not None:
-                items = self._loss(loss, runner, raw)
+            with runner.threads():
+                items = self._run_batch(runner, loss, seconds)
+            if items is not None:
                 loss_sum = items if loss_sum is None else loss_sum + items
-            clock.stop("loss")
-            self.preds = self._detections(runner, decoded)
-            clock.stop("postprocess")
             self._collect(evaluator, annotations)
             count += len(self.batch.paths)
             self.fire("on_val_batch_end")
@@ -122,14 +115,28 @@ class Validator:
         self.fire("on_val_end")
         return self.metrics
 
-    def _loss(self, loss: Loss, runner: Runner, raw: Any) -> Tensor:
+    def _run_batch(self, runner: Ready, loss: Loss | None, seconds: dict[str, float]) -> Tensor | None:
+        """Find `preds` of the batch; returns its loss terms times its images, (3,), if a loss was asked for."""
+        assert self.batch is not None
+        clock = Clock(seconds, runner.device)
+        images = self.batch.images.to(runner.device, non_blocking=True)
+        clock.stop("preprocess")
+        decoded, raw = runner.forward(images)
+        clock.stop("inference")
+        items = None if loss is None else self._loss(loss, runner, raw)
+        clock.stop("loss")
+        self.preds = self._detections(runner, decoded)
+        clock.stop("postprocess")
+        return items
+
+    def _loss(self, loss: Loss, runner: Ready, raw: Any) -> Tensor:
         """Return the loss terms of the batch, (3,), times its images."""
         assert self.batch is not None
         with torch.inference_mode():
             boxes, labels = self.batch.boxes.to(runner.device), self.batch.labels.to(runner.device)
             return loss.items(runner.head, raw, boxes, labels) * len(self.batch.paths)
 
-    def _detections(self, runner: Runner, decoded: Tensor) -> list[Tensor]:
+    def _detections(self, runner: Ready, decoded: Tensor) -> list[Tensor]:
         assert self.batch is not None
         batch = self.batch
         ratios, pads, sizes = batch.ratios.tolist(), batch.pads.tolist(), batch.sizes.tolist()
@@ -172,8 +179,10 @@ def validation_suppression(s: DataSettings) -> Suppression:
     return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 
-def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
-    """Validate a model on a split, as `detector val` does: run folder, loader, figures, files.
+def validate(
+    s: ValSettings, model: DetectionModel | ExportedModel, callbacks: CallbackRegistry
+) -> tuple[Validator, Metrics]:
+    """Validate a model or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
 
     Raises:
         CheckpointError: if the model's class count is not the data set's.
@@ -181,7 +190,7 @@ def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry)
     from detector.callbacks.pictures import Pictures
     from detector.engine.data import make_val_loader, num_workers, open_data, read_split
 
-    device = select_device(s.device)
+    runner = make_runner(model, s)
     config = open_data(s)
     annotations = read_split(config, s.split, s)
     if len(annotations.names) != model.num_classes and not s.single_cls:
@@ -191,13 +200,13 @@ def validate(s: ValSettings, model: DetectionModel, callbacks: CallbackRegistry)
         )
     if isinstance(s.batch, float) or s.batch < 1:
         raise SettingsError(f"batch={s.batch}: expected a whole number >= 1 in validation; try batch=16")
-    model.select_head(s.nms)
+    rect = s.rect and runner.input_hw is None
     folder = make_run_folder(s.project, s.name or "val", s.exist_ok)
-    loader = make_val_loader(annotations, s, s.batch, num_workers(s.workers, device), device)
+    workers = num_workers(s.workers, runner.device)
+    loader = make_val_loader(annotations, s, s.batch, workers, runner.device, rect)
     if s.plots:
         callbacks.add(Pictures())
     validator = Validator(validation_suppression(s), callbacks, folder, s.single_cls)
-    runner = Runner(model, device, select_precision(s.amp, device))
     try:
         metrics = validator.run(runner, loader, annotations)
     finally:

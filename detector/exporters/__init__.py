@@ -1,42 +1,190 @@
-"""Export formats: one function in one file each, found through `EXPORTERS`."""
+"""Export formats: one function in one file each, found through a table.
+
+A package adds a format of its own with an entry point in the group `detector.exporters`: its name is the
+format's name, and it names a `Format`.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from detector.errors import ExportError, MissingPackageError, nearest
+from detector.runtimes import Runtime
 
-Runtime = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from detector.exporters.job import Job
+
+log = logging.getLogger(__name__)
+
+PLUGIN_GROUP = "detector.exporters"
+
+Write = Callable[[Path, Mapping[str, Any]], None]
+"""Writes what was captured to a path, with metadata inside."""
 
 
-class Format(NamedTuple):
+@dataclass(frozen=True)
+class Format:
     """One format.
 
     Attributes:
-        suffix: of the exported file.
-        module: the file in this folder; its `export(network, images, path, metadata)` writes the file, its
-            `load(path)` returns a function from images to predictions, and the metadata.
+        suffix: of the exported file, or of the folder's name (`_openvino`).
         what: for people.
+        export: "module:function" that takes a `Job`, captures its network and returns a `Write`.
+        load: "module:function" that opens a written file as a `Runtime`, called as `load(path, compute)`.
+        precisions: those it can be written in, the default first.
+        options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
+        computes: precisions its runtime can compute an fp32 file in; empty if it takes no such order.
+        packages: what must be importable to write and run it.
+        extra: the extra of this package that installs them.
     """
 
     suffix: str
-    module: str
     what: str
+    export: str
+    load: str
+    precisions: tuple[str, ...] = ("fp32",)
+    options: frozenset[str] = frozenset()
+    computes: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    extra: str = ""
 
-    def export(self, network: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Write a network to a file; `images` is an example of its input."""
-        import_module(f"detector.exporters.{self.module}").export(network, images, path, metadata)
+    def missing(self) -> list[str]:
+        """Return the packages that are not installed."""
+        return [name for name in self.packages if find_spec(name) is None]
 
-    def load(self, path: Path) -> tuple[Runtime, dict[str, Any]]:
-        """Read a file back, to run it in its own runtime."""
-        loaded: tuple[Runtime, dict[str, Any]] = import_module(f"detector.exporters.{self.module}").load(path)
-        return loaded
+    def need(self, what: str) -> None:
+        """Make sure that its packages are installed.
+
+        Raises:
+            MissingPackageError: naming them and the extra.
+        """
+        if missing := self.missing():
+            install = f"'detector[{self.extra}]'" if self.extra else " ".join(missing)
+            plural = "s" * (len(missing) > 1)
+            raise MissingPackageError(
+                f"{what} needs the {' and '.join(missing)} package{plural}: pip install {install}"
+            )
+
+    def capture(self, job: Job) -> Write:
+        """Capture the network of a job."""
+        write: Write = _function(self.export)(job)
+        return write
+
+    def open(self, path: Path, compute: str | None = None) -> Runtime:
+        """Open a written file in its runtime.
+
+        Args:
+            path: the file or folder.
+            compute: one of `computes`, or None for the runtime's own choice.
+        """
+        self.need(str(path))
+        runtime: Runtime = _function(self.load)(path, compute)
+        return runtime
 
 
-EXPORTERS: Mapping[str, Format] = MappingProxyType(
-    {"pt2": Format(".pt2", "torch_export", "a torch.export program: runs with torch alone")}
+GRAPH_OPTIONS = frozenset({"dynamic", "nms", "preprocess"})
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        "onnx": Format(
+            suffix=".onnx",
+            what="ONNX: for ONNX Runtime and many others",
+            export="detector.exporters.onnx:export",
+            load="detector.runtimes.onnx:load",
+            precisions=("fp32", "fp16"),
+            options=GRAPH_OPTIONS | {"opset", "simplify"},
+            packages=("onnx", "onnxscript", "onnxslim", "onnxruntime"),
+            extra="export",
+        ),
+        "openvino": Format(
+            suffix="_openvino",
+            what="OpenVINO: quickest on Intel and AMD processors",
+            export="detector.exporters.openvino:export",
+            load="detector.runtimes.openvino:load",
+            precisions=("fp32", "fp16", "int8"),
+            options=GRAPH_OPTIONS | {"simplify"},
+            computes=("fp32", "bf16"),
+            packages=("openvino", "onnx", "onnxscript", "onnxslim"),
+            extra="openvino",
+        ),
+        "torchscript": Format(
+            suffix=".torchscript",
+            what="TorchScript: for libtorch, runs with torch alone",
+            export="detector.exporters.torchscript:export",
+            load="detector.runtimes.torchscript:load",
+            precisions=("fp32", "bf16"),
+            options=GRAPH_OPTIONS,
+        ),
+        "pt2": Format(
+            suffix=".pt2",
+            what="a torch.export program, runs with torch alone",
+            export="detector.exporters.torch_export:export",
+            load="detector.runtimes.torch_export:load",
+            precisions=("fp32", "bf16"),
+            options=GRAPH_OPTIONS,
+        ),
+        "safetensors": Format(
+            suffix=".safetensors",
+            what="weights alone, to train on or to run with detector",
+            export="detector.exporters.safetensors:export",
+            load="detector.runtimes.safetensors:load",
+            precisions=("fp32", "fp16", "bf16"),
+            packages=("safetensors",),
+            extra="export",
+        ),
+    }
 )
+"""The formats that come with this package."""
+
+
+def all_formats() -> dict[str, Format]:
+    """Return the formats of this package, and those that installed packages add under other names."""
+    formats = dict(FORMATS)
+    for entry in entry_points(group=PLUGIN_GROUP):
+        try:
+            found = entry.load()
+            if not isinstance(found, Format):
+                raise TypeError(f"it is {type(found).__name__}, not a detector.exporters.Format")
+        except Exception as error:  # somebody else's code: its being installed should not end this program
+            log.warning("the export format %s is left out: %s", entry.name, error)
+        else:
+            formats.setdefault(entry.name, found)
+    return formats
+
+
+def find_format(name: str) -> Format:
+    """Return a format by name.
+
+    Raises:
+        ExportError: if there is none, with the nearest.
+    """
+    formats = all_formats()
+    if name not in formats:
+        allowed = ", ".join(f"{known} ({entry.what})" for known, entry in formats.items())
+        raise ExportError(f"format={name}: expected one of {allowed}{nearest(name, formats)}")
+    return formats[name]
+
+
+def format_of(path: str | Path) -> tuple[str, Format] | None:
+    """Return name and entry of the format that a path's ending belongs to, or None."""
+    name = Path(path).name
+    if name.endswith(".xml"):
+        name = str(Path(path).absolute().parent)
+    for known, entry in all_formats().items():
+        if name.endswith(entry.suffix):
+            return known, entry
+    return None
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function

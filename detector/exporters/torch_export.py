@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from detector.exporters import Runtime
-
-METADATA = "metadata.json"
-
-
-def export(network: nn.Module, images: Tensor, path: Path, metadata: Mapping[str, Any]) -> None:
-    """Capture a network for inputs of the example's shape and write it, with the metadata inside."""
-    program = torch.export.export(network, (images,))
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
+from detector.exporters import Write
+from detector.exporters.job import Job
+from detector.runtimes import METADATA
+from detector.runtimes.torch_export import quiet_torch
 
 
-def load(path: Path) -> tuple[Runtime, dict[str, Any]]:
-    """Read the program back; returns what runs it, and the metadata."""
-    extra = {METADATA: ""}
-    module = torch.export.load(path, extra_files=extra).module()
+def export(job: Job) -> Write:
+    """Capture the network of a job."""
+    network = job.network(torch.bfloat16 if job.precision == "bf16" else None, channels_last=True)
+    with torch.no_grad(), warnings.catch_warnings(), quiet_torch():
+        warnings.simplefilter("ignore")  # of torchvision's and torch's own parts
+        program = torch.export.export(network, (job.example(),), dynamic_shapes=job.dynamic_shapes())
 
-    def run(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            preds: Tensor = module(images)
-        return preds
+    def write(path: Path, metadata: Mapping[str, Any]) -> None:
+        with warnings.catch_warnings(), quiet_torch():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
 
-    return run, json.loads(extra[METADATA])
+    return write

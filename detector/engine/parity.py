@@ -1,0 +1,151 @@
+"""Proof of an exported file: its predictions on pictures against those of the model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.boxes import box_iou, non_max_suppression, top_detections
+from detector.data.drawn import FORMS, draw_scene
+from detector.data.letterbox import letterbox, letterbox_geometry
+from detector.runtimes.contract import Contract
+
+PICTURES = 4  # of a proof
+CONFIDENT, OVERLAP = 0.25, 0.7  # detections that are compared: least score, most IoU with each other
+SAME = 0.9  # least IoU of one detection in two answers
+ANCHORS = 100  # of an image whose boxes are compared, the best
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a file may be from its model.
+
+    Attributes:
+        box: greatest difference of a coordinate, input px.
+        score: greatest difference of a probability.
+        agreement: least share of detections that both have.
+    """
+
+    box: float
+    score: float
+    agreement: float
+
+
+TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
+    {
+        "fp32": Tolerance(0.1, 1e-3, 0.9),
+        "fp16": Tolerance(4.0, 0.03, 0.85),
+        "bf16": Tolerance(24.0, 0.2, 0.75),
+        "int8": Tolerance(96.0, 0.5, 0.6),
+    }
+)
+"""By precision, a few times what trained networks show. Boxes and scores prove a file; detections that are close to a
+threshold may come and go with the last digit, so their agreement catches gross errors only."""
+
+
+def drawn_pictures(imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Return drawn scenes fit for an input of this size: (H, W, 3) uint8 BGR."""
+    size = max(max(imgsz), 64)
+    return [draw_scene(0, number, size, FORMS)[0] for number in range(PICTURES)]
+
+
+def to_inputs(pictures: list[NDArray[np.uint8]], imgsz: tuple[int, int]) -> Tensor:
+    """Letterbox pictures: (N, 3, H, W) uint8 RGB."""
+    fitted = [
+        letterbox(picture, letterbox_geometry((picture.shape[0], picture.shape[1]), imgsz))
+        for picture in pictures
+    ]
+    return torch.from_numpy(np.stack(fitted)).flip(-1).permute(0, 3, 1, 2).contiguous()
+
+
+def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, float]:
+    """Compare a file's predictions with the model's.
+
+    Args:
+        expected: (N, 4 + C, A) float, the model's raw predictions.
+        found: the file's, as its contract has them.
+        contract: of the file.
+
+    Returns:
+        `box`: greatest difference of a coordinate, input px: of the best 100 anchors an image, or of the
+        detections that both have. `score`: greatest difference of a probability, likewise of all anchors.
+        `agreement`: share of detections that both have. `detections`: how many the model has.
+    """
+    theirs = detections_of(found, contract)
+    mine = detections_of(expected, contract, raw=True)
+    pairs = [match(a, b) for a, b in zip(mine, theirs, strict=True)]
+    count, other = sum(map(len, mine)), sum(map(len, theirs))
+    agreement = 2 * sum(len(a) for a, _ in pairs) / max(count + other, 1) if count + other else 1.0
+    if contract.kind == "raw":
+        gap = (expected - found).abs().nan_to_num(nan=float("inf"))
+        best = expected[:, 4:].amax(1).topk(min(ANCHORS, expected.shape[2])).indices  # (N, k)
+        box = float(gap[:, :4].gather(2, best[:, None].expand(-1, 4, -1)).max())
+        score = float(gap[:, 4:].max())
+    else:
+        gaps = [(a - b).abs().nan_to_num(nan=float("inf")) for a, b in pairs if len(a)]
+        joined = torch.cat(gaps) if gaps else torch.zeros(1, 6)
+        box, score = float(joined[:, :4].max()), float(joined[:, 4].max())
+    return {"box": box, "score": score, "agreement": agreement, "detections": count}
+
+
+def detections_of(preds: Tensor, contract: Contract, raw: bool | None = None) -> list[Tensor]:
+    """Return the detections in predictions that a user would see: for each image (n, 6)."""
+    how = contract.suppressed
+    conf = max(CONFIDENT, how.conf if how else 0.0)
+    if how is not None and not raw:
+        return [rows[rows[:, 4] > conf] for rows in preds]
+    most, agnostic = (how.max_det, how.agnostic) if how else (300, False)
+    if contract.head == "one2one":
+        return [rows[rows[:, 4] > conf] for rows in top_detections(preds.float(), most, agnostic)]
+    overlap = how.iou if how and how.iou is not None else OVERLAP
+    return non_max_suppression(preds, conf, overlap, max_det=most, agnostic=agnostic)
+
+
+def match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair the detections of two answers, (n, 6) and (m, 6): one to one, of one class, best overlap first.
+
+    Returns:
+        The rows of both that belong together, (k, 6) each.
+    """
+    overlap = box_iou(a[:, :4], b[:, :4]) * (a[:, None, 5] == b[None, :, 5])
+    left, right = [], []
+    while overlap.numel() and float(overlap.max()) >= SAME:
+        i, j = divmod(int(overlap.argmax()), overlap.shape[1])
+        left.append(i)
+        right.append(j)
+        overlap[i], overlap[:, j] = 0, 0
+    return a[left], b[right]
+
+
+def judge(parity: Mapping[str, float], precision: str) -> list[str]:
+    """Return what is beyond the tolerance of a precision, in words."""
+    limit = TOLERANCES[precision]
+    wrong = []
+    if not parity["box"] <= limit.box:
+        wrong.append(f"boxes by {parity['box']:.3g} px (at most {limit.box:g})")
+    if not parity["score"] <= limit.score:
+        wrong.append(f"scores by {parity['score']:.2g} (at most {limit.score:g})")
+    if parity["agreement"] < limit.agreement:
+        wrong.append(f"{1 - parity['agreement']:.1%} of the detections (at most {1 - limit.agreement:.0%})")
+    return wrong
+
+
+def shown(parity: Mapping[str, Any]) -> str:
+    """Return the figures in words."""
+    count = int(parity["detections"])
+    found = (
+        f"{parity['agreement']:.1%} of {count} detections agree"
+        if count
+        else "the model finds nothing on them"
+    )
+    return (
+        f"on {parity['pictures']} {parity['of']} pictures boxes differ by at most {parity['box']:.2g} px, scores by "
+        f"{parity['score']:.2g}; {found}"
+    )

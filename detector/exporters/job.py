@@ -1,0 +1,196 @@
+"""What an export format is given to write: the network with its way in and out, an example, the options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from detector.boxes import cxcywh_to_xyxy
+from detector.nn.model import DetectionModel
+
+MOST_BATCH, MOST_SIDE = 256, 4096  # of a dynamic file; exporters want bounds
+
+Suppress = Callable[[Tensor, Tensor, float, float], Tensor]
+"""(boxes (B, A, 4) xyxy, scores (B, C, A), least score, most IoU) -> (B, A) float, 1 for boxes that stay."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How a network's predictions are reduced to detections inside the file.
+
+    Attributes:
+        iou: IoU above which a box is suppressed; None ranks only (an NMS-free head).
+        conf: least confidence of a box.
+        max_det: rows an image.
+        agnostic: suppress across classes.
+    """
+
+    iou: float | None
+    conf: float
+    max_det: int
+    agnostic: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export.
+
+    Attributes:
+        model: the network, on the CPU, with its head selected; not fused.
+        imgsz: height and width of the input, px.
+        batch: images of the example.
+        dynamic: leave batch, height and width free.
+        precision: one of the format's.
+        preprocess: take (B, H, W, 3) uint8 BGR instead of (B, 3, H, W) float RGB.
+        reduction: give detections instead of raw predictions; None for raw.
+        opset: ONNX operator set, or None for the default.
+        simplify: shorten the graph.
+        calibration: yields (1, ...) inputs of real pictures, for int8.
+        checkpoint: the model as a checkpoint, without its weights.
+    """
+
+    model: DetectionModel
+    imgsz: tuple[int, int]
+    batch: int
+    dynamic: bool
+    precision: str
+    preprocess: bool
+    reduction: Reduction | None
+    opset: int | None
+    simplify: bool
+    calibration: Callable[[], Iterator[NDArray[Any]]]
+    checkpoint: Mapping[str, Any]
+
+    def network(
+        self, dtype: torch.dtype | None = None, suppress: Suppress | None = None, channels_last: bool = False
+    ) -> Graph:
+        """Return the fused network from images to predictions.
+
+        Args:
+            dtype: of all convolutions but the last of each branch; None keeps float32.
+            suppress: the format's own non-maximum suppression; None is torchvision's.
+            channels_last: lay out weights and features as processors like them.
+        """
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        fused = self.model.fuse(dtype).to(memory_format=layout)
+        return Graph(fused, self.preprocess, self.reduction, suppress or suppress_in_torch, layout).eval()
+
+    def example(self) -> Tensor:
+        """Return an input; of a dynamic file it has several images, as one would be taken for the only number."""
+        batch = max(self.batch, 2) if self.dynamic else self.batch
+        if self.preprocess:
+            return torch.zeros(batch, *self.imgsz, 3, dtype=torch.uint8)
+        return torch.zeros(batch, 3, *self.imgsz)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any]] | None:
+        """Return which dimensions of the input are free, as torch.export has it."""
+        if not self.dynamic:
+            return None
+        stride = max(self.model.strides)
+        dim = torch.export.Dim
+        height, width = (stride * dim(side, min=2, max=MOST_SIDE // stride) for side in ("rows", "columns"))
+        first = 1 if self.preprocess else 2
+        return ({0: dim("batch", min=1, max=MOST_BATCH), first: height, first + 1: width},)
+
+
+class Graph(nn.Module):
+    """A fused network from images to predictions: what an exported file computes.
+
+    Args:
+        network: fused, in evaluation mode.
+        preprocess: take uint8 BGR images.
+        reduction: give detections; None gives raw predictions.
+        suppress: non-maximum suppression.
+        layout: memory format of the features.
+    """
+
+    def __init__(
+        self,
+        network: DetectionModel,
+        preprocess: bool,
+        reduction: Reduction | None,
+        suppress: Suppress,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        super().__init__()
+        self.network, self.preprocess, self.reduction = network, preprocess, reduction
+        self.suppress, self.layout = suppress, layout
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            images: (B, 3, H, W) float RGB in 0..1; with `preprocess` (B, H, W, 3) uint8 BGR.
+
+        Returns:
+            (B, 4 + C, A) float, cx, cy, w, h in input px and probabilities; or with a reduction
+            (B, max_det, 6) float, x1, y1, x2, y2 in input px, score, class, padded with zeros.
+        """
+        if self.preprocess:
+            images = images.flip(-1).permute(0, 3, 1, 2).float() / 255
+        if self.layout == torch.channels_last:
+            images = images.contiguous(memory_format=self.layout)
+        preds = self.network.decode(self.network(images)[self.network.selected_head])
+        return preds if self.reduction is None else self.reduce(preds, self.reduction)
+
+    def reduce(self, preds: Tensor, how: Reduction) -> Tensor:
+        """Reduce raw predictions to detections; all shapes follow from the input's."""
+        boxes = cxcywh_to_xyxy(preds[:, :4].transpose(1, 2))  # (B, A, 4)
+        if how.iou is None and not how.agnostic:
+            return rank_pairs(boxes, preds[:, 4:], how.max_det)
+        scores, labels = preds[:, 4:].max(1)  # (B, A)
+        if how.iou is not None:
+            judged = (
+                scores[:, None] if how.agnostic else preds[:, 4:].where(preds[:, 4:] == scores[:, None], 0)
+            )
+            scores = scores * self.suppress(boxes, judged, how.conf, how.iou)
+        rows = torch.cat((boxes, scores[..., None], labels[..., None].to(boxes.dtype)), -1)
+        rows = nn.functional.pad(rows, (0, 0, 0, how.max_det))  # so that there are enough to choose from
+        best = rows[..., 4].topk(how.max_det).indices
+        rows = rows.gather(1, best[..., None].expand(-1, -1, 6))
+        return rows * (rows[..., 4:5] > 0)
+
+
+def rank_pairs(boxes: Tensor, probabilities: Tensor, max_det: int) -> Tensor:
+    """Rank the (box, class) pairs of an NMS-free head as `boxes.top_detections` does, padded to `max_det` rows.
+
+    At most A rows are filled.
+
+    Args:
+        boxes: (B, A, 4) float, xyxy.
+        probabilities: (B, C, A) float.
+        max_det: rows wanted.
+
+    Returns:
+        (B, max_det, 6) float: x1, y1, x2, y2, score, class; best first, zeros at the end.
+    """
+    num_classes = probabilities.shape[1]
+    rows = nn.functional.pad(torch.cat((boxes, probabilities.transpose(1, 2)), -1), (0, 0, 0, max_det))
+    best = rows[..., 4:].amax(-1).topk(max_det).indices  # (B, max_det) anchor points
+    rows = rows.gather(1, best[..., None].expand(-1, -1, 4 + num_classes))
+    scores, order = rows[..., 4:].flatten(1).topk(max_det)
+    labels = (order % num_classes).to(boxes.dtype)
+    anchors = torch.div(order, num_classes, rounding_mode="floor")
+    # whole rows: OpenVINO's gather wants as many columns as there are
+    boxes = rows.gather(1, anchors[..., None].expand(-1, -1, 4 + num_classes))[..., :4]
+    filled = torch.arange(max_det, device=boxes.device) < probabilities.shape[2]
+    return torch.cat((boxes, scores[..., None], labels[..., None]), -1) * (filled & (scores > 0))[..., None]
+
+
+def suppress_in_torch(boxes: Tensor, scores: Tensor, conf: float, iou: float) -> Tensor:
+    """Suppress with torchvision: see `Suppress`. Images and classes are moved apart, in float64."""
+    from torchvision.ops import nms
+
+    best, labels = scores.max(1)
+    images, anchors = (best > conf).nonzero().unbind(1)
+    some, values = boxes[images, anchors].double(), best[images, anchors]
+    planes = images * scores.shape[1] + labels[images, anchors]
+    span = boxes.amax() - boxes.amin() + 1
+    kept = nms(some + (planes * span.double())[:, None], values.double(), iou)
+    stay = torch.zeros_like(best)
+    return stay.index_put((images[kept], anchors[kept]), torch.ones_like(values)[kept])

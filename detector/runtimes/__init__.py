@@ -1,0 +1,62 @@
+"""Run exported files: one small file a runtime, all behind `Runtime`.
+
+A runtime is opened by `load(path, compute)` of its file; the table of formats in `detector.exporters` says which file
+that is. What an exported file takes and gives is its `Contract`, read from the metadata inside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+METADATA = "detector"
+"""The key, or the name of the entry, that holds the metadata (JSON text) inside an exported file."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """The one input or output of a file.
+
+    Attributes:
+        shape: size of each dimension, None where it is free; None if the file does not say.
+        dtype: of its numbers; None if the file does not say.
+    """
+
+    shape: tuple[int | None, ...] | None = None
+    dtype: str | None = None
+
+
+class Runtime(Protocol):
+    """An exported file, ready to run.
+
+    Attributes:
+        metadata: what the file says of itself; empty if nothing.
+        input: what it takes.
+        output: what it gives.
+        in_torch: torch computes it, on torch's own threads.
+    """
+
+    metadata: Mapping[str, Any]
+    input: Port
+    output: Port
+    in_torch: bool
+
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict: images as the contract has them to predictions."""
+        ...
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def first_line(error: BaseException) -> str:
+    """Return the start of an error's text, for a message of one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,0 +1,60 @@
+"""ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import ExportError
+from detector.runtimes import METADATA, Port, first_line, usable_cores
+from detector.runtimes.contract import read_metadata
+
+DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime.
+
+    Its threads spin while a network runs, which is quickest, and stop at its end: beside other work they would
+    take the cores away from it.
+    """
+
+    in_torch = False
+
+    def __init__(self, path: Path, compute: str | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = usable_cores()
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base class
+            raise ExportError(f"{path}: ONNX Runtime can't open it ({first_line(error)})") from None
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if len(inputs) != 1 or not outputs:
+            raise ExportError(
+                f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected a detector with one of each"
+            )
+        self.input, self.output = _port(inputs[0]), _port(outputs[0])
+        self.metadata = read_metadata(self.session.get_modelmeta().custom_metadata_map.get(METADATA))
+        self._names = inputs[0].name, [outputs[0].name]
+
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict."""
+        preds: NDArray[np.float32] = self.session.run(self._names[1], {self._names[0]: images})[0]
+        return preds
+
+
+def load(path: Path, compute: str | None = None) -> OnnxRuntime:
+    """Open a file; `compute` is not for this runtime to choose."""
+    return OnnxRuntime(path, compute)
+
+
+def _port(node: Any) -> Port:
+    shape = None if node.shape is None else tuple(n if isinstance(n, int) else None for n in node.shape)
+    return Port(shape, DTYPES.get(node.type, node.type))
