@@ -2,8 +2,8 @@
 
     python examples/callbacks_state.py
 
-An object with `state_dict` and `load_state_dict` is saved with the run after every epoch, in
-`weights/state.pt` under its class name, and gets its state back when the run is resumed.
+An object with `state_dict` and `load_state_dict` is saved with the run after every epoch and when it is interrupted,
+in `weights/state.pt` under its class name, and gets its state back when the run is resumed.
 """
 
 from detector import YOLO, Callback
