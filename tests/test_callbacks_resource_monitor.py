@@ -105,3 +105,16 @@ def test_without_psutil_the_error_says_how_to_get_it(monkeypatch):
 def test_a_bad_interval_is_refused():
     with pytest.raises(CallbackError, match=r"ResourceMonitor\(every=0\): expected a number > 0"):
         ResourceMonitor(every=0)
+
+
+def test_a_run_that_is_resumed_within_an_epoch_is_measured(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 2e9))
+    trainer = SimpleNamespace(device=torch.device("cuda:0"), metrics={})
+    monitor = ResourceMonitor()
+    monitor.on_pretrain_routine_start(trainer)
+    monitor.on_train_start(trainer)
+    monitor.on_train_batch_end(trainer)  # no epoch has started
+    monitor.on_fit_epoch_end(trainer)
+    assert trainer.metrics["resources/gpu_memory_gb"] == 1.0

@@ -35,8 +35,14 @@ class ProgressBar(Callback):
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=trainer.num_batches, leave=True, dynamic_ncols=True, file=sys.stderr)
+            done, total = trainer.batches_done, trainer.num_batches
+            self.bar = tqdm(initial=done, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
             self.bar.set_description_str(self._epoch(trainer))
+
+    def on_train_batch_start(self, trainer: Any) -> None:
+        """Open the bar of an epoch in the middle of which the run was resumed."""
+        if self.bar is None:
+            self.on_train_epoch_start(trainer)
 
     def on_train_batch_end(self, trainer: Any) -> None:
         """Advance the bar; the figures only now and then, for they make the device wait."""

@@ -50,6 +50,10 @@ class ResourceMonitor(Callback):
         self.process = self.psutil.Process()
         self.gpu = _GPU(trainer.device) if trainer.device.type == "cuda" else None
 
+    def on_train_start(self, trainer: Any) -> None:
+        """Begin to measure: a run that is resumed within an epoch does not start that epoch again."""
+        self.on_train_epoch_start(trainer)
+
     def on_train_epoch_start(self, trainer: Any) -> None:
         """Begin to measure; psutil tells means since it was last asked."""
         self.psutil.cpu_percent()
