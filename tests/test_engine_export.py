@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import make_finder
 
 from detector import YOLO, exporters
 from detector.callbacks.registry import EVENTS
@@ -25,37 +25,16 @@ GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
 QUICK = {"imgsz": 96, "verbose": False}
 
 
-def make(folder, dual=False):
-    """Save a tiny untrained model that finds different things in different places; returns the path."""
-    text = TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower())
-    (folder / "tiny.yaml").write_text(f"names: [{', '.join(FORMS[:6])}]\n{text}")
-    torch.manual_seed(0)
-    yolo = YOLO(folder / "tiny.yaml")
-    head = yolo.model.head
-    for name, branch in head.named_children():
-        for level in branch if name.endswith("cv3") else ():
-            torch.nn.init.normal_(level[-1].weight)
-            torch.nn.init.constant_(level[-1].bias, -6)
-        for level in branch if name.endswith("cv2") else ():
-            torch.nn.init.normal_(level[-1].weight, std=0.2)
-    for module in yolo.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # averages over all that follows
-    with torch.no_grad():
-        yolo.model.train()(to_inputs(drawn_pictures((192, 192)), (192, 192)).float() / 255)
-    return yolo.save(folder / "best.pt")
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Path of a model with one head."""
-    return make(tmp_path_factory.mktemp("single"))
+    return make_finder(tmp_path_factory.mktemp("single"))
 
 
 @pytest.fixture(scope="module")
 def dual_weights(tmp_path_factory):
     """Path of a model with two heads."""
-    return make(tmp_path_factory.mktemp("dual"), dual=True)
+    return make_finder(tmp_path_factory.mktemp("dual"), dual=True)
 
 
 @pytest.fixture
@@ -203,7 +182,7 @@ def test_weights_alone_can_be_trained_on(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_is_calibrated_on_the_training_pictures(trained, drawn_dataset, photo, caplog):
+def test_int8_is_calibrated_on_the_training_pictures(trained, drawn_dataset, photo, caplog, any_int8):
     with caplog.at_level("INFO", "detector"):
         path = trained.export(format="openvino", int8=True, data=drawn_dataset, imgsz=96)
     assert "calibrating on 8 training pictures" in caplog.text

@@ -89,7 +89,8 @@ def benchmark(
     rows: list[dict[str, Any]] = []
     for variant in variants(formats, bench.can_bf16):
         try:
-            rows.append(bench.measure(variant))
+            rows.append(row := bench.measure(variant))
+            log.info("%s: %.1f ms, mAP50-95 %.4f", label(row), row["predict ms"], row["mAP50-95"])
         except DetectorError as error:
             log.warning("%s %s is left out: %s", variant.format, variant.precision, error)
     best = rows[0]["mAP50-95"] if rows else 0.0
@@ -101,7 +102,7 @@ def benchmark(
 
         points = [(label(row), row["predict ms"], row["mAP50-95"]) for row in rows]
         plot_speed_accuracy(points, bench.folder / "benchmark.png")
-    log.info("%s\nresults are in %s", table(rows), bench.folder)
+    log.info("results are in %s", bench.folder)
     return rows
 
 

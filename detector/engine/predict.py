@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -142,8 +143,10 @@ class Predictor:
             )
             for image in images
         ]
-        stack = np.stack([letterbox(image, place) for image, place in zip(images, places, strict=True)])
-        return torch.from_numpy(stack).flip(-1).permute(0, 3, 1, 2), places
+        stack = np.empty((len(images), *places[0].out_hw, 3), np.uint8)
+        for image, place, rgb in zip(images, places, stack, strict=True):
+            cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=rgb)
+        return torch.from_numpy(stack).permute(0, 3, 1, 2), places
 
     def _write(self, result: Results) -> None:
         """Write what the settings ask for."""

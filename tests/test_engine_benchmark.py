@@ -1,0 +1,53 @@
+import csv
+
+import pytest
+from conftest import make_finder
+
+from detector import YOLO, exporters
+from detector.cli import main
+from detector.errors import DataError, ExportError, MissingPackageError
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Path of a tiny model of the drawn data set's classes."""
+    return make_finder(tmp_path)
+
+
+def test_a_row_a_format_with_size_speed_and_accuracy(weights, drawn_dataset, tmp_path):
+    model = YOLO(weights)
+    settings = {"formats": ["torchscript"], "imgsz": 96, "repeats": 2, "project": tmp_path, "verbose": False}
+    rows = model.benchmark(data=drawn_dataset, **settings)
+    kinds = {(row["format"], row["file"]) for row in rows}
+    assert {("pt", "fp32"), ("torchscript", "fp32")} <= kinds <= {("pt", "fp32"), ("torchscript", "fp32"),
+                                                                  ("torchscript", "bf16")}  # fmt: skip
+    expected = model.val(data=drawn_dataset, imgsz=96, rect=False, amp=False, plots=False, project=tmp_path)
+    assert rows[0]["mAP50-95"] == pytest.approx(expected.results_dict["metrics/mAP50-95"])
+    assert rows[0]["MB"] == pytest.approx(weights.stat().st_size / 1e6)
+    for row in rows:
+        assert 0 < row["network ms"] < row["predict ms"] and row["MB"] > 0
+        assert row["difference"] == pytest.approx(row["mAP50-95"] - rows[0]["mAP50-95"])
+    with (tmp_path / "benchmark" / "benchmark.csv").open() as file:
+        assert [row["format"] for row in csv.DictReader(file)] == [row["format"] for row in rows]
+    assert (tmp_path / "benchmark" / "benchmark.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_every_format_from_the_command_line(weights, drawn_dataset, tmp_path, capsys, any_int8):
+    words = [f"model={weights}", f"data={drawn_dataset}", "imgsz=96", "repeats=2", f"project={tmp_path}"]
+    assert main(["benchmark", *words]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["format", "file", "computes"]
+    assert {line.split()[0] for line in lines} == {"pt", "onnx", "openvino", "torchscript", "pt2"}
+    assert any(line.split()[:2] == ["openvino", "int8"] for line in lines)
+
+
+def test_formats_asked_for_by_name_must_be_there(weights, drawn_dataset, tmp_path, monkeypatch):
+    settings = {"data": drawn_dataset, "project": tmp_path, "imgsz": 96, "verbose": False}
+    with pytest.raises(ExportError, match="format=onxn: expected one of onnx"):
+        YOLO(weights).benchmark(formats="onxn", **settings)
+    with pytest.raises(DataError, match="data= is missing"):
+        YOLO(weights).benchmark(formats="onnx", imgsz=96)
+    monkeypatch.setattr(exporters, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"formats=onnx needs .*pip install 'detector\[export\]'"):
+        YOLO(weights).benchmark(formats="onnx", **settings)
