@@ -45,9 +45,9 @@ def project(tmp_path_factory):
     return tmp_path_factory.mktemp("mlflow") / "signs"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a running `mlflow server`, and how to kill it."""
+@pytest.fixture(scope="module", autouse=True)
+def started(tmp_path_factory):
+    """A `mlflow server` that starts while other tests run: its process, its address and its log."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -61,22 +61,29 @@ def server(tmp_path_factory):
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=os.environ | quiet, start_new_session=True
         )
-    uri = f"http://127.0.0.1:{port}"
+    yield process, f"http://127.0.0.1:{port}", folder / "log"
+    kill(process)
 
-    def kill():
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
+def kill(process):
+    """Kill a process with all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(started):
+    """The address of the server, now that it answers, and its process."""
+    process, uri, log = started
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{uri}/health", timeout=5):
                 break
         except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
+            assert process.poll() is None, log.read_text()
             time.sleep(0.1)
-    yield uri, kill
-    kill()
+    return uri, process
 
 
 def draw(trainer):
@@ -234,13 +241,13 @@ def test_a_server_gets_the_whole_run(tiny_model, drawn_dataset, tmp_path, server
 def test_a_server_that_dies_costs_one_warning(
     tiny_model, drawn_dataset, tmp_path, server, monkeypatch, caplog
 ):
-    uri, kill = server
+    uri, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     logger = MLflowLogger()
 
     def die(trainer):
         if trainer.epoch == 1:
-            kill()
+            kill(process)
 
     began = time.perf_counter()
     callbacks = [(logger, None), ("on_train_epoch_start", die)]
