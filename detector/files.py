@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM})
+"""What network and user-space file systems answer when asked to flush a folder."""
 
 
 @contextmanager
@@ -46,17 +50,32 @@ def _keep(path: Path, keep: Path) -> None:
     try:
         linked.unlink(missing_ok=True)
         os.link(path, linked)
+        linked.replace(keep)
     except OSError:
         path.replace(keep)
-    else:
-        linked.replace(keep)
+    finally:
+        with suppress(OSError):  # it is still there after an error, or if both names were one file's already
+            linked.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
     """Make a rename itself durable, where the system lets a folder be flushed."""
-    if os.name == "posix":
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE:
+            raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; nobody else may be writing there."""
+    for path in folder.glob("*.tmp"):
+        if path.stem.rpartition(".")[2].isdigit():
+            with suppress(OSError):
+                path.unlink()

@@ -1,6 +1,13 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from detector.engine.run_folder import make_run_folder
+from detector import YOLO
+from detector.engine.run_folder import RunLock, make_run_folder
 from detector.errors import SettingsError
 
 
@@ -17,3 +24,84 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(SettingsError, match="project="):
         make_run_folder(tmp_path / "runs", "train", exist_ok=False)
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+from detector.engine.run_folder import RunLock
+
+lock = RunLock(Path(sys.argv[1]))
+print("trains", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_trains_in_a_folder_at_a_time(tmp_path):
+    command = [sys.executable, "-c", TRAINING, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"trains\n"
+        with pytest.raises(
+            SettingsError, match=r"another process is training in .*; wait until it has ended"
+        ):
+            RunLock(tmp_path)
+        other.kill()  # without a word of good-bye
+    lock = RunLock(tmp_path)
+    lock.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_second_training_leaves_the_folder_of_the_first_alone(tmp_path, drawn_dataset, tiny_model):
+    """Even where the first has written nothing but its settings."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(SettingsError, match="another process is training in"):
+            YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, exist_ok=True, device="cpu")
+        assert sorted(path.name for path in folder.iterdir()) == ["run.lock", "weights"]
+        other.kill()
+
+
+def test_what_killed_trainings_left_is_removed(tmp_path):
+    (tmp_path / "weights").mkdir()
+    mine = ["weights/notes.tmp", "weights/best.pt", "export.tmp"]
+    for name in [*mine, "weights/state.pt.123.tmp", "args.yaml.7.tmp"]:
+        (tmp_path / name).touch()
+    RunLock(tmp_path).release()
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(mine)
+
+
+@pytest.mark.parametrize("missing", ["fcntl", "support"])
+def test_where_there_are_no_locks_a_training_goes_on(tmp_path, monkeypatch, missing):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if missing == "fcntl":
+        monkeypatch.setattr("detector.engine.run_folder.sys.platform", "win32")
+    else:
+        monkeypatch.setattr("fcntl.lockf", unsupported)
+    RunLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("what", ["weights", "run.lock", "args.yaml"])
+def test_a_folder_that_cant_be_written_is_one_sentence(
+    what, code, tmp_path, drawn_dataset, tiny_model, monkeypatch
+):
+    def refusing(function):
+        def ask(path, *rest, **options):
+            if path.name.startswith(what):
+                raise OSError(code, os.strerror(code))
+            return function(path, *rest, **options)
+
+        return ask
+
+    monkeypatch.setattr(Path, "mkdir", refusing(Path.mkdir))
+    monkeypatch.setattr(Path, "open", refusing(Path.open))
+    message = rf"can't write to .*train \({os.strerror(code)}\); .*another project="
+    with pytest.raises(SettingsError, match=message) as caught:
+        YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, device="cpu")
+    assert "\n" not in str(caught.value)

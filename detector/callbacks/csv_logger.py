@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from detector.callbacks.callback import Callback
+from detector.errors import SettingsError
 from detector.files import replacing
 
 COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
@@ -38,7 +41,8 @@ class CSVLogger(Callback):
             self.started -= float(self.rows[-1]["time"])
             _write(trainer.csv, self.columns, self.rows)
         else:
-            trainer.csv.unlink(missing_ok=True)
+            with _in_a_sentence(trainer.csv):
+                trainer.csv.unlink(missing_ok=True)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         """Write a row; when new columns have come up, the whole file anew."""
@@ -75,12 +79,22 @@ def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as file:
+    with _in_a_sentence(path), replacing(path) as file:
         file.write(text.getvalue().encode())
 
 
 def _append(path: Path, columns: list[str], row: dict[str, Any]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with _in_a_sentence(path), path.open("a", newline="", encoding="utf-8") as file:
         csv.DictWriter(file, columns, restval="").writerow(row)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _in_a_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"can't write {path} ({error.strerror}); free some space or choose another project="
+        ) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -163,7 +165,7 @@ class _Feed:
                 batch_sampler=_Orders(self),  # type: ignore[arg-type]
                 num_workers=workers,
                 collate_fn=_unchanged,
-                worker_init_fn=_quiet_threads,
+                worker_init_fn=_begin_work,
                 multiprocessing_context=start_method(),
                 generator=torch.Generator(),  # else each epoch would draw from the global generator
                 persistent_workers=True,
@@ -304,7 +306,13 @@ def _unchanged(found: Any) -> Any:
     return found
 
 
-def _quiet_threads(_worker: int) -> None:
-    """One thread per worker: the workers themselves are the parallelism."""
+def _begin_work(_worker: int) -> None:
+    """Set one thread per worker, as the workers themselves are the parallelism, and leave signals to the training.
+
+    Ctrl-C and service managers signal the workers as well. Were one of them to die of it, torch would raise an
+    error in the training at any place, such as within a save, instead of letting it end in good order.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

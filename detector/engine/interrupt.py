@@ -23,8 +23,8 @@ class Terminated(SystemExit):
 class Interrupts:
     """Raises `KeyboardInterrupt` or `Terminated` in the main thread, but waits for the end of a `held` block.
 
-    A second signal of the same kind is not held. Outside the main thread nothing is changed, since signals
-    arrive there only.
+    A second signal of the same kind is not held; one that the process was started to ignore stays ignored.
+    Outside the main thread nothing is changed, since signals arrive there only.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,9 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._arrived)
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: it is handled by something other than Python
+                    self._before[number] = signal.signal(number, self._arrived)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,10 +47,19 @@ class Interrupts:
 
     def _arrived(self, number: int, _: FrameType | None) -> None:
         error = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
-        if self._holding and type(self._pending) is not type(error):
-            self._pending = error
-        else:
+        again = type(self._pending) is type(error)
+        self._pending = error
+        if again or not self._holding:
             raise error
+
+    def take(self) -> BaseException | None:
+        """Return the signal that arrived, once.
+
+        Python loses what is raised within some of its own callbacks, such as those around a fork, so that an
+        interruption may show later, and as another error.
+        """
+        pending, self._pending = self._pending, None
+        return pending
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -58,6 +69,5 @@ class Interrupts:
             yield
         finally:
             self._holding = False
-        pending, self._pending = self._pending, None
-        if pending is not None:
+        if (pending := self.take()) is not None:
             raise pending

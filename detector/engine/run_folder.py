@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from detector.errors import SettingsError
-from detector.files import replacing
+from detector.files import remove_leftovers, replacing
+
+LOCK = "run.lock"
 
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
@@ -40,13 +44,73 @@ def discard_if_unused(folder: Path | None) -> None:
     """Remove the folder of a run that failed before it wrote anything but its settings."""
     if folder is None or any(p.is_file() and p.name != "args.yaml" for p in folder.rglob("*")):
         return
-    (folder / "args.yaml").unlink(missing_ok=True)
-    for empty in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
-        empty.rmdir()
-    folder.rmdir()
+    with suppress(OSError):  # it may not be ours to remove
+        (folder / "args.yaml").unlink(missing_ok=True)
+        for empty in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+            empty.rmdir()
+        folder.rmdir()
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write plain data as YAML, keys in the given order, whole or not at all."""
-    with replacing(path) as file:
-        file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+    """Write plain data as YAML, keys in the given order, whole or not at all.
+
+    Raises:
+        SettingsError: if it can't be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
+
+
+class RunLock:
+    """A run folder that only this process trains in.
+
+    The system lets go of it when the process ends, however it ends. Where there are no such locks (Windows, some
+    network folders), nothing is held.
+
+    Args:
+        folder: the run folder; `weights` is made in it.
+
+    Raises:
+        SettingsError: if another process trains there, or it can't be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        try:
+            (folder / "weights").mkdir(exist_ok=True)
+            self._file = self.path.open("a")
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        try:
+            _lock(self._file)
+        except (BlockingIOError, PermissionError):  # what POSIX lets a system say when it is taken
+            self._file.close()
+            raise SettingsError(
+                f"another process is training in {folder}; wait until it has ended, or choose another name="
+            ) from None
+        except OSError:
+            pass
+        for place in (folder, folder / "weights"):
+            remove_leftovers(place)
+
+    def release(self) -> None:
+        """Let other processes train there."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _lock(file: IO[str]) -> None:
+    """Take a lock that processes forked from this one do not share, or raise OSError."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unwritable(folder: Path, error: OSError) -> SettingsError:
+    reason = error.strerror or str(error)
+    return SettingsError(f"can't write to {folder} ({reason}); free some space or choose another project=")

@@ -31,7 +31,7 @@ from detector.engine.inference import Runner
 from detector.engine.interrupt import Interrupts
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
 from detector.engine.resume import RunState, restore_state, save_state, take_state
-from detector.engine.run_folder import discard_if_unused, make_run_folder, write_yaml
+from detector.engine.run_folder import RunLock, discard_if_unused, make_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.engine.weights import FrozenLayers, Transfer, transfer_weights
 from detector.errors import DetectorError, TrainingError
@@ -99,6 +99,7 @@ class Trainer:
         self.in_step = False
         self.saved_step = 0
         self.boundary: dict[str, Any] | None = None
+        self.lock: RunLock | None = None
         self.epoch_seconds = 0.0
         self.interrupts = Interrupts()
         self.exception: BaseException | None = None
@@ -112,17 +113,18 @@ class Trainer:
         Returns:
             The figures of the best weights, or None if there was nothing to validate.
         """
-        began = perf_counter()
+        began, failure = perf_counter(), None
         with self.interrupts:
             try:
                 self.set_up()
                 self.fit()
             except BaseException as error:
-                self.exception = error
-                self.rescue()
-                self.callbacks.fire_every("on_exception", self)
-            self.close()
-            failure = self.callbacks.fire_every("teardown", self)
+                self.exception = self.interrupts.take() or error
+            try:
+                with self.interrupts.held():
+                    failure = self.wind_up()
+            except (KeyboardInterrupt, SystemExit) as error:
+                self.exception = self.exception or error
         discard_if_unused(getattr(self, "save_dir", None))
         self.name_costly_callbacks(perf_counter() - began)
         if self.exception is not None or failure is not None:
@@ -152,7 +154,20 @@ class Trainer:
                 self.save()
         self.final_eval()
         self.fire("on_train_end")
-        self.finish()
+        with self.interrupts.held():
+            self.finish()
+
+    def wind_up(self) -> BaseException | None:
+        """After the run, however it went: save what was not, tell the callbacks and end the workers.
+
+        Returns:
+            The first exception of a callback.
+        """
+        if self.exception is not None:
+            self.rescue()
+            self.callbacks.fire_every("on_exception", self)
+        self.close()
+        return self.callbacks.fire_every("teardown", self)
 
     def fire(self, event: str) -> None:
         """Call the callbacks of an event."""
@@ -174,7 +189,7 @@ class Trainer:
             self.save_dir = self.resume.folder
         self.last, self.best = self.save_dir / "weights/last.pt", self.save_dir / "weights/best.pt"
         self.csv = self.save_dir / "results.csv"
-        self.last.parent.mkdir(exist_ok=True)
+        self.lock = RunLock(self.save_dir)
         self.fire("on_pretrain_routine_start")
         write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.started = perf_counter()
@@ -396,24 +411,25 @@ class Trainer:
 
     def save(self) -> None:
         """End the epoch: last.pt, best.pt when it is the best so far, epochN.pt when asked for, and the state."""
-        s = self.settings
-        self.epochs_done, self.batches_done, self.boundary = self.epoch + 1, 0, None
         self.done = self.should_stop()
-        if not s.save:
-            return
-        content = self.checkpoint()
+        if self.settings.save:
+            self.save_weights()
+            self.fire("on_model_save")
+            self.done = self.done or self.stop
+        # only now: should one of these files or callbacks fail, a resumed run repeats the end of this epoch
+        self.epochs_done, self.batches_done, self.boundary = self.epoch + 1, 0, None
+        self.save_state()
+
+    def save_weights(self) -> None:
+        """Write the averaged weights to every file that is to have them after this epoch."""
+        content, period = self.checkpoint(), self.settings.save_period
         paths = [self.last]
         if self.best_epoch == self.epoch or self.data.val_loader is None:
             paths.append(self.best)
-        if s.save_period > 0 and (self.epoch + 1) % s.save_period == 0:
+        if period > 0 and (self.epoch + 1) % period == 0:
             paths.append(self.last.with_name(f"epoch{self.epoch + 1}.pt"))
         for path in paths:
             checkpoint.save_checkpoint(path, content)
-        self.save_state()
-        self.fire("on_model_save")
-        if self.stop and not self.done:
-            self.done = True
-            self.save_state()
 
     def save_state(self) -> None:
         """Write what the run needs to go on, see `engine/resume.py`."""
@@ -430,7 +446,11 @@ class Trainer:
     def finish(self) -> None:
         """Mark the run as finished."""
         self.finished = True
-        self.save_state()
+        try:
+            self.save_state()
+        except DetectorError:
+            self.finished = False
+            raise
 
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write the averaged weights as they are now to a checkpoint of one's own; whole or not at all."""
@@ -454,7 +474,7 @@ class Trainer:
                     self.save_state()
             except DetectorError as problem:
                 log.error("%s", problem)
-        if self.saved_step:
+        if self.saved_step and not self.finished:
             log.warning(
                 "the run ends by %s; its weights are in %s, and resume=%s goes on with it",
                 error_text(self.exception), self.last, self.save_dir,
@@ -514,6 +534,8 @@ class Trainer:
         """End the loaders and drop what only a running training needs."""
         if hasattr(self, "data"):
             self.data.close()
+        if self.lock is not None:
+            self.lock.release()
         self.batch = self.preds = None
 
     def summary(self) -> str:
