@@ -24,6 +24,7 @@ QUICK = {
     "device": "cpu",
 }
 
+VAL_EVENTS = [name for name, event in EVENTS.items() if event.engine == "val"]
 TRAIN_EVENTS = [name for name, event in EVENTS.items() if event.engine == "train"]
 
 
@@ -164,10 +165,10 @@ def test_what_a_callback_changes_at_the_epochs_end_is_in_the_checkpoint(run, yol
     assert "mine" in trainer.csv.read_text().splitlines()[0].split(",")
 
 
-@pytest.mark.parametrize("event", [name for name in TRAIN_EVENTS if name != "on_exception"])
+@pytest.mark.parametrize("event", [name for name in (*TRAIN_EVENTS, *VAL_EVENTS) if name != "on_exception"])
 def test_stop_from_any_event_ends_the_run_cleanly(event, run, yolo):
     seen = record(yolo)
-    yolo.add_callback(event, lambda trainer: setattr(trainer, "stop", True))
+    yolo.add_callback(event, lambda engine: setattr(yolo.trainer, "stop", True))
     trainer = run(yolo, epochs=3, close_mosaic=1)
     late = ("on_model_save", "on_params_update", "on_final_eval_end", "on_train_end", "teardown")
     in_batches = {
@@ -175,6 +176,7 @@ def test_stop_from_any_event_ends_the_run_cleanly(event, run, yolo):
         "on_model_save": 3,
         "on_fit_epoch_end": 3,
         "on_train_epoch_end": 3,
+        **dict.fromkeys(VAL_EVENTS, 3),
     }
     expected = 9 if event in late[2:] else in_batches.get(event, 1)
     assert seen.count("on_train_batch_end") == expected
