@@ -160,7 +160,9 @@ def test_a_function_that_fails_is_one_warning(caplog):
     ["ftp://host/x", "host/x", "file:///etc/passwd", "http://", "http://[::1", "http://h:x/", "", 3, None],
 )
 def test_anything_else_is_refused(to):
-    with pytest.raises(CallbackError, match=r"expected an http or https URL, .* or a function of the message"):
+    with pytest.raises(
+        CallbackError, match=r"expected an http or https URL, .* or a function of the message"
+    ):
         Notify(to)
 
 
