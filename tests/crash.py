@@ -46,6 +46,7 @@ from disk import CrashError, watched
 WAYS = ("instant", "saving", "saving", "operation", "operation", "term", "term all")
 LIVES = 7  # a training is killed so often at most
 HANGS = 90  # seconds
+LAST_MOMENTS = {"run.lock", "weights/state-previous.pt"}  # they may stay when it dies after its last save
 COMMON = {
     "imgsz": 64, "batch": 2, "epochs": 3, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
     "close_mosaic": 1, "loggers": "none", "save_minutes": 1e-6, "patience": 0,
@@ -318,7 +319,8 @@ def digests(run: Path) -> dict[str, str]:
             for row in csv.DictReader(file)
         ]
     found["results.csv"] = sha256(rows)
-    found["files"] = sha256(sorted(str(path.relative_to(run)) for path in run.rglob("*")))
+    names = {str(path.relative_to(run)) for path in run.rglob("*")}
+    found["files"] = sha256(sorted(names - LAST_MOMENTS))
     return found
 
 

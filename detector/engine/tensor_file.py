@@ -3,7 +3,7 @@
 The format is public (https://huggingface.co/docs/safetensors): eight bytes of length, a JSON map from tensor name
 to dtype, shape and place, the numbers. What a checkpoint holds besides weights lies in the header's metadata, as
 JSON text under `detector`; other programs see the weights and pass over it. `sha256` in the metadata is the
-checksum of the header, with zeros in its place, and the numbers.
+checksum of the header, with zeros in its place, and the numbers; `sealed` among the JSON says that there is one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write_tensor_file(file: IO[bytes], checkpoint: Mapping[str, Any]) -> None:
     """
     plain = {key: value for key, value in checkpoint.items() if key != "weights"}
     try:
-        described = json.dumps(plain)
+        described = json.dumps(plain | {"sealed": True})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"a .safetensors file holds weights and plain data only ({error})") from None
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "detector": described, "sha256": NO_DIGEST}}
@@ -110,14 +110,15 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
             f"{path}: holds {len(weights)} tensors, without the architecture they belong to; expected a file "
             f"that detector wrote"
         )
-    if "sha256" in metadata and _digest(text, str(metadata["sha256"]), numbers) != metadata["sha256"]:
-        raise CheckpointError(f"{path}: is damaged: changed after it was written (its checksum is wrong)")
     try:
         content = json.loads(described, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata can't be read ({_first(error)})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: its metadata is no description of a checkpoint")
+    digest = metadata.get("sha256", NO_DIGEST if content.pop("sealed", False) else None)
+    if digest is not None and _digest(text, str(digest), numbers) != digest:
+        raise CheckpointError(f"{path}: is damaged: changed after it was written (its checksum is wrong)")
     return {**content, "weights": weights}
 
 
