@@ -362,7 +362,9 @@ class ExportSettings(Settings):
     """Settings of `export`."""
 
     format: str = setting(
-        "pt2", "export", "format of the file: onnx, openvino, torchscript, pt2, safetensors, or a plug-in's"
+        "pt2",
+        "export",
+        "onnx, openvino, torchscript, pt2, ncnn, executorch, safetensors, or a plug-in's format",
     )
     imgsz: int | list[int] = setting(
         640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
@@ -370,7 +372,7 @@ class ExportSettings(Settings):
     batch: int = setting(1, "export", "images a run of the file", ge=1)
     dynamic: bool = setting(False, "export", "leave batch, height and width of the input free")
     half: bool | Literal["fp16", "bf16"] = setting(
-        False, "export", "16-bit weights: true or fp16 (onnx, openvino, safetensors), bf16 (torchscript, pt2)"
+        False, "export", "16-bit weights: true or fp16 (onnx, openvino, ncnn, safetensors), bf16 (torchscript, pt2)"
     )
     int8: bool = setting(
         False, "export", "8-bit network, calibrated on the training pictures of data= (openvino)"

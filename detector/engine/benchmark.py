@@ -220,7 +220,7 @@ def variants(formats: Mapping[str, Format], can_bf16: bool) -> Iterator[Variant]
     if can_bf16:
         yield Variant("pt", "fp32", "bf16")
     for name, entry in formats.items():
-        if not entry.options:  # weights, which are run as the model is
+        if not entry.graph:  # weights are run as the model is
             continue
         for precision in entry.precisions:
             if precision == "bf16" and not can_bf16:

@@ -155,8 +155,7 @@ class Exporter:
     def _describe(self, job: Job) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""
         s, (height, width) = self.settings, self.imgsz
-        # weights alone take any size; a runtime with dynamic shapes likewise
-        dynamic = s.dynamic or "dynamic" not in self.kind.options
+        dynamic = s.dynamic or not self.kind.graph  # weights alone take any size
         batch = None if dynamic else s.batch
         sides = (None, None) if dynamic else (height, width)
         how = job.reduction

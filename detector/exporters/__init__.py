@@ -42,6 +42,7 @@ class Format:
         precisions: those it can be written in, the default first.
         options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
         computes: precisions its runtime can compute an fp32 file in; empty if it takes no such order.
+        graph: the file runs by itself, on inputs of its size; False for weights alone.
         packages: what must be importable to write and run it.
         extra: the extra of this package that installs them.
     """
@@ -53,6 +54,7 @@ class Format:
     precisions: tuple[str, ...] = ("fp32",)
     options: frozenset[str] = frozenset()
     computes: tuple[str, ...] = ()
+    graph: bool = True
     packages: tuple[str, ...] = ()
     extra: str = ""
 
@@ -131,12 +133,30 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             precisions=("fp32", "bf16"),
             options=GRAPH_OPTIONS,
         ),
+        "ncnn": Format(
+            suffix="_ncnn",
+            what="ncnn: for phones and small boards",
+            export="detector.exporters.ncnn:export",
+            load="detector.runtimes.ncnn:load",
+            precisions=("fp32", "fp16"),
+            packages=("ncnn", "pnnx"),
+            extra="ncnn",
+        ),
+        "executorch": Format(
+            suffix=".pte",
+            what="ExecuTorch: for phones and small devices",
+            export="detector.exporters.executorch:export",
+            load="detector.runtimes.executorch:load",
+            packages=("executorch",),
+            extra="executorch",
+        ),
         "safetensors": Format(
             suffix=".safetensors",
             what="weights alone, to train on or to run with detector",
             export="detector.exporters.safetensors:export",
             load="detector.runtimes.safetensors:load",
             precisions=("fp32", "fp16", "bf16"),
+            graph=False,
             packages=("safetensors",),
             extra="export",
         ),

@@ -1,0 +1,46 @@
+"""ExecuTorch, on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.errors import ExportError
+from detector.runtimes import METADATA, Port, first_line
+from detector.runtimes.contract import read_metadata
+
+
+class ExecuTorch:
+    """A program in ExecuTorch; its metadata is a method that returns text."""
+
+    in_torch = False
+
+    def __init__(self, path: Path, compute: str | None = None) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls itself experimental
+            from executorch.runtime import Runtime
+
+        try:
+            self.program = Runtime.get().load_program(path)
+            self.forward = self.program.load_method("forward")
+            told = METADATA in self.program.method_names
+            text = self.program.load_method(METADATA).execute(())[0] if told else None
+        except Exception as error:  # its errors share no base class
+            raise ExportError(f"{path}: ExecuTorch can't open it ({first_line(error)})") from None
+        self.metadata = read_metadata(text)
+        self.input, self.output = Port(), Port()
+
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict; the result is the caller's own."""
+        preds: NDArray[np.float32] = self.forward.execute((torch.from_numpy(images),))[0].numpy().copy()
+        return preds
+
+
+def load(path: Path, compute: str | None = None) -> ExecuTorch:
+    """Open a file; `compute` is not for this runtime to choose."""
+    return ExecuTorch(path, compute)
