@@ -10,7 +10,7 @@ import yaml
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
-from detector.errors import TrainingError
+from detector.errors import DetectorError, TrainingError
 
 QUICK = {
     "imgsz": 96,
@@ -149,14 +149,18 @@ def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset,
     assert all(torch.isfinite(value).all() for value in kept.values())
 
 
-def test_on_exception_and_teardown_fire_when_set_up_fails(tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({}, "DataError"), ({"device": "cuda:99"}, "SettingsError"), ({"wandb": True}, "MissingPackageError")],
+)
+def test_on_exception_and_teardown_fire_when_set_up_fails(settings, error, tiny_model, tmp_path):
     seen = []
     yolo = YOLO(tiny_model)
     yolo.add_callback("on_exception", lambda trainer: seen.append(type(trainer.exception).__name__))
     yolo.add_callback("teardown", lambda trainer: seen.append("teardown"))
-    with pytest.raises(ValueError, match="nowhere"):
-        yolo.train(data=tmp_path / "nowhere.yaml", project=tmp_path, **QUICK)
-    assert seen == ["DataError", "teardown"]
+    with pytest.raises(DetectorError):
+        yolo.train(**({"data": tmp_path / "nowhere.yaml", "project": tmp_path} | QUICK | settings))
+    assert seen == [error, "teardown"]
     assert not (tmp_path / "train").exists()  # nothing but settings was written
 
 

@@ -40,6 +40,7 @@ from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from detector.callbacks.loggers.base import Logger
     from detector.data.batch import Batch
     from detector.metrics import Metrics
 
@@ -80,9 +81,7 @@ class Trainer:
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.callbacks = callbacks or CallbackRegistry()
         self.resume = resume
-        self.loggers = add_default_callbacks(self.callbacks, settings)
-        self.device = select_device(settings.device)
-        self.precision = select_precision(settings.amp, self.device)
+        self.loggers: list[Logger] = []
         self.epochs, self.start_epoch, self.epoch = settings.epochs, 0, 0
         self.global_step = 0
         self.batch: Batch | None = None
@@ -182,6 +181,9 @@ class Trainer:
     def set_up(self) -> None:
         """Make the run folder, the data, the model and all that trains it."""
         s = self.settings
+        self.loggers = add_default_callbacks(self.callbacks, s)
+        self.device = select_device(s.device)
+        self.precision = select_precision(s.amp, self.device)
         self.initial_settings = s.to_dict()
         if self.resume is None:
             self.save_dir = make_run_folder(s.project, s.name or "train", s.exist_ok)
