@@ -345,14 +345,18 @@ def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | 
             front.append((milliseconds, accuracy))
     panel.plot(*zip(*front, strict=True), color=FAINT, linewidth=1.2, zorder=1)
     kinds = list(dict.fromkeys(name.split()[0] for name, _, _ in points))
-    for name, milliseconds, accuracy in points:
+    for number, (name, milliseconds, accuracy) in enumerate(sorted(points, key=lambda point: point[1]), 1):
         color = rgb(LINE_COLORS[kinds.index(name.split()[0]) % len(LINE_COLORS)])
-        panel.scatter([milliseconds], [accuracy], color=[color], s=36, zorder=2)
+        panel.scatter([milliseconds], [accuracy], color=[color], s=40, zorder=2, label=f"{number}  {name}")
+        place = (0, 6 + 9 * (number % 3))  # neighbours at different heights
         panel.annotate(
-            name, (milliseconds, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK
+            str(number), (milliseconds, accuracy), place, textcoords="offset points", fontsize=7, ha="center"
         )
-    panel.set_xlim(left=0)
-    panel.margins(x=0.2, y=0.2)
+    panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    low, high = min(point[2] for point in points), max(point[2] for point in points)
+    spare = max(0.02 - (high - low), 0) / 2 + 0.003  # no drama in the third decimal
+    panel.set_ylim(low - spare, high + spare)
+    panel.set_xlim(0, 1.1 * max(point[1] for point in points))
     panel.set_xlabel("ms an image, from picture to results", fontsize=9)
     panel.set_ylabel("mAP50-95", fontsize=9)
     panel.set_title("Speed and accuracy by format", fontsize=11, color=INK)

@@ -513,3 +513,12 @@ def test_torch_keeps_its_threads(exported, photo):
 def test_precisions_of_the_table():
     assert choose_precision(ExportSettings(half=True), find_format("onnx")) == "fp16"
     assert choose_precision(ExportSettings(), find_format("pt2")) == "fp32"
+
+
+def test_the_page_names_every_format_with_its_file_and_options():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text()
+    for name, entry in FORMATS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert entry.suffix in row and all(f"`{option}`" in row for option in entry.options)
+        assert all(precision in row for precision in entry.precisions)
+        assert f"[{entry.extra}]" in row or not entry.extra

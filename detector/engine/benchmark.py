@@ -241,8 +241,8 @@ def computes_in(variant: Variant) -> str:
 
 def label(row: Mapping[str, Any]) -> str:
     """Return the name of a row in the plot."""
-    parts = [row["format"], *dict.fromkeys([row["file"], row["computes in"]])]
-    return " ".join(parts)
+    lowered = row["computes in"] == "bf16" != row["file"]
+    return f"{row['format']} {row['file']}" + (" in bf16" if lowered else "")
 
 
 def size_of(path: Path | None) -> float:
