@@ -1,0 +1,86 @@
+"""Train, resume, validate, predict and export in a process that is watched; run by test_quiet.py.
+
+    python watched_run.py SCENE RUNS    a data set with tiny.yaml beside it, and where runs go
+
+Prints, as JSON, everything that an audit hook saw: files opened for writing or changed otherwise, connections,
+processes. What would leave the machine or start a program is refused as well.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+REFUSED = (
+    "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind",
+    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn",
+    "urllib.Request", "http.client.connect", "ftplib.connect", "smtplib.connect", "webbrowser.open",
+)  # fmt: skip
+CHANGES = (
+    "os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown",
+    "os.utime", "shutil.move", "shutil.copyfile", "shutil.rmtree", "sqlite3.connect",
+)  # fmt: skip
+seen: dict[str, list[str]] = {"written": [], "refused": []}
+
+
+def callers() -> str:
+    """Name the files that a call went through, the innermost first, without the standard library."""
+    files = [frame.filename for frame in reversed(traceback.extract_stack())]
+    named = [file for file in files if "site-packages" in file or "/detector/" in file]
+    return ", ".join(dict.fromkeys(file.rpartition("site-packages/")[2] for file in named[:30]))
+
+
+def watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event in REFUSED:
+        seen["refused"].append(f"{event} {arguments!r}"[:120] + " from " + callers())
+        raise PermissionError(f"{event} is not allowed here")
+    if event == "open":
+        path, mode, flags = arguments
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):  # type: ignore[operator]
+            seen["written"].append(f"open {path}")
+    elif event in CHANGES:
+        for argument in arguments:
+            if isinstance(argument, (str, bytes, os.PathLike)):
+                seen["written"].append(f"{event} {os.fsdecode(argument)}")
+
+
+def main(scene: Path, runs: Path) -> None:
+    sys.addaudithook(watch)
+    from detector import YOLO
+
+    settings = {
+        "imgsz": 64,
+        "batch": 4,
+        "workers": 2,
+        "device": "cpu",
+        "cache": "ram",
+        "verbose": False,
+        "loggers": "none",
+    }
+
+    def die(trainer: object) -> None:
+        raise KeyError("killed")
+
+    yolo = YOLO(scene / "tiny.yaml")
+    try:
+        yolo.train(
+            data=scene / "data.yaml",
+            epochs=2,
+            project=runs,
+            callbacks=[("on_fit_epoch_end", die)],
+            **settings,
+        )
+    except KeyError:
+        pass
+    yolo.train(resume=runs / "train")
+    best = YOLO(runs / "train/weights/best.pt")
+    best.val(data=scene / "data.yaml", project=runs, imgsz=64, batch=4, workers=0, device="cpu")
+    best.predict(scene / "data/images/val", project=runs, save=True, save_txt=True, imgsz=64, device="cpu")
+    best.export(format="pt2", imgsz=64)
+    best.export(format="safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(json.dumps(seen))
