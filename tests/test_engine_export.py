@@ -21,8 +21,15 @@ from detector.runtimes import Port
 from detector.runtimes.contract import contract_from, contract_of
 from detector.settings import ExportSettings
 
+
+def slow(name):
+    """Leave a case to the slow tests."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
-FIXED = ("ncnn", pytest.param("executorch", marks=pytest.mark.slow))  # of one size, without options
+MOST = ("onnx", slow("openvino"), "torchscript", slow("pt2"))  # where two of them show it
+FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
 
 
@@ -98,7 +105,7 @@ def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, train
     assert same(mine, theirs)
 
 
-@pytest.mark.parametrize("name", [*GRAPHS, *FIXED])
+@pytest.mark.parametrize("name", [*MOST, *FIXED])
 def test_validation_of_a_file_equals_that_of_the_model(name, trained, exported, drawn_dataset, tmp_path):
     path = exported(format=name, batch=3)
     settings = {"data": drawn_dataset, "amp": False, "plots": False, "project": tmp_path, "conf": 0.05}
@@ -126,7 +133,7 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
             assert np.abs(found - expected.numpy()).max() < 1e-2, (height, width, batch)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", MOST)
 def test_suppression_and_normalisation_inside_the_file(name, trained, exported, photo):
     settings = {"conf": 0.1, "iou": 0.5, "max_det": 20}
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
@@ -143,7 +150,7 @@ def test_suppression_and_normalisation_inside_the_file(name, trained, exported, 
     assert same(mine, theirs)
 
 
-@pytest.mark.parametrize("name", [*GRAPHS[:3], pytest.param("pt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", MOST)
 def test_the_nms_free_head_gives_detections(name, dual, photo):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)

@@ -28,9 +28,9 @@ WITHOUT = {
         ("onnx", True),
         ("openvino", True),
         ("torchscript", False),
-        ("pt2", True),
         pytest.param("openvino", False, marks=pytest.mark.slow),
         pytest.param("torchscript", True, marks=pytest.mark.slow),
+        pytest.param("pt2", True, marks=pytest.mark.slow),
         pytest.param("pt2", False, marks=pytest.mark.slow),
     ],
 )
