@@ -6,6 +6,7 @@ Prints, as JSON, everything that an audit hook saw: files opened for writing or 
 processes. What would leave the machine or start a program is refused as well.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -36,7 +37,7 @@ def watch(event: str, arguments: tuple[object, ...]) -> None:
         seen["refused"].append(f"{event} {arguments!r}"[:120] + " from " + callers())
         raise PermissionError(f"{event} is not allowed here")
     if event == "open":
-        path, mode, flags = arguments
+        path, _, flags = arguments
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):  # type: ignore[operator]
             seen["written"].append(f"open {path}")
     elif event in CHANGES:
@@ -63,7 +64,7 @@ def main(scene: Path, runs: Path) -> None:
         raise KeyError("killed")
 
     yolo = YOLO(scene / "tiny.yaml")
-    try:
+    with contextlib.suppress(KeyError):
         yolo.train(
             data=scene / "data.yaml",
             epochs=2,
@@ -71,8 +72,6 @@ def main(scene: Path, runs: Path) -> None:
             callbacks=[("on_fit_epoch_end", die)],
             **settings,
         )
-    except KeyError:
-        pass
     yolo.train(resume=runs / "train")
     best = YOLO(runs / "train/weights/best.pt")
     best.val(data=scene / "data.yaml", project=runs, imgsz=64, batch=4, workers=0, device="cpu")

@@ -49,7 +49,9 @@ def check_seal(path: Path) -> None:
             return
         digest = _digest(file, size - SEAL_BYTES) if size > SEAL_BYTES else b""
     if tail[-SEAL_BYTES:] != NAME + digest:
-        raise CheckpointError(f"{path}: is damaged: cut short, or changed after it was written (its checksum is wrong)")
+        raise CheckpointError(
+            f"{path}: is damaged: cut short, or changed after it was written (its checksum is wrong)"
+        )
 
 
 def _digest(file: IO[bytes], size: int) -> bytes:
