@@ -10,16 +10,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from detector import YOLO
-from detector.engine.checkpoint import load_checkpoint
+from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.resume import find_run
 from detector.errors import CheckpointError, DataError, SettingsError
 
 QUICK = {
-    "imgsz": 96, "batch": 4, "epochs": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
+    "imgsz": 64, "batch": 4, "epochs": 3, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
     "close_mosaic": 1,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def left_alone(drawn_dataset, tmp_path_factory):
+    """Give the folder of a training that nothing happened to; each is done once."""
+    done = {}
+
+    def train(dual=False, **settings):
+        key = str((dual, sorted(settings.items())))
+        if key not in done:
+            folder = tmp_path_factory.mktemp("whole")
+            tiny = folder / "tiny.yaml"
+            tiny.write_text(TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower()))
+            YOLO(tiny).train(**(QUICK | {"data": drawn_dataset, "project": folder} | settings))
+            done[key] = folder / "train"
+        return done[key]
+
+    return train
 
 
 class Counting:
@@ -89,13 +108,13 @@ def digest(value):
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [("tiny_model", "AdamW"), ("tiny_dual_model", "MuSGD")])
-def test_a_resumed_run_ends_bit_identical(model, optimizer, drawn_dataset, tmp_path, request):
+def test_a_resumed_run_ends_bit_identical(model, optimizer, left_alone, drawn_dataset, tmp_path, request):
+    whole = left_alone(dual=model == "tiny_dual_model", optimizer=optimizer)
     model = request.getfixturevalue(model)
     settings = QUICK | {"data": drawn_dataset, "optimizer": optimizer}
-    YOLO(model).train(project=tmp_path / "whole", **settings)
     killed_after(YOLO(model), 1, project=tmp_path / "killed", **settings)
     YOLO(model).train(resume=tmp_path / "killed/train")
-    assert_equal_runs(tmp_path / "whole/train", tmp_path / "killed/train")
+    assert_equal_runs(whole, tmp_path / "killed/train")
 
 
 @pytest.mark.parametrize(
@@ -111,12 +130,10 @@ def test_a_resumed_run_ends_bit_identical(model, optimizer, drawn_dataset, tmp_p
     ],
 )
 def test_an_interrupt_at_any_event_loses_nothing(
-    event, settings, tiny_model, drawn_dataset, tmp_path, caplog
+    event, settings, left_alone, tiny_model, drawn_dataset, tmp_path, caplog
 ):
-    settings = QUICK | {"data": drawn_dataset, "epochs": 3} | settings
-    whole, counting = YOLO(tiny_model), Counting()
-    whole.add_callback(counting)
-    whole.train(project=tmp_path / "whole", **settings)
+    whole = left_alone(**settings)
+    settings = QUICK | {"data": drawn_dataset} | settings
     calls = []
 
     def interrupt(_):
@@ -132,13 +149,13 @@ def test_an_interrupt_at_any_event_loses_nothing(
     again, counted = YOLO(tiny_model), Counting()
     again.add_callback(counted)
     again.train(resume=tmp_path / "killed/train")
-    assert_equal_runs(tmp_path / "whole/train", tmp_path / "killed/train")
-    assert counted.epochs == counting.epochs == [0, 1, 2]
+    assert_equal_runs(whole, tmp_path / "killed/train")
+    assert counted.epochs == [0, 1, 2]
 
 
-def test_a_long_epoch_is_saved_within(tiny_model, drawn_dataset, tmp_path):
+def test_a_long_epoch_is_saved_within(left_alone, tiny_model, drawn_dataset, tmp_path):
+    whole = left_alone(epochs=2, batch=2)
     settings = QUICK | {"data": drawn_dataset, "epochs": 2, "batch": 2}
-    YOLO(tiny_model).train(project=tmp_path / "whole", **settings)
     folder, copy = tmp_path / "killed/train", tmp_path / "copy/train"
 
     def take_a_copy(trainer):
@@ -154,7 +171,7 @@ def test_a_long_epoch_is_saved_within(tiny_model, drawn_dataset, tmp_path):
     found = load_checkpoint(copy / "weights/state.pt")
     assert (found["epoch"], found["batches"]) == (0, 2)
     YOLO(tiny_model).train(resume=copy)
-    assert_equal_runs(tmp_path / "whole/train", copy)
+    assert_equal_runs(whole, copy)
 
 
 def test_a_run_killed_in_its_final_evaluation_finishes(tiny_model, drawn_dataset, tmp_path):
@@ -175,16 +192,17 @@ def test_a_run_killed_in_its_final_evaluation_finishes(tiny_model, drawn_dataset
         YOLO(tiny_model).train(resume=True, project=tmp_path)
 
 
-def test_a_damaged_state_is_found_and_the_one_before_used(tiny_model, drawn_dataset, tmp_path, caplog):
+def test_a_damaged_state_is_found_and_the_one_before_used(
+    left_alone, tiny_model, drawn_dataset, tmp_path, caplog
+):
     settings = QUICK | {"data": drawn_dataset}
-    YOLO(tiny_model).train(project=tmp_path / "whole", **settings)
     killed_after(YOLO(tiny_model), 1, project=tmp_path, **settings)
     file = tmp_path / "train/weights/state.pt"
     file.write_bytes(file.read_bytes()[:-1000])
     YOLO(tiny_model).train(resume=tmp_path / "train")
     assert "state.pt: is damaged: cut short" in caplog.text
     assert "goes on from the state before, the end of epoch 2" in caplog.text
-    assert_equal_runs(tmp_path / "whole/train", tmp_path / "train")
+    assert_equal_runs(left_alone(), tmp_path / "train")
     assert not (tmp_path / "train/weights/state-previous.pt").exists()
 
 
@@ -194,7 +212,7 @@ def test_random_states_come_back(tiny_model, drawn_dataset, tmp_path):
     def draw(into):
         return lambda _: into.append((random.random(), np.random.rand(), torch.rand(1).item()))
 
-    settings = QUICK | {"data": drawn_dataset, "epochs": 3}
+    settings = QUICK | {"data": drawn_dataset}
     for name, into in drawn.items():
         seed_everything()
         yolo = YOLO(tiny_model)
@@ -224,7 +242,7 @@ def test_callbacks_get_their_state_back(tiny_model, drawn_dataset, tmp_path, cap
     again, counting = YOLO(tiny_model), Counting()
     again.add_callback(counting)
     again.train(resume=True, project=tmp_path)
-    assert counting.epochs == [0, 1, 2, 3]
+    assert counting.epochs == [0, 1, 2]
     assert "starts anew" not in caplog.text
 
 
@@ -243,18 +261,18 @@ def test_a_finished_run_goes_on_when_epochs_are_raised(tiny_model, drawn_dataset
         CheckpointError, match="is complete after 1 epochs; give more to go on, such as epochs=2"
     ):
         YOLO(tiny_model).train(resume=folder)
-    YOLO(tiny_model).train(resume=folder, epochs=3)
-    assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
+    YOLO(tiny_model).train(resume=folder, epochs=2)
+    assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
 
 
 def test_a_change_that_makes_it_another_run_is_refused(tiny_model, drawn_dataset, tmp_path, caplog):
     YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
     folder = tmp_path / "train"
     with pytest.raises(SettingsError) as caught:
-        YOLO(tiny_model).train(resume=folder, epochs=2, imgsz=64, lr0=0.1)
+        YOLO(tiny_model).train(resume=folder, epochs=2, imgsz=96, lr0=0.1)
     advice = f"leave it out to resume, start a new run, or give resume=force:{folder}"
     assert str(caught.value).splitlines() == [
-        f"imgsz=64: the run in {folder} has imgsz=96; {advice}",
+        f"imgsz=96: the run in {folder} has imgsz=64; {advice}",
         f"lr0=0.1: the run in {folder} has lr0=none; {advice}",
     ]
     YOLO(tiny_model).train(resume=f"force:{folder}", epochs=2, lr0=0.1)
@@ -281,7 +299,7 @@ def test_a_data_set_may_move(tiny_model, drawn_dataset, tmp_path):
     killed_after(YOLO(tiny_model), 0, data=data / Path(drawn_dataset).name, project=tmp_path, **QUICK)
     data.rename(tmp_path / "moved")
     YOLO(tiny_model).train(resume=tmp_path / "train", data=tmp_path / "moved" / Path(drawn_dataset).name)
-    assert len(rows(tmp_path / "train")) == 4
+    assert len(rows(tmp_path / "train")) == 3
 
 
 def test_resuming_what_is_not_there_is_one_sentence(tmp_path):
@@ -291,3 +309,41 @@ def test_resuming_what_is_not_there_is_one_sentence(tmp_path):
         CheckpointError, match=r"resume=.*nowhere.*state.pt does not exist; expected a run folder"
     ):
         find_run(tmp_path / "nowhere", tmp_path)
+
+
+def test_settings_are_in_the_state_alone(left_alone, tiny_model, drawn_dataset, tmp_path):
+    """args.yaml is for people."""
+    killed_after(YOLO(tiny_model), 0, data=drawn_dataset, project=tmp_path, **QUICK)
+    (tmp_path / "train/args.yaml").unlink()
+    (tmp_path / "train/results.csv").unlink()
+    YOLO(tiny_model).train(resume=tmp_path / "train")
+    assert_equal_runs(left_alone(), tmp_path / "train")
+    assert (tmp_path / "train/args.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_weights_that_could_not_be_written_are_not_lost(
+    name, left_alone, tiny_model, drawn_dataset, tmp_path, monkeypatch
+):
+    """The disk is full at one file only, and not a moment later, when the state is rescued."""
+
+    def save(path, content, keep=None):
+        if path.name == name and content["epoch"] == 0:
+            monkeypatch.undo()
+            raise CheckpointError(f"can't write {path}: No space left on device")
+        save_checkpoint(path, content, keep)
+
+    monkeypatch.setattr("detector.engine.checkpoint.save_checkpoint", save)
+    with pytest.raises(CheckpointError, match="No space left"):
+        YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **QUICK)
+    YOLO(tiny_model).train(resume=tmp_path / "train")
+    assert_equal_runs(left_alone(), tmp_path / "train")
+
+
+def test_a_state_of_another_version_is_one_sentence(left_alone, tmp_path):
+    content = load_checkpoint(left_alone() / "weights/state.pt")
+    del content["grads"], content["format"]
+    (tmp_path / "weights").mkdir()
+    save_checkpoint(tmp_path / "weights/state.pt", content | {"version": "0.0.1"})
+    with pytest.raises(CheckpointError, match=r"was written by detector 0\.0\.1 and lacks grads; go on with"):
+        find_run(tmp_path, tmp_path)

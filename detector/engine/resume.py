@@ -49,6 +49,23 @@ FREE = frozenset(
 )
 """Settings that may differ from those of the run that is resumed."""
 
+KEYS = (
+    *("epoch", "batches", "counters", "sums", "epoch_seconds", "seconds", "schedule", "callbacks", "random"),
+    *(
+        "finished",
+        "ema",
+        "ema_updates",
+        "optimizer",
+        "grads",
+        "loss_sum",
+        "scaler",
+        "frozen",
+        "data",
+        "machine",
+    ),
+)
+"""What a state holds beside the content of every checkpoint."""
+
 COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
 
 
@@ -142,10 +159,7 @@ def _open(folder: Path, force: bool) -> RunState:
     for name in (FILE, PREVIOUS):
         try:
             content = checkpoint.load_checkpoint(folder / name)
-            if "optimizer" not in content:
-                raise CheckpointError(
-                    f"{folder / name}: holds weights only, so that a run can't go on from it"
-                )
+            _check_state(folder / name, content)
         except CheckpointError as error:
             problems.append(str(error))
             continue
@@ -153,6 +167,18 @@ def _open(folder: Path, force: bool) -> RunState:
             log.warning("%s; the run goes on from the state before, %s", problem, _place(content))
         return RunState(folder.absolute(), content, force)
     raise CheckpointError(problems[0])
+
+
+def _check_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Make sure that a checkpoint is a state, and of this version."""
+    if "optimizer" not in content:
+        raise CheckpointError(f"{path}: holds weights only, so that a run can't go on from it")
+    missing = [key for key in KEYS if key not in content]
+    if missing:
+        raise CheckpointError(
+            f"{path}: was written by detector {content.get('version')} and lacks {', '.join(missing)}; "
+            f"go on with that version, or start from its weights with pretrained="
+        )
 
 
 def _place(content: Mapping[str, Any]) -> str:
@@ -250,6 +276,7 @@ def restore_state(trainer: Trainer, state: RunState) -> None:
     restore_states(trainer.callbacks.objects, content["callbacks"])
     set_random_states(content["random"])
     log.info("resumed: %s goes on after %s", state.folder, _place(content))
+    content.clear()  # as large as the training itself, and kept by whoever opened it
 
 
 def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
