@@ -17,7 +17,7 @@ demo: $(STAMP)  ## train on drawn scenes until it finds things, then find things
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## the quick test suite
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)  ## style, formatting, import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
