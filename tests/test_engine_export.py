@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -504,6 +506,22 @@ def test_an_oblong_file_predicts_and_does_not_validate(trained, photo, drawn_dat
     assert same(mine, theirs)
     with pytest.raises(SettingsError, match="takes 64 x 96 px only, validation needs a square"):
         opened.val(data=drawn_dataset)
+
+
+def test_a_child_process_ends_well_beside_openvino(exported):
+    """It killed the process: a signal that Python handles, after two of OpenVINO's cores had come and gone."""
+    code = (
+        "import gc, signal, subprocess, sys, numpy;"
+        "from detector import YOLO;"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('heard'));"
+        "image = numpy.zeros((96, 96, 3), numpy.uint8);"
+        "[YOLO(sys.argv[1]).predict(image, amp=amp, verbose=False) for amp in (False, 'auto', False)];"
+        "gc.collect();"
+        "subprocess.run(['true'])"
+    )
+    path = str(exported(format="openvino"))
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "heard" in done.stdout, done.stderr
 
 
 def test_torch_keeps_its_threads(exported, photo):

@@ -16,6 +16,7 @@ from detector.exporters import Write
 from detector.exporters.job import Job
 from detector.exporters.onnx import to_onnx
 from detector.runtimes import METADATA
+from detector.runtimes.openvino import the_core
 
 
 def export(job: Job) -> Write:
@@ -23,6 +24,7 @@ def export(job: Job) -> Write:
     import onnx
     import openvino
 
+    the_core()  # before nncf makes cores of its own
     with TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         onnx.save(to_onnx(job), file)

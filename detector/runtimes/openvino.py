@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,13 @@ class OpenVino:
     in_torch = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
-        import openvino
-
         file = network_file(path)
-        core = openvino.Core()
         config = {"PERFORMANCE_HINT": "LATENCY"}
         if compute is not None:
             config["INFERENCE_PRECISION_HINT"] = HINTS[compute]
         try:
-            network = core.read_model(file)
-            self.compiled = core.compile_model(network, "CPU", config)
+            network = the_core().read_model(file)
+            self.compiled = the_core().compile_model(network, "CPU", config)
         except Exception as error:  # its errors share no base class
             raise ExportError(f"{path}: OpenVINO can't open it ({_reason(error)})") from None
         if len(network.inputs) != 1 or not network.outputs:
@@ -48,6 +46,19 @@ class OpenVino:
         self._request.infer([images], share_inputs=True)
         preds: NDArray[np.float32] = self._request.get_output_tensor(0).data.copy()
         return preds
+
+
+@cache
+def the_core() -> Any:
+    """Return the one core of this process; it is never dropped.
+
+    A core gives its thread a signal stack and takes it back when it is dropped. Of two cores, dropped in the order
+    they were made, the second puts back that of the first, which is gone: the next signal that Python handles, such
+    as the end of a child process, then kills the process (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def load(path: Path, compute: str | None = None) -> OpenVino:
