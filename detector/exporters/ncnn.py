@@ -43,7 +43,9 @@ def export(job: Job) -> Write:
             )
             parts = {name: Path(folder, f"network.ncnn.{name}") for name in ("param", "bin")}
             if done.returncode or not all(part.is_file() for part in parts.values()):
-                raise ExportError(f"format=ncnn: pnnx failed with code {done.returncode}: {done.stderr[-200:]}")
+                raise ExportError(
+                    f"format=ncnn: pnnx failed with code {done.returncode}: {done.stderr[-200:]}"
+                )
             param, weights = parts["param"].read_bytes(), parts["bin"].read_bytes()
 
     def write(path: Path, metadata: Mapping[str, Any]) -> None:
