@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from detector.data.drawn import FORMS, make_drawn_dataset
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals() -> None:
+    """Let signals arrive: a shell starts what it puts into the background with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
