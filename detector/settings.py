@@ -372,7 +372,9 @@ class ExportSettings(Settings):
     batch: int = setting(1, "export", "images a run of the file", ge=1)
     dynamic: bool = setting(False, "export", "leave batch, height and width of the input free")
     half: bool | Literal["fp16", "bf16"] = setting(
-        False, "export", "16-bit weights: true or fp16 (onnx, openvino, ncnn, safetensors), bf16 (torchscript, pt2)"
+        False,
+        "export",
+        "16-bit weights: true or fp16 (onnx, openvino, ncnn, safetensors), bf16 (torchscript, pt2)",
     )
     int8: bool = setting(
         False, "export", "8-bit network, calibrated on the training pictures of data= (openvino)"

@@ -37,7 +37,9 @@ def test_a_whole_life_stays_within_its_folders(drawn_dataset, tmp_path):
         path.chmod(0o555 if path.is_dir() else 0o444)  # root may write nevertheless: contents are compared
     before = contents(scene)
     clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DETECTOR_", "XDG_", "MPL", "TORCH"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DETECTOR_", "XDG_", "MPL", "TORCH"))
     }
     clean |= {"HOME": str(home), "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
     clean |= {"PYTHONPATH": str(Path(__file__).parents[1])}

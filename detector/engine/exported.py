@@ -295,8 +295,7 @@ def prepare(images: Tensor, preprocess: bool) -> NDArray[Any]:
         return values
     if preprocess:
         return prepare(images.mul(255).round().to(torch.uint8), preprocess)
-    values = images.float().contiguous().numpy()
-    return values
+    return images.float().contiguous().numpy()
 
 
 def to_floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
