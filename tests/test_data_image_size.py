@@ -14,13 +14,27 @@ from detector.data.image_size import MAX_PIXELS, image_size, is_too_large
 from detector.errors import DataError
 
 
-@pytest.mark.parametrize("suffix", [*sources.IMAGE_SUFFIXES, ".gif"])
+@pytest.mark.parametrize(
+    "suffix", [*(suffix for suffix in sources.IMAGE_SUFFIXES if suffix != ".mpo"), ".gif"]
+)
 def test_the_header_tells_what_the_decoder_gives(suffix: str) -> None:
-    if suffix == ".mpo":
-        pytest.skip("a JPEG file to every reader; OpenCV does not write it by this name")
     image = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
     content = cv2.imencode(suffix, image)[1].tobytes()
     assert image_size(content) == (37, 53)
+
+
+def test_of_several_pictures_in_a_file_the_first_is_measured(tmp_path: Path) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    first, second = (
+        pil.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
+        for size in ((37, 53), (20, 30))
+    )
+    path = tmp_path / "two.mpo"
+    first.save(path, "MPO", save_all=True, append_images=[second])
+    with pil.open(path) as file:
+        assert file.n_frames == 2
+    assert image_size(path.read_bytes()) == (37, 53)
+    assert sources.read_image(path).shape == (37, 53, 3)
 
 
 @pytest.mark.parametrize(
