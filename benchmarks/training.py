@@ -85,7 +85,7 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
     data = TrainingData(TrainSettings.parse(settings | {"close_mosaic": 0}))
     data.make_loaders(bench.batch, bench.device)
     batch = next(iter(data.train_loader.batches(0)))
-    layout = torch.contiguous_format if precision.dtype is None else torch.channels_last
+    layout = precision.layout
     network = DetectionModel(replace(load_model_config(model), names=tuple(data.names.values())))
     network.to(bench.device).to(memory_format=layout).train()
     images = batch.images.to(bench.device, torch.float32, memory_format=layout).div_(255)

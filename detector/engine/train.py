@@ -223,9 +223,7 @@ class Trainer:
         transfer = None
         if self.initial_weights is not None:
             transfer = transfer_weights(model, self.initial_weights, self.weight_names or {})
-        model.to(self.device)
-        if self.precision.dtype is not None:
-            model.to(memory_format=torch.channels_last)
+        model.to(self.device).to(memory_format=self.precision.layout)
         return model, transfer
 
     def make_optimizer(self) -> None:
@@ -328,9 +326,8 @@ class Trainer:
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
-        layout = torch.contiguous_format if self.precision.dtype is None else torch.channels_last
         images = batch.images.to(self.device, non_blocking=True)
-        images = images.to(torch.float32, memory_format=layout).div_(255)
+        images = images.to(torch.float32, memory_format=self.precision.layout).div_(255)
         boxes = batch.boxes.to(self.device, non_blocking=True)
         if self.settings.multi_scale:
             images, ratio = resize_batch(images, self.sampled_size())
