@@ -308,6 +308,11 @@ class ValSettings(DataSettings):
     names: list[str] | None = setting(
         None, "model", "class names, for an exported file that does not hold them"
     )
+    compile: bool = setting(
+        False,
+        "machine",
+        "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md",
+    )
 
 
 class PredictSettings(Settings):
@@ -325,6 +330,11 @@ class PredictSettings(Settings):
     )
     names: list[str] | None = setting(
         None, "model", "class names, for an exported file that does not hold them"
+    )
+    compile: bool = setting(
+        False,
+        "machine",
+        "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md",
     )
     conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
     iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
@@ -412,6 +422,7 @@ class BenchmarkSettings(Settings):
     )
     repeats: int = setting(100, "benchmark", "pictures that speed is measured on", ge=1)
     workers: int | Literal["auto"] = setting("auto", "machine", "processes that load data; see train")
+    compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
 
 
 ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(

@@ -14,7 +14,7 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.device import select_device, select_precision
-from detector.engine.exported import ExportedModel
+from detector.engine.exported import ExportedModel, make_runner
 from detector.engine.inference import Ready, Runner
 from detector.engine.restore import build_network, read_config
 from detector.engine.weight_files import read_weights
@@ -284,7 +284,7 @@ class YOLO:
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
-        self.validator, self.metrics = validate(s, self.exported or self.model, registry)
+        self.validator, self.metrics = validate(s, self._ready(s), registry)
         return self.metrics
 
     def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> Any:
@@ -379,19 +379,22 @@ class YOLO:
         predictor = self.predictor = Predictor(s, self._ready(s), callbacks)
         return predictor.stream(source)
 
-    def _ready(self, s: PredictSettings) -> Ready:
-        """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
-        if self.exported is not None:
-            return self.exported.runner(s)
+    def _ready(self, s: PredictSettings | ValSettings) -> Ready:
+        """Return the fused network, kept from the last call if nothing has changed; or the exported file.
+
+        Validation takes a kept network only where it is compiled, which is what costs.
+        """
+        if self.exported is not None or (isinstance(s, ValSettings) and not s.compile):
+            return make_runner(self.exported or self.model, s)
         if s.names is not None:
             raise SettingsError("names= is for exported files that hold no names; leave it out")
         self.model.select_head(s.nms)
         device = select_device(s.device)
         precision = select_precision(s.amp, device)
         version = sum(value._version for value in self._tensors)  # grows with every change in place
-        key = (device, precision, self.model.selected_head, version)
+        key = (device, precision, self.model.selected_head, s.compile, version)
         if self._runner is None or self._runner[0] != key:
-            self._runner = (key, Runner(self.model, device, precision))
+            self._runner = (key, Runner(self.model, device, precision, s.compile))
         return self._runner[1]
 
     def _inherited(self, kind: type[Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from detector.engine.data import make_val_loader, num_workers, open_data, read_s
 from detector.engine.device import select_precision
 from detector.engine.export import Exporter
 from detector.engine.exported import ExportedModel, make_runner
+from detector.engine.inference import Ready
 from detector.engine.predict import Predictor
 from detector.engine.run_folder import make_run_folder
 from detector.engine.val import Validator, validation_suppression
@@ -52,11 +53,13 @@ class Variant:
         format: name of the format, or "pt" for the model itself.
         precision: of the file.
         compute: the `amp` it is run with.
+        compile: run the model through torch.compile.
     """
 
     format: str
     precision: str
     compute: bool | str
+    compile: bool = False
 
 
 def benchmark(
@@ -87,12 +90,12 @@ def benchmark(
     formats = chosen_formats(s)
     bench = Bench(s, model, source, checkpoint)
     rows: list[dict[str, Any]] = []
-    for variant in variants(formats, bench.can_bf16):
+    for variant in variants(formats, bench.can_bf16, s.compile):
         try:
             rows.append(row := bench.measure(variant))
             log.info("%s: %.1f ms, mAP50-95 %.4f", label(row), row["predict ms"], row["mAP50-95"])
         except DetectorError as error:
-            log.warning("%s %s is left out: %s", variant.format, variant.precision, error)
+            log.warning("%s %s is left out: %s", name_of(variant), variant.precision, error)
     best = rows[0]["mAP50-95"] if rows else 0.0
     for row in rows:
         row["difference"] = row["mAP50-95"] - best
@@ -125,6 +128,7 @@ class Bench:
             "imgsz": s.imgsz,
             "rect": False,
             "device": "cpu",
+            "nms": s.nms,
         }
         val = ValSettings.parse(self.val_settings)
         config = open_data(val)
@@ -150,12 +154,13 @@ class Bench:
             path = exporter.run()
             parity = exporter.parity
             exported = ExportedModel(path)
-        val = ValSettings.parse({**self.val_settings, "amp": variant.compute})
+        val = ValSettings.parse({**self.val_settings, "amp": variant.compute, "compile": variant.compile})
+        runner = make_runner(exported, val)
         validator = Validator(validation_suppression(val), CallbackRegistry())
-        metrics = validator.run(make_runner(exported, val), self.loader, self.annotations, final=False)
-        network, whole = self._time(exported, variant)
+        metrics = validator.run(runner, self.loader, self.annotations, final=False)
+        network, whole = self._time(runner)
         return {
-            "format": variant.format,
+            "format": name_of(variant),
             "file": variant.precision,
             "computes in": computes_in(variant),
             "MB": size_of(path) / 1e6,
@@ -180,11 +185,9 @@ class Bench:
         stem = Path("model" if self.source is None else self.source.stem)
         return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
 
-    def _time(self, model: DetectionModel | ExportedModel, variant: Variant) -> tuple[float, float]:
+    def _time(self, runner: Ready) -> tuple[float, float]:
         """Return the median ms a picture in the network, and from picture to results."""
-        given = {"imgsz": self.settings.imgsz, "rect": False, "amp": variant.compute, "device": "cpu"}
-        s = PredictSettings.parse({**given, "verbose": False, "nms": self.settings.nms})
-        runner = make_runner(model, s)
+        s = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
         network, whole = [], []
         for number in range(WARM_UP + len(self.pictures)):
             source = open_source(self.pictures[number % len(self.pictures)])
@@ -214,11 +217,12 @@ def chosen_formats(s: BenchmarkSettings) -> dict[str, Format]:
     return found
 
 
-def variants(formats: Mapping[str, Format], can_bf16: bool) -> Iterator[Variant]:
+def variants(formats: Mapping[str, Format], can_bf16: bool, compile: bool = False) -> Iterator[Variant]:
     """Yield what to measure: the model, then each format in each precision, and as its runtime may compute it."""
-    yield Variant("pt", "fp32", False)
-    if can_bf16:
-        yield Variant("pt", "fp32", "bf16")
+    for compiled in (False, True) if compile else (False,):
+        yield Variant("pt", "fp32", False, compiled)
+        if can_bf16:
+            yield Variant("pt", "fp32", "bf16", compiled)
     for name, entry in formats.items():
         if not entry.graph:  # weights are run as the model is
             continue
@@ -228,6 +232,11 @@ def variants(formats: Mapping[str, Format], can_bf16: bool) -> Iterator[Variant]
             yield Variant(name, precision, "auto" if not entry.computes else "fp32")
             if precision == "fp32" and "bf16" in entry.computes and can_bf16:
                 yield Variant(name, precision, "bf16")
+
+
+def name_of(variant: Variant) -> str:
+    """Return what the table calls the format of a variant."""
+    return f"{variant.format} compiled" if variant.compile else variant.format
 
 
 def computes_in(variant: Variant) -> str:

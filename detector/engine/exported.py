@@ -108,6 +108,10 @@ class ExportedModel:
             raise SettingsError(
                 f"names={plain(s.names)}: {self.path.name} has {plain(list(self.names.values()))}"
             )
+        if s.compile:
+            raise SettingsError(
+                f"compile=true: expected a .pt, {self.path.name} is run by {self.kind} as it is; leave compile out"
+            )
         self._check_head(s.nms)
         self._check_reduction(s)
         self._check_input(s)
@@ -318,7 +322,7 @@ def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValS
         raise SettingsError("names= is for exported files that hold no names; leave it out")
     model.select_head(s.nms)
     device = select_device(s.device)
-    return Runner(model, device, select_precision(s.amp, device))
+    return Runner(model, device, select_precision(s.amp, device), s.compile)
 
 
 def select_name(amp: bool | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detector.boxes import clip_boxes, non_max_suppression, scale_boxes, select_top
+from detector.engine.compiled import compile_network
 from detector.engine.device import Precision
 from detector.nn.model import DetectionModel, HeadPreds
 
@@ -79,9 +80,17 @@ class Runner:
         names: class id -> name.
         strides: strides of the output levels, px.
         nms: whether its detections need suppression (a one-to-many head does).
+
+    Args:
+        model: the network; left as it is.
+        device: where to run the copy.
+        precision: what it computes in.
+        compile: run it through torch.compile.
     """
 
-    def __init__(self, model: DetectionModel, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self, model: DetectionModel, device: torch.device, precision: Precision, compile: bool = False
+    ) -> None:
         self.device, self.precision = device, precision
         self.names = dict(model.names)
         self.num_classes = model.num_classes
@@ -92,6 +101,9 @@ class Runner:
         self.network = model.fuse(precision.dtype).to(device).to(memory_format=layout)
         self.layout = layout
         self.input_hw: tuple[int, int] | None = None
+        self._run = make_run(self.network, self.head)
+        if compile:
+            self._run = compile_network(self._run)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context that changes nothing."""
@@ -106,14 +118,16 @@ class Runner:
 
         Returns:
             (B, 4 + C, A) float cx, cy, w, h in input px and class probabilities; and the raw outputs.
+
+        Raises:
+            SettingsError: if it is to be compiled and can't be.
         """
         images = images.to(self.device, non_blocking=True)
         scale = images.dtype == torch.uint8
         images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.layout)
         if scale:
             images = images.div_(255)
-        preds = self.network(images)[self.head]
-        return self.network.decode(preds), preds
+        return self._run(images)
 
     @torch.inference_mode()
     def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
@@ -133,6 +147,16 @@ class Runner:
             agnostic=how.agnostic,
             classes=how.classes,
         )
+
+
+def make_run(network: DetectionModel, head: str) -> Callable[[Tensor], tuple[Tensor, HeadPreds]]:
+    """Return a function from images, (B, 3, H, W) float, to decoded and raw predictions of a head."""
+
+    def run(images: Tensor) -> tuple[Tensor, HeadPreds]:
+        preds = network(images)[head]
+        return network.decode(preds), preds
+
+    return run
 
 
 def to_image(

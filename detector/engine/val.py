@@ -14,7 +14,6 @@ from torch import Tensor
 
 from detector.boxes import cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
-from detector.engine.exported import ExportedModel, make_runner
 from detector.engine.inference import Ready, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from detector.data.annotations import Annotations
     from detector.data.batch import Batch
     from detector.nn.losses import Loss
-    from detector.nn.model import DetectionModel
 
 log = logging.getLogger(__name__)
 
@@ -179,10 +177,8 @@ def validation_suppression(s: DataSettings) -> Suppression:
     return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 
-def validate(
-    s: ValSettings, model: DetectionModel | ExportedModel, callbacks: CallbackRegistry
-) -> tuple[Validator, Metrics]:
-    """Validate a model or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
+def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
+    """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
 
     Raises:
         CheckpointError: if the model's class count is not the data set's.
@@ -190,12 +186,11 @@ def validate(
     from detector.callbacks.pictures import Pictures
     from detector.engine.data import make_val_loader, num_workers, open_data, read_split
 
-    runner = make_runner(model, s)
     config = open_data(s)
     annotations = read_split(config, s.split, s)
-    if len(annotations.names) != model.num_classes and not s.single_cls:
+    if len(annotations.names) != runner.num_classes and not s.single_cls:
         raise CheckpointError(
-            f"the model knows {model.num_classes} classes, but {config.yaml_path.name} names "
+            f"the model knows {runner.num_classes} classes, but {config.yaml_path.name} names "
             f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
         )
     if isinstance(s.batch, float) or s.batch < 1:
