@@ -95,7 +95,9 @@ def run(bench: Bench) -> list[list[str]]:
             ours = measure(YOLO, model, **shared, amp=precision.name)
             default = default or ours["ms"]
             runner = Runner(network, bench.device, precision)
-            resident = images.to(bench.device, precision.dtype or torch.float32, memory_format=runner.layout)
+            resident = images.to(
+                bench.device, precision.dtype or torch.float32, memory_format=runner.precision.layout
+            )
             bare = measure_bare(runner.network, resident, precision, bench.repeats)
             name, threads = precision.name, str(ours["threads"])
             rows.append([f"{model} bare", name, threads, f"{bare:.1f}", "-", "-", "-"])

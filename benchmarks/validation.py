@@ -76,7 +76,7 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
     )
     dtype = precision.dtype or torch.float32
     batches = [
-        batch.images.to(bench.device).to(dtype, memory_format=runner.layout) / 255
+        batch.images.to(bench.device).to(dtype, memory_format=runner.precision.layout) / 255
         for batch in data.val_loader
     ]
     data.close()

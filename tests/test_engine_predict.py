@@ -15,6 +15,7 @@ def model(tiny_model):
     yolo = YOLO(tiny_model)
     for level in yolo.model.head.cv3:  # scores that differ, so that the order of boxes is certain
         torch.nn.init.normal_(level[-1].weight)
+        torch.nn.init.normal_(level[-1].bias)
     return yolo
 
 

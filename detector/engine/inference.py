@@ -97,9 +97,7 @@ class Runner:
         self.strides = tuple(model.strides)
         self.head = model.selected_head
         self.nms = self.head == "one2many"
-        layout = torch.channels_last if precision.dtype is not None else torch.contiguous_format
-        self.network = model.fuse(precision.dtype).to(device).to(memory_format=layout)
-        self.layout = layout
+        self.network = model.fuse(precision.dtype).to(device).to(memory_format=precision.layout)
         self.input_hw: tuple[int, int] | None = None
         self._run = make_run(self.network, self.head)
         if compile:
@@ -124,7 +122,7 @@ class Runner:
         """
         images = images.to(self.device, non_blocking=True)
         scale = images.dtype == torch.uint8
-        images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.layout)
+        images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.precision.layout)
         if scale:
             images = images.div_(255)
         return self._run(images)
