@@ -168,6 +168,7 @@ def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path)
     answer = peer.run(
         "peer_files", step="compute", file=file, inputs=str(folder / "inputs.npz"), conf=conf, imgsz=imgsz,
         outputs=str(folder / "outputs.npz"), photos=[str(photo) for photo in photos], iou=0.7, max_det=MAX_DET,
+        **({"nms": False} if end_to_end else {}),
     )  # fmt: skip
     if answer is None:
         return ["-", "-", "-", "-", "-", "the peer failed"]

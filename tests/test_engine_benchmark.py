@@ -5,6 +5,7 @@ from conftest import make_finder
 
 from detector import YOLO, exporters
 from detector.cli import main
+from detector.engine.inference import Runner
 from detector.errors import DataError, ExportError, MissingPackageError
 from detector.exporters import FORMATS
 
@@ -31,6 +32,16 @@ def test_a_row_a_format_with_size_speed_and_accuracy(weights, drawn_dataset, tmp
     with (tmp_path / "benchmark" / "benchmark.csv").open() as file:
         assert [row["format"] for row in csv.DictReader(file)] == [row["format"] for row in rows]
     assert (tmp_path / "benchmark" / "benchmark.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("nms", "head"), [(True, "one2many"), (False, "one2one")])
+def test_accuracy_and_speed_are_those_of_the_head_asked_for(nms, head, drawn_dataset, tmp_path, monkeypatch):
+    heads = []
+    forward = Runner.forward
+    monkeypatch.setattr(Runner, "forward", lambda self, x: heads.append(self.head) or forward(self, x))
+    settings = {"formats": [], "imgsz": 96, "repeats": 2, "project": tmp_path, "verbose": False}
+    YOLO(make_finder(tmp_path, dual=True)).benchmark(data=drawn_dataset, nms=nms, **settings)
+    assert heads and set(heads) == {head}
 
 
 @pytest.mark.slow

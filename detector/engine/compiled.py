@@ -32,9 +32,7 @@ def compile_network(run: Callable[[Tensor], Output]) -> Callable[[Tensor], Outpu
     Returns:
         A function that gives what `run` does within rounding, and raises `SettingsError` if torch can't compile it.
     """
-    program = torch.compile(
-        run, fullgraph=True
-    )  # a part that can't be compiled is an error, not run as it was
+    program = torch.compile(run, fullgraph=True)  # what can't be compiled is an error, not run as it was
     started = False
 
     def run_compiled(images: Tensor) -> Output:
