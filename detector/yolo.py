@@ -13,9 +13,9 @@ from detector.callbacks.loading import load_callbacks, taken_over
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
 from detector.engine.checkpoint import save_checkpoint
-from detector.engine.device import select_device, select_precision
+from detector.engine.device import select_device
 from detector.engine.exported import ExportedModel, make_runner
-from detector.engine.inference import Ready, Runner
+from detector.engine.inference import Ready
 from detector.engine.restore import build_network, read_config
 from detector.engine.weight_files import read_weights
 from detector.engine.weights import Transfer, transfer_weights
@@ -80,7 +80,7 @@ class YOLO:
         self.predictor: Any = None
         self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
-        self._runner: tuple[tuple[object, ...], Runner] | None = None
+        self._runner: tuple[tuple[object, ...], Ready] | None = None
         self.exported: ExportedModel | None = None
         self.source = model
         suffix = Path(model).suffix
@@ -380,21 +380,13 @@ class YOLO:
         return predictor.stream(source)
 
     def _ready(self, s: PredictSettings | ValSettings) -> Ready:
-        """Return the fused network, kept from the last call if nothing has changed; or the exported file.
-
-        Validation takes a kept network only where it is compiled, which is what costs.
-        """
-        if self.exported is not None or (isinstance(s, ValSettings) and not s.compile):
-            return make_runner(self.exported or self.model, s)
-        if s.names is not None:
-            raise SettingsError("names= is for exported files that hold no names; leave it out")
-        self.model.select_head(s.nms)
-        device = select_device(s.device)
-        precision = select_precision(s.amp, device)
+        """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
+        if self.exported is not None:
+            return self.exported.runner(s)
         version = sum(value._version for value in self._tensors)  # grows with every change in place
-        key = (device, precision, self.model.selected_head, s.compile, version)
+        key = (s.device, s.amp, s.nms, s.names, s.compile, version)
         if self._runner is None or self._runner[0] != key:
-            self._runner = (key, Runner(self.model, device, precision, s.compile))
+            self._runner = (key, make_runner(self.model, s))
         return self._runner[1]
 
     def _inherited(self, kind: type[Any]) -> dict[str, Any]:
