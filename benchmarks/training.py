@@ -88,7 +88,7 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
     layout = precision.layout
     network = DetectionModel(replace(load_model_config(model), names=tuple(data.names.values())))
     network.to(bench.device).to(memory_format=layout).train()
-    images = batch.images.to(bench.device, torch.float32, memory_format=layout).div_(255)
+    images = batch.images.to(bench.device, torch.float32, memory_format=layout).mul_(1 / 255)
     boxes, labels = batch.boxes.to(bench.device), batch.labels.to(bench.device)
     data.close()
     loss_fn = build_loss(network, 7.5, 0.5, 1.5, None)

@@ -121,10 +121,10 @@ class Runner:
             SettingsError: if it is to be compiled and can't be.
         """
         images = images.to(self.device, non_blocking=True)
-        scale = images.dtype == torch.uint8
-        images = images.to(dtype=self.precision.dtype or torch.float32, memory_format=self.precision.layout)
-        if scale:
-            images = images.div_(255)
+        layout = self.precision.layout
+        if images.dtype == torch.uint8:  # multiplied in float32: dividing takes five times as long
+            images = images.to(torch.float32, memory_format=layout).mul_(1 / 255)
+        images = images.to(self.precision.dtype or torch.float32, memory_format=layout)
         return self._run(images)
 
     @torch.inference_mode()

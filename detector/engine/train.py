@@ -327,7 +327,7 @@ class Trainer:
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
         images = batch.images.to(self.device, non_blocking=True)
-        images = images.to(torch.float32, memory_format=self.precision.layout).div_(255)
+        images = images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
         boxes = batch.boxes.to(self.device, non_blocking=True)
         if self.settings.multi_scale:
             images, ratio = resize_batch(images, self.sampled_size())
