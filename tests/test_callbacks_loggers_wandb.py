@@ -33,7 +33,12 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CONSOLE", "off")
     monkeypatch.chdir(tmp_path)
     yield
-    with suppress(MailboxClosedError, ConnectionError):  # the service was killed
+    end_service()
+
+
+def end_service():
+    """End W&B's own process, which writes the run's file; only then all of it is there."""
+    with suppress(MailboxClosedError, ConnectionError):  # it was killed
         wandb.teardown()
 
 
@@ -54,6 +59,7 @@ def train(model, data, folder, *callbacks, **settings):
 
 def read(folder):
     """Return the records of the only offline run in a folder."""
+    end_service()
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     data, place, parts, records = path.read_bytes(), 7, [], []
     assert data.startswith(b":W&B")
