@@ -76,3 +76,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
     found = get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def cannot_write(what: str, error: OSError) -> SettingsError:
+    """Return the error to raise where the system lets nobody write `what`."""
+    reason = error.strerror or str(error)
+    return SettingsError(f"can't write {what} ({reason}); free some space or choose another project=")

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from detector.callbacks.callback import Callback
-from detector.errors import SettingsError
+from detector.errors import cannot_write
 from detector.files import replacing
 
 COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
@@ -95,6 +95,4 @@ def _in_a_sentence(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
-            f"can't write {path} ({error.strerror}); free some space or choose another project="
-        ) from None
+        raise cannot_write(str(path), error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 from itertools import count
@@ -10,8 +11,10 @@ from typing import IO, Any
 
 import yaml
 
-from detector.errors import SettingsError
+from detector.errors import SettingsError, cannot_write
 from detector.files import remove_leftovers, replacing
+
+log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 
@@ -61,14 +64,14 @@ def write_yaml(path: Path, values: dict[str, Any]) -> None:
         with replacing(path) as file:
             file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
     except OSError as error:
-        raise _unwritable(path.parent, error) from None
+        raise cannot_write(f"to {path.parent}", error) from None
 
 
 class RunLock:
     """A run folder that only this process trains in.
 
-    The system lets go of it when the process ends, however it ends. Where there are no such locks (Windows, some
-    network folders), nothing is held.
+    The system lets go of it when the process ends, however it ends. Where there are no such locks nothing is held:
+    on Windows, and in some network folders, which is said.
 
     Args:
         folder: the run folder; `weights` is made in it.
@@ -83,7 +86,7 @@ class RunLock:
             (folder / "weights").mkdir(exist_ok=True)
             self._file = self.path.open("a")
         except OSError as error:
-            raise _unwritable(folder, error) from None
+            raise cannot_write(f"to {folder}", error) from None
         try:
             _lock(self._file)
         except (BlockingIOError, PermissionError):  # what POSIX lets a system say when it is taken
@@ -91,8 +94,10 @@ class RunLock:
             raise SettingsError(
                 f"another process is training in {folder}; wait until it has ended, or choose another name="
             ) from None
-        except OSError:
-            pass
+        except OSError as error:
+            log.warning(
+                "%s can't be locked (%s): see to it that no other process trains there", folder, error
+            )
         for place in (folder, folder / "weights"):
             remove_leftovers(place)
 
@@ -109,8 +114,3 @@ def _lock(file: IO[str]) -> None:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _unwritable(folder: Path, error: OSError) -> SettingsError:
-    reason = error.strerror or str(error)
-    return SettingsError(f"can't write to {folder} ({reason}); free some space or choose another project=")
