@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.boxes import non_max_suppression, select_top
 from detector.engine.device import Precision, select_device, select_precision
-from detector.engine.inference import Ready, Runner, Suppression
+from detector.engine.inference import Ready, Runner, Suppression, to_detections
 from detector.errors import ExportError, SettingsError
 from detector.exporters import format_of
 from detector.nn.model import DetectionModel
@@ -207,17 +206,7 @@ class ExportedRunner:
         """Reduce the file's predictions to detections: see `Runner.detect`."""
         if self.contract.suppressed is not None:
             return [pick_rows(rows, how) for rows in preds]
-        if not self.nms:
-            return select_top(preds, how.conf, how.max_det, agnostic=how.agnostic, classes=how.classes)
-        return non_max_suppression(
-            preds,
-            how.conf,
-            how.iou,
-            max_det=how.max_det,
-            multi_label=how.multi_label,
-            agnostic=how.agnostic,
-            classes=how.classes,
-        )
+        return to_detections(preds, how, self.nms)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which torch uses one thread, unless it computes the file itself."""

@@ -134,17 +134,7 @@ class Runner:
         Returns:
             For each image (n, 6): x1, y1, x2, y2 in input px, confidence, class; most confident first.
         """
-        if not self.nms:
-            return select_top(preds, how.conf, how.max_det, agnostic=how.agnostic, classes=how.classes)
-        return non_max_suppression(
-            preds,
-            how.conf,
-            how.iou,
-            max_det=how.max_det,
-            multi_label=how.multi_label,
-            agnostic=how.agnostic,
-            classes=how.classes,
-        )
+        return to_detections(preds, how, self.nms)
 
 
 def make_run(network: DetectionModel, head: str) -> Callable[[Tensor], tuple[Tensor, HeadPreds]]:
@@ -155,6 +145,21 @@ def make_run(network: DetectionModel, head: str) -> Callable[[Tensor], tuple[Ten
         return network.decode(preds), preds
 
     return run
+
+
+def to_detections(preds: Tensor, how: Suppression, nms: bool) -> list[Tensor]:
+    """Reduce decoded predictions, (B, 4 + C, A), to detections, (n, 6) for each image: with suppression or without."""
+    if not nms:
+        return select_top(preds, how.conf, how.max_det, agnostic=how.agnostic, classes=how.classes)
+    return non_max_suppression(
+        preds,
+        how.conf,
+        how.iou,
+        max_det=how.max_det,
+        multi_label=how.multi_label,
+        agnostic=how.agnostic,
+        classes=how.classes,
+    )
 
 
 def to_image(

@@ -50,20 +50,9 @@ FREE = frozenset(
 """Settings that may differ from those of the run that is resumed."""
 
 KEYS = (
-    *("epoch", "batches", "counters", "sums", "epoch_seconds", "seconds", "schedule", "callbacks", "random"),
-    *(
-        "finished",
-        "ema",
-        "ema_updates",
-        "optimizer",
-        "grads",
-        "loss_sum",
-        "scaler",
-        "frozen",
-        "data",
-        "machine",
-    ),
-)
+    "epoch", "batches", "counters", "sums", "epoch_seconds", "seconds", "schedule", "callbacks", "random", "finished",
+    "ema", "ema_updates", "optimizer", "grads", "loss_sum", "scaler", "frozen", "data", "machine",
+)  # fmt: skip
 """What a state holds beside the content of every checkpoint."""
 
 COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
