@@ -53,8 +53,7 @@ def clip_boxes(boxes_xyxy: Tensor, height: float, width: float) -> Tensor:
     Returns:
         (..., 4) float, a new tensor.
     """
-    x, y = boxes_xyxy[..., 0::2].clamp(0, width), boxes_xyxy[..., 1::2].clamp(0, height)
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), -1)
+    return boxes_xyxy.clamp(min=0).minimum(boxes_xyxy.new_tensor((width, height, width, height)))
 
 
 def scale_boxes(boxes_xyxy: Tensor, ratio: tuple[float, float], pad: tuple[float, float]) -> Tensor:
@@ -176,17 +175,17 @@ def _candidates(
         passed = preds[4:] > conf
         passed = passed if wanted is None else passed & wanted[:, None]
         labels, anchors = passed.nonzero(as_tuple=True)
-        scores = preds[labels + 4, anchors]
+        boxes, scores = preds[:4, anchors], preds[labels + 4, anchors]
     else:
-        scores, labels = preds[4:].max(0)
-        kept = torch.ones_like(labels, dtype=torch.bool) if wanted is None else wanted[labels]
-        (anchors,) = kept.nonzero(as_tuple=True)
-        scores, labels = scores[anchors], labels[anchors]
+        boxes, (scores, labels) = preds[:4], preds[4:].max(0)
+        if wanted is not None:
+            (anchors,) = wanted[labels].nonzero(as_tuple=True)
+            boxes, scores, labels = boxes[:, anchors], scores[anchors], labels[anchors]
     if len(scores) > MAX_CANDIDATES:
         scores, order = scores.topk(MAX_CANDIDATES)
     else:
         scores, order = scores.sort(descending=True, stable=True)
-    return cxcywh_to_xyxy(preds[:4, anchors[order]].T), scores, labels[order]
+    return cxcywh_to_xyxy(boxes[:, order].T), scores, labels[order]
 
 
 def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:

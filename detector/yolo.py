@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ from detector.settings import (
 if TYPE_CHECKING:
     from detector.metrics import Metrics
     from detector.results import Results
+
+VERSION = attrgetter("_version")
 
 INHERITED = ("imgsz", "data", "single_cls", "classes")
 """Settings of its training that a loaded model brings to `val` and `predict`, unless given anew."""
@@ -383,7 +386,7 @@ class YOLO:
         """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
         if self.exported is not None:
             return self.exported.runner(s)
-        version = sum(value._version for value in self._tensors)  # grows with every change in place
+        version = sum(map(VERSION, self._tensors))  # grows with every change in place
         key = (s.device, s.amp, s.nms, s.names, s.compile, version)
         if self._runner is None or self._runner[0] != key:
             self._runner = (key, make_runner(self.model, s))

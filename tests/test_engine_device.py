@@ -1,3 +1,7 @@
+import ast
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -41,3 +45,31 @@ def test_auto_on_the_cpu_follows_its_instructions():
 def test_fp16_needs_cuda():
     with pytest.raises(SettingsError, match="amp=fp16: expected a CUDA device"):
         select_precision("fp16", CPU)
+
+
+ASK_MALLOPT = """
+import ctypes
+from detector.engine import device
+asked = []
+class Libc:
+    mallopt = staticmethod(lambda *what: asked.append(what))
+device.ctypes.CDLL = lambda name: Libc
+{calls}
+print(asked)
+"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ((False, False), [(-1, 2**28), (-3, 2**25)]),
+        ((False, True), [(-1, 2**28), (-3, 2**25), (-1, 2**31 - 1), (-4, 0)]),
+        ((True, False), [(-1, 2**31 - 1), (-4, 0)]),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting")
+def test_what_training_keeps_of_freed_memory_a_prediction_does_not_give_back(calls, expected):
+    lines = "\n".join(f"device.keep_freed_memory(training={training})" for training in calls)
+    command = [sys.executable, "-c", ASK_MALLOPT.format(calls=lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == expected

@@ -11,7 +11,8 @@ import torch
 
 from detector.errors import SettingsError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
+MIB = 2**20
 
 
 def select_device(device: str | int | list[int]) -> torch.device:
@@ -108,13 +109,28 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, instead of handing every large block back to the system.
+_kept = 0  # bytes that `keep_freed_memory` was asked to keep so far
 
-    A training step on the CPU frees and asks for the same activations again; with glibc's defaults each is
-    mapped and cleared anew, page by page. Does nothing without glibc. The change lasts for the process.
+
+def keep_freed_memory(training: bool = False) -> None:
+    """Let this process keep memory that it frees, instead of handing it back to the system at once.
+
+    On a CPU every step frees and asks for the same activations again; with glibc's defaults each is mapped and
+    cleared anew, page by page. Does nothing without glibc. The change lasts for the process, and what training
+    asked for is not taken back.
+
+    Args:
+        training: keep up to 2 GiB, of blocks of any size; else 256 MiB, of blocks up to 32 MiB (glibc's greatest
+            threshold), so that a program which only predicts gives large arrays of its own back as before.
     """
+    global _kept
+    most = 2**31 - 1 if training else 256 * MIB
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if mallopt is None or most <= _kept:
+        return
+    _kept = most
+    mallopt(M_TRIM_THRESHOLD, most)
+    if training:
         mallopt(M_MMAP_MAX, 0)
+    else:
+        mallopt(M_MMAP_THRESHOLD, 32 * MIB)

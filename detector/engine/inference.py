@@ -12,7 +12,8 @@ from torch import Tensor
 
 from detector.boxes import clip_boxes, non_max_suppression, scale_boxes, select_top
 from detector.engine.compiled import compile_network
-from detector.engine.device import Precision
+from detector.engine.device import Precision, keep_freed_memory
+from detector.engine.packed import can_pack, pack_convolutions
 from detector.nn.model import DetectionModel, HeadPreds
 
 
@@ -99,6 +100,10 @@ class Runner:
         self.nms = self.head == "one2many"
         self.network = model.fuse(precision.dtype).to(device).to(memory_format=precision.layout)
         self.input_hw: tuple[int, int] | None = None
+        if device.type == "cpu":
+            keep_freed_memory()
+            if not compile and can_pack():
+                pack_convolutions(self.network)
         self._run = make_run(self.network, self.head)
         if compile:
             self._run = compile_network(self._run)

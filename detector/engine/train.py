@@ -196,7 +196,7 @@ class Trainer:
         write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.started = perf_counter()
         if self.device.type == "cpu":
-            keep_freed_memory()
+            keep_freed_memory(training=True)
         self.data = TrainingData(s)
         self.model, self.transfer = self.make_model()
         self.batch_size = choose_batch(s.batch, self.model, s.imgsz, self.device, self.precision)

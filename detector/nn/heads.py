@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import lru_cache
 from math import log
 from typing import NamedTuple
 
@@ -89,6 +90,8 @@ class DFL(nn.Module):
 def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Centres of all cells.
 
+    In inference mode those of the last few input sizes are remembered; they are not to be changed.
+
     Args:
         features: (B, channels, H, W) per level; only their shape and device are read.
         strides: input px per cell of each level.
@@ -97,16 +100,28 @@ def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tens
         anchor_points (A, 2) float32 in cells, strides (A,) float32 in px; float64 for float64 features.
     """
     dtype = torch.promote_types(features[0].dtype, torch.float32)
+    sizes = tuple((feature.shape[2], feature.shape[3]) for feature in features)
+    remember = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    centres = remembered_centres if remember else cell_centres
+    return centres(sizes, strides, dtype, features[0].device)
+
+
+def cell_centres(
+    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Compute what `make_anchors` returns, for levels of so many rows and columns."""
     points, steps = [], []
-    for feature, stride in zip(features, strides, strict=True):
-        height, width = feature.shape[2:]
-        x = torch.arange(width, device=feature.device, dtype=dtype) + 0.5
-        y = torch.arange(height, device=feature.device, dtype=dtype) + 0.5
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        x = torch.arange(width, device=device, dtype=dtype) + 0.5
+        y = torch.arange(height, device=device, dtype=dtype) + 0.5
         points.append(
             torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1).flatten(0, 1)
         )
         steps.append(x.new_full((height * width,), stride))
     return torch.cat(points), torch.cat(steps)
+
+
+remembered_centres = lru_cache(maxsize=16)(cell_centres)
 
 
 class Detect(nn.Module):
