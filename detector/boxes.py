@@ -233,6 +233,9 @@ def non_max_suppression(
     detections = []
     for image_preds, image_passed in zip(preds, passed, strict=True):
         image_preds = image_preds[:, image_passed.nonzero().squeeze(1)]
+        if not image_preds.shape[1]:  # nothing found: the rest would only take time
+            detections.append(preds.new_zeros(0, 6, dtype=torch.promote_types(preds.dtype, torch.float32)))
+            continue
         boxes, scores, labels = _candidates(image_preds, conf, multi_label, wanted)
         shifted = boxes
         if not agnostic and len(boxes):  # one plane per class, so that classes never touch

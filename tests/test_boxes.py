@@ -189,3 +189,14 @@ def test_wanted_classes_are_not_crowded_out_of_the_top() -> None:
     torch.testing.assert_close(rows[:, 4], torch.tensor([0.5, 0.3]))
     (agnostic,) = select_top(preds, 0.25, max_det=2, agnostic=True, classes=[1])
     torch.testing.assert_close(agnostic[:, 4], torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.float32,) * 2, (torch.float64,) * 2, (torch.bfloat16, torch.float32)]
+)
+def test_an_image_without_detections_gives_no_rows(dtype: torch.dtype, expected: torch.dtype) -> None:
+    preds = torch.zeros(2, 7, 20, dtype=dtype)
+    preds[1, :, 3] = torch.tensor([5, 5, 4, 4, 0.1, 0.9, 0.2])
+    none, one = non_max_suppression(preds, 0.5, 0.7)
+    assert none.shape == (0, 6) and one.shape == (1, 6)
+    assert none.dtype == one.dtype == expected

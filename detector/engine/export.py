@@ -203,9 +203,9 @@ class Exporter:
         model = Graph(self.model.fuse(), False, None, suppress_in_torch).eval()
         found = []
         for size in proof_sizes(contract):
-            inputs = to_inputs(pictures, size)
+            inputs = to_inputs(pictures, size) / 255
             with torch.inference_mode():
-                expected = torch.cat([model(images[None].float() / 255) for images in inputs])
+                expected = torch.cat([model(images[None]) for images in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
             found.append(compare(expected, preds, contract))
         self.parity = {

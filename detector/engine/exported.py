@@ -247,7 +247,10 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
     Raises:
         ExportError: if it fails, or gives something else.
     """
-    batch = prepare(images, contract.preprocess)
+    if runtime.takes_pixels and images.dtype == torch.uint8:
+        batch: NDArray[Any] = images.permute(0, 2, 3, 1).contiguous().numpy()
+    else:
+        batch = prepare(images, contract.preprocess)
     size = contract.batch or len(batch)
     portions = []
     for start in range(0, len(batch), size):

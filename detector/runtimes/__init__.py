@@ -39,12 +39,14 @@ class Runtime(Protocol):
         input: what it takes.
         output: what it gives.
         in_torch: torch computes it, on torch's own threads.
+        takes_pixels: where the contract says (B, 3, H, W) float32, it also takes (B, H, W, 3) uint8 RGB.
     """
 
     metadata: Mapping[str, Any]
     input: Port
     output: Port
     in_torch: bool
+    takes_pixels: bool
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict: images as the contract has them to predictions."""

@@ -19,6 +19,7 @@ class ExecuTorch:
     """A program in ExecuTorch; its metadata is a method that returns text."""
 
     in_torch = False
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         with warnings.catch_warnings():

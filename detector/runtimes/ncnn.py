@@ -20,6 +20,7 @@ class Ncnn:
     """A folder with one network in ncnn."""
 
     in_torch = False
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         import ncnn

@@ -23,6 +23,7 @@ class OnnxRuntime:
     """
 
     in_torch = False
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         import onnxruntime

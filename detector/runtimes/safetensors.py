@@ -21,6 +21,7 @@ class Weights:
     """A network with the weights of a file."""
 
     in_torch = True
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         from safetensors import safe_open

@@ -21,6 +21,7 @@ class TorchExport:
     """A captured program."""
 
     in_torch = True
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         import torchvision  # noqa: F401  registers the suppression that a program may call

@@ -19,6 +19,7 @@ class TorchScript:
     """A TorchScript program; it says nothing of its shapes but in its metadata."""
 
     in_torch = True
+    takes_pixels = False
 
     def __init__(self, path: Path, compute: str | None = None) -> None:
         import torchvision  # noqa: F401  registers the suppression that a program may call
