@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import callbacks, evaluation, loading, prediction, training, validation
+from benchmarks import callbacks, evaluation, exported, loading, prediction, training, validation
 from benchmarks.bench import Bench, describe_machine, read_photo, times
 from benchmarks.peer import Peer
 from detector.cocoeval import BACKENDS
@@ -79,6 +79,7 @@ SECTIONS = {
     "loading": run_loading,
     "validation": validation.run,
     "prediction": prediction.run,
+    "exported": exported.run,
     "evaluation": run_evaluation,
     "callbacks": callbacks.run,
 }

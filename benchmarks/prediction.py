@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,15 @@ def measure(
     **settings: Any,
 ) -> dict[str, Any]:
     """Time predictions of either side; ms, the median, and the boxes found."""
-    image = np.load(photo)
     yolo = YOLO(f"{model}.yaml")
     yolo.model.load_state_dict(torch.load(weights, weights_only=True))
     set_threads(yolo, threads)
+    return time_predictions(yolo, photo, repeats, **settings)
+
+
+def time_predictions(yolo: Any, photo: str, repeats: int, **settings: Any) -> dict[str, Any]:
+    """Time predictions of a model of either side: the median ms, the boxes found, and torch's threads."""
+    image = np.load(photo)
     seconds = []
     for _ in range(repeats + max(repeats // 5, 2)):
         start = time.perf_counter()
@@ -45,13 +51,13 @@ def measure(
     return {"ms": milliseconds, "boxes": len(results[0].boxes), "threads": torch.get_num_threads()}
 
 
-def measure_bare(network: torch.nn.Module, images: Tensor, precision: Any, repeats: int) -> float:
-    """Return the median ms of a fused network on one input that stays in memory."""
+def measure_bare(run: Callable[[Tensor], Any], images: Tensor, repeats: int) -> float:
+    """Return the median ms of a fused network, with the decoding of its boxes, on one input that stays in memory."""
     seconds = []
-    with torch.inference_mode(), precision.autocast():
+    with torch.inference_mode():
         for _ in range(repeats + max(repeats // 5, 2)):
             start = now()
-            network(images)
+            run(images)
             seconds.append(now() - start)
     return 1e3 * median(seconds[-repeats:])
 
@@ -71,25 +77,41 @@ def find_some(network: DetectionModel, images: Tensor, conf: float = 0.25) -> No
         output.bias.fill_(math.log(conf / (1 - conf)) - least)
 
 
-def run(bench: Bench) -> list[list[str]]:
-    """Return the table."""
-    from benchmarks.bench import times
+def letterboxed(bench: Bench) -> Tensor:
+    """Return the photo as a network takes it, (1, 3, H, W) float RGB."""
     from detector.data.letterbox import letterbox, letterbox_geometry
-    from detector.engine.inference import Runner
+
+    place = letterbox_geometry(bench.photo.shape[:2], (bench.photo_imgsz,) * 2, True)
+    array = np.ascontiguousarray(letterbox(bench.photo, place)[..., ::-1].transpose(2, 0, 1))
+    return torch.from_numpy(array)[None].float() / 255
+
+
+def save_weights(bench: Bench, model: str) -> tuple[str, str]:
+    """Write the photo, and weights that find something in it; returns the paths of both."""
     from detector.yolo import YOLO
 
     photo, weights = bench.folder / "photo.npy", bench.folder / "weights.pt"
     np.save(photo, bench.photo)
-    place = letterbox_geometry(bench.photo.shape[:2], (bench.photo_imgsz,) * 2, True)
-    array = np.ascontiguousarray(letterbox(bench.photo, place)[..., ::-1].transpose(2, 0, 1))
-    images = torch.from_numpy(array)[None].float() / 255
-    shared = {"photo": str(photo), "weights": str(weights), "repeats": bench.repeats}
-    shared |= {"imgsz": bench.photo_imgsz, "device": str(bench.device)}
+    network = YOLO(model).model
+    find_some(network, letterboxed(bench))
+    torch.save(network.state_dict(), weights)
+    return str(photo), str(weights)
+
+
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table."""
+    from benchmarks.bench import times
+    from detector.engine.inference import Runner, make_run
+    from detector.yolo import YOLO
+
+    images = letterboxed(bench)
     rows = [["prediction", "precision", "threads", "ms", "boxes", "of bare", "ours faster"]]
     for model in bench.models:
+        photo, weights = save_weights(bench, model)
+        shared: dict[str, Any] = {"photo": photo, "weights": weights, "repeats": bench.repeats}
+        shared |= {"imgsz": bench.photo_imgsz, "device": str(bench.device)}
         network = YOLO(model).model
-        find_some(network, images)
-        torch.save(network.state_dict(), weights)
+        network.load_state_dict(torch.load(weights, weights_only=True))
         default = None
         for precision in bench.precisions:
             ours = measure(YOLO, model, **shared, amp=precision.name)
@@ -98,7 +120,7 @@ def run(bench: Bench) -> list[list[str]]:
             resident = images.to(
                 bench.device, precision.dtype or torch.float32, memory_format=runner.precision.layout
             )
-            bare = measure_bare(runner.network, resident, precision, bench.repeats)
+            bare = measure_bare(make_run(runner.network, runner.head), resident, bench.repeats)
             name, threads = precision.name, str(ours["threads"])
             rows.append([f"{model} bare", name, threads, f"{bare:.1f}", "-", "-", "-"])
             share = times(bare, ours["ms"])

@@ -159,16 +159,14 @@ def _wanted(classes: Sequence[int] | None, num_classes: int, device: torch.devic
     return torch.isin(numbers, torch.tensor(list(classes), dtype=torch.int64, device=device))
 
 
-def _candidates(
-    preds: Tensor, conf: float, multi_label: bool, wanted: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pick the (box, class) pairs of one image above `conf`, best first.
+def _candidates(preds: Tensor, conf: float, multi_label: bool, wanted: Tensor | None) -> Tensor:
+    """Pick the (box, class) pairs of one image above `conf`.
 
     Args:
         preds: (4 + C, n) float, the image's anchors with any score above `conf`.
 
     Returns:
-        boxes (k, 4) xyxy, scores (k,), labels (k,), with k <= MAX_CANDIDATES.
+        (k, 6) x1, y1, x2, y2, score, label, with k <= MAX_CANDIDATES.
     """
     preds = preds if preds.dtype == torch.float64 else preds.float()
     if multi_label:
@@ -181,15 +179,12 @@ def _candidates(
         if wanted is not None:
             (anchors,) = wanted[labels].nonzero(as_tuple=True)
             boxes, scores, labels = boxes[:, anchors], scores[anchors], labels[anchors]
-    if len(scores) > MAX_CANDIDATES:
-        scores, order = scores.topk(MAX_CANDIDATES)
-    else:
-        scores, order = scores.sort(descending=True, stable=True)
-    return cxcywh_to_xyxy(boxes[:, order].T), scores, labels[order]
+    rows = torch.cat((cxcywh_to_xyxy(boxes.T), scores[:, None], labels[:, None]), 1)
+    return rows if len(rows) <= MAX_CANDIDATES else rows[scores.topk(MAX_CANDIDATES).indices]
 
 
 def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
-    """Indices of the first `max_det` survivors of greedy suppression; boxes sorted by falling score.
+    """Indices of the first `max_det` survivors of greedy suppression, best first.
 
     A box is judged by better ones only, so the survivors among the best n are the first survivors of
     all: a prefix is enough as soon as it yields `max_det`. Greedy suppression is quadratic, hence the gain.
@@ -197,10 +192,15 @@ def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
     from torchvision.ops import nms
 
     size = max(1024, 4 * max_det)
+    if len(boxes) <= size:
+        survivors: Tensor = nms(boxes, scores, iou)
+        return survivors[:max_det]
+    order = scores.argsort(descending=True, stable=True)
+    boxes, scores = boxes[order], scores[order]
     while True:
-        kept: Tensor = nms(boxes[:size], scores[:size], iou)[:max_det]
+        kept = nms(boxes[:size], scores[:size], iou)[:max_det]
         if len(kept) == max_det or size >= len(boxes):
-            return kept
+            return order[kept]
         size *= 4
 
 
@@ -236,12 +236,11 @@ def non_max_suppression(
         if not image_preds.shape[1]:  # nothing found: the rest would only take time
             detections.append(preds.new_zeros(0, 6, dtype=torch.promote_types(preds.dtype, torch.float32)))
             continue
-        boxes, scores, labels = _candidates(image_preds, conf, multi_label, wanted)
-        shifted = boxes
-        if not agnostic and len(boxes):  # one plane per class, so that classes never touch
-            shifted = boxes + (labels * (boxes.max() - boxes.min() + 1))[:, None]
-        kept = _keep(shifted, scores, iou, max_det)
-        detections.append(torch.cat((boxes[kept], scores[kept, None], labels[kept, None]), 1))
+        rows = _candidates(image_preds, conf, multi_label, wanted)
+        boxes, labels = rows[:, :4], rows[:, 5:]
+        if not agnostic and len(rows):  # one plane per class, so that classes never touch
+            boxes = boxes + labels * (boxes.max() - boxes.min() + 1)
+        detections.append(rows[_keep(boxes, rows[:, 4], iou, max_det)])
     return detections
 
 

@@ -25,6 +25,10 @@ class YOLO:
     def add_callback(self, event, fn):
         self.callbacks[event] = fn
 
+    def export(self, format, dynamic, imgsz):
+        assert (format, imgsz) in {("onnx", 128), ("openvino", 128)}
+        return "yolo11n.yaml"
+
     def predict(self, image, imgsz, device, verbose):
         assert image.shape == (1080, 810, 3), image.shape
         self.callbacks.get("on_predict_start", id)(self)
@@ -84,19 +88,41 @@ def test_an_event_costs_well_under_a_microsecond_and_callbacks_a_share_of_a_trai
     assert any("Pictures" in name for name in named)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
-def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench, tmp_path):
+@pytest.fixture
+def peer(tmp_path):
+    """A virtual environment with the stand-in."""
     (tmp_path / "site/ultralytics").mkdir(parents=True)
     (tmp_path / "site/ultralytics/__init__.py").write_text(PEER)
     (tmp_path / "venv/bin").mkdir(parents=True)
     python = tmp_path / "venv/bin/python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{tmp_path}/site" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    lines = bench("prediction", "--peer", str(tmp_path / "venv"))
+    return str(tmp_path / "venv")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench, peer):
+    lines = bench("prediction", "--peer", peer)
     ours = [line.split() for line in lines if line.startswith("yolo11n ours")]
-    peer = [line.split() for line in lines if line.startswith("yolo11n peer 1.2.3")]
+    theirs = [line.split() for line in lines if line.startswith("yolo11n peer 1.2.3")]
     assert ours and all(int(row[5]) > 0 for row in ours)
-    assert [row[-3] for row in peer] == ["7", "7"]
+    assert [row[-3] for row in theirs] == ["7", "7"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+def test_exported_files_are_compared_with_their_runtime_and_the_peer(bench, peer):
+    lines = bench("exported", "--peer", peer)
+    rows = [line.split() for line in lines if line.startswith("yolo11n")]
+    kinds = [(row[1], *row[-6:-4]) if row[1] != "peer" else ("peer", *row[3:5]) for row in rows]
+    expected = [
+        (side, name, size)
+        for name in ("onnx", "openvino")
+        for size in ("fixed", "dynamic")
+        for side in ("bare", "ours", "peer")
+    ]
+    assert kinds == expected
+    assert all(int(row[-3]) > 0 for row in rows if row[1] == "ours")
 
 
 def test_a_peer_that_fails_is_reported_in_a_line(bench, tmp_path):

@@ -77,8 +77,10 @@ def letterbox_geometry(
 
 def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
     """Resize (bilinear) and pad an (H, W, 3) uint8 image as the geometry says."""
-    canvas = np.full((*geometry.out_hw, 3), GREY, np.uint8)
+    canvas = np.empty((*geometry.out_hw, 3), np.uint8)
     width, height = geometry.new_wh
+    if (height, width) != geometry.out_hw:
+        canvas.fill(GREY)
     view = canvas[geometry.top : geometry.top + height, geometry.left : geometry.left + width]
     resize_into(image, view)
     return canvas

@@ -125,8 +125,10 @@ def keep_freed_memory(training: bool = False) -> None:
     """
     global _kept
     most = 2**31 - 1 if training else 256 * MIB
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None or most <= _kept:
+    if sys.platform != "linux" or most <= _kept:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
         return
     _kept = most
     mallopt(M_TRIM_THRESHOLD, most)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.engine.device import Precision, select_device, select_precision
+from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
 from detector.engine.inference import Ready, Runner, Suppression, to_detections
 from detector.errors import ExportError, SettingsError
 from detector.exporters import format_of
@@ -182,6 +182,7 @@ class ExportedRunner:
 
     def __init__(self, runtime: Runtime, contract: Contract, path: Path) -> None:
         self.runtime, self.contract, self.path = runtime, contract, path
+        keep_freed_memory()
         self.device, self.precision = CPU, Precision("cpu", None)
         self.names, self.num_classes = dict(contract.names), len(contract.names)
         self.strides: tuple[int, ...] = (contract.stride,)
@@ -247,10 +248,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
     Raises:
         ExportError: if it fails, or gives something else.
     """
-    if runtime.takes_pixels and images.dtype == torch.uint8:
-        batch: NDArray[Any] = images.permute(0, 2, 3, 1).contiguous().numpy()
-    else:
-        batch = prepare(images, contract.preprocess)
+    batch = to_input(images, runtime, contract)
     size = contract.batch or len(batch)
     portions = []
     for start in range(0, len(batch), size):
@@ -269,6 +267,13 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
         shape = ", ".join(map(str, preds.shape))
         raise ExportError(f"{path}: gives ({shape}), which is not what {len(contract.names)} classes need")
     return np.asarray(preds[: len(batch)], np.float32)
+
+
+def to_input(images: Tensor, runtime: Runtime, contract: Contract) -> NDArray[Any]:
+    """Bring images into the form in which a runtime is quickest to take them: see `Runtime.takes_pixels`, `prepare`."""
+    if runtime.takes_pixels and images.dtype == torch.uint8:
+        return images.permute(0, 2, 3, 1).contiguous().numpy()
+    return prepare(images, contract.preprocess)
 
 
 def prepare(images: Tensor, preprocess: bool) -> NDArray[Any]:

@@ -66,7 +66,7 @@ def expected_distances(boxes: Tensor, bins: Tensor) -> Tensor:
     """
     distribution: Tensor = boxes.unflatten(-1, (4, -1)).softmax(-1)  # type: ignore[no-untyped-call]
     with without_autocast(boxes):
-        return distribution @ bins
+        return (distribution @ bins[:, None]).squeeze(-1)  # by a vector ONNX Runtime would go row by row
 
 
 class DFL(nn.Module):

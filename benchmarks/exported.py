@@ -1,0 +1,103 @@
+"""Milliseconds to predict one photo from an array with an exported file, end to end, and of its runtime alone.
+
+The photo, the weights and the count of boxes are those of benchmarks/prediction.py. "fixed" is a file of a square
+input, as both sides export by default; "dynamic" takes any size, so that the photo is padded to its least rectangle
+only. Bare is the runtime on the same input, which stays in memory; ours and bare are in the precision that `amp=auto`
+gives.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from benchmarks.prediction import save_weights, time_predictions
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+    from detector.engine.predict import Predictor
+
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def open_export(
+    YOLO: Any,  # noqa: N803
+    model: str,
+    weights: str,
+    **settings: Any,
+) -> Any:
+    """Export on either side, and open the file."""
+    yolo = YOLO(f"{model}.yaml")
+    yolo.model.load_state_dict(torch.load(weights, weights_only=True))
+    return YOLO(str(yolo.export(**settings)))
+
+
+def measure(
+    YOLO: Any,  # noqa: N803
+    model: str,
+    weights: str,
+    photo: str,
+    repeats: int,
+    imgsz: int,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Export on either side, then time predictions; ms, the median, and the boxes found."""
+    opened = open_export(YOLO, model, weights, imgsz=imgsz, **settings)
+    return time_predictions(opened, photo, repeats, imgsz=imgsz, device="cpu")
+
+
+def measure_bare(predictor: Predictor, photo: str, repeats: int) -> float:
+    """Return the median ms of the runtime behind a prediction, on the input of that prediction."""
+    from detector.engine.exported import ExportedRunner, to_input
+
+    runner = predictor.runner
+    assert isinstance(runner, ExportedRunner)
+    images = to_input(predictor.preprocess([np.load(photo)])[0], runner.runtime, runner.contract)
+    seconds = []
+    with runner.threads():
+        for _ in range(repeats + max(repeats // 5, 2)):
+            start = time.perf_counter()
+            runner.runtime.run(images)
+            seconds.append(time.perf_counter() - start)
+    return 1e3 * median(seconds[-repeats:])
+
+
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table, of the formats whose packages are installed."""
+    from benchmarks.bench import times
+    from detector.yolo import YOLO
+
+    rows = [["exported", "format", "input", "ms", "boxes", "of bare", "ours faster"]]
+    for model in bench.models:
+        photo, weights = save_weights(bench, model)
+        for format in [name for name, package in PACKAGES.items() if find_spec(package)]:
+            for dynamic in (False, True):
+                kind = [format, "dynamic" if dynamic else "fixed"]
+                export = {"format": format, "dynamic": dynamic, "imgsz": bench.photo_imgsz}
+                opened = open_export(YOLO, model, weights, **export, folder=bench.folder, verbose=False)
+                sizes = {"imgsz": bench.photo_imgsz, "device": "cpu"}
+                ours = time_predictions(opened, photo, bench.repeats, **sizes)
+                bare = measure_bare(opened.predictor, photo, bench.repeats)
+                rows.append([f"{model} bare", *kind, f"{bare:.1f}", "-", "-", "-"])
+                share = times(bare, ours["ms"])
+                rows.append([f"{model} ours", *kind, f"{ours['ms']:.1f}", str(ours["boxes"]), share, "-"])
+                if bench.peer is None:
+                    continue
+                shared = {"model": model, "weights": weights, "photo": photo, "repeats": bench.repeats}
+                found = bench.peer.run("exported", **shared, **export)
+                if found is not None:
+                    faster = times(found["ms"], ours["ms"])
+                    figures = [f"{found['ms']:.1f}", str(found["boxes"]), "-", faster]
+                    rows.append([f"{model} peer {found['version']}", *kind, *figures])
+    return rows
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main(["exported"])
