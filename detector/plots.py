@@ -86,6 +86,8 @@ def caption(number: int, names: dict[int, str], longest: int = 24) -> str:
 def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
     """Draw the columns of a results.csv over the epochs; train and validation loss share a panel.
 
+    A loss that once was far above its usual values gets a logarithmic axis.
+
     Args:
         csv_path: the table, with a column `epoch`; cells may be empty or nan.
         path: the picture; by default results.png beside the table.
@@ -112,11 +114,19 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
         panel.set_xlabel("epoch", fontsize=8)
         panel.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if title.endswith("loss") and has_outliers(np.concatenate([columns[key] for key in members])):
+            panel.set_yscale("log")
         if len(members) > 1 or title.endswith("loss"):
             panel.legend(fontsize=7, frameon=False)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
     return write_figure(figure, Path(path) if path else csv_path.with_name("results.png"))
+
+
+def has_outliers(values: Array) -> bool:
+    """Whether a few large values would flatten the rest, all positive, on a linear scale: a loss of young weights."""
+    values = values[np.isfinite(values)]
+    return bool(len(values) and values.min() > 0 and values.max() > 20 * np.median(values))
 
 
 def read_results(path: Path) -> tuple[Array, dict[str, Array]]:

@@ -72,6 +72,13 @@ def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, figures):
     assert len(panels["learning rate"].lines) == 2
 
 
+def test_a_loss_with_an_outlier_gets_a_logarithmic_axis(tmp_path, figures):
+    rows = [f"{n},9,1,1,1,{2 if n != 3 else 1000},nan,.1,.1,.1,.1,.01,.01" for n in range(1, 13)]
+    plot_results(write_table(tmp_path / "results.csv", rows))
+    scales = {panel.get_title(): panel.get_yscale() for panel in figures["results.png"].axes}
+    assert [title for title, scale in scales.items() if scale == "log"] == ["box loss"]
+
+
 @pytest.mark.parametrize("cell", ["1.5", "nan", ""])
 def test_results_of_one_epoch_and_empty_cells_are_drawn(tmp_path, cell):
     table = write_table(tmp_path / "results.csv", [f"1,9,{cell},1,{cell},1,1,0,0,0,0,.01,.01"])
