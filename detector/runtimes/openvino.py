@@ -21,9 +21,8 @@ class OpenVino:
     """A folder with one network (.xml and .bin) in OpenVINO.
 
     Besides what the network takes it takes pixels, (B, H, W, 3) uint8 RGB, which OpenVINO itself turns into the
-    network's floats; it then leaves predictions in the order in which it computes them, anchor by anchor. Where
-    sizes are free, the first four input shapes get programs of their own, compiled when they first come (0.1 s for
-    yolov8n); they are quicker than the one for any shape, which the others share.
+    network's floats. Where sizes are free, the first four input shapes get programs of their own, compiled when they
+    first come (0.1 s for yolov8n); they are quicker than the one for any shape, which the others share.
     """
 
     in_torch = False
@@ -43,7 +42,7 @@ class OpenVino:
                     f"each"
                 )
             self.input, self.output = _port(inputs[0]), _port(outputs[0])
-            self.takes_pixels = _takes_floats(self.input) and len(self.output.shape or ()) == 3
+            self.takes_pixels = _takes_floats(self.input)
             self._free = self.input.shape is None or None in self.input.shape
             if not self._free:
                 self._requests[self.takes_pixels, None] = self._compile(self.takes_pixels, None)
@@ -56,11 +55,10 @@ class OpenVino:
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict; the result is the caller's own."""
-        pixels = self.takes_pixels and images.dtype == np.uint8
-        request = self._request(pixels, images.shape)
+        request = self._request(self.takes_pixels and images.dtype == np.uint8, images.shape)
         request.infer([images], share_inputs=True)
         preds: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
-        return preds.transpose(0, 2, 1) if pixels else preds
+        return preds
 
     def _request(self, pixels: bool, shape: tuple[int, ...]) -> Any:
         """Return the program for an input: for its shape alone, or for any."""
@@ -82,8 +80,6 @@ class OpenVino:
             steps.input().tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
             steps.input().model().set_layout(Layout("NCHW"))
             steps.input().preprocess().convert_element_type(Type.f32).scale(255.0)
-            steps.output(0).model().set_layout(Layout("NCW"))
-            steps.output(0).tensor().set_layout(Layout("NWC"))
             network = steps.build()
         if shape is not None:
             network.reshape(list(shape))
