@@ -11,7 +11,7 @@ from detector.nn.blocks import Conv, FusedConv
 from detector.nn.model import DetectionModel, load_model_config
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(not can_pack(), reason="oneDNN packs convolutions on x86 only")
+needs_onednn = pytest.mark.skipif(not can_pack(None), reason="oneDNN packs convolutions on x86 only")
 
 
 def fused(*args, dtype=torch.float32, **options):
@@ -49,7 +49,7 @@ def test_a_packed_convolution_computes_what_the_plain_one_does(shape, options):
     assert packed.is_contiguous(memory_format=torch.channels_last)
 
 
-@needs_onednn
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="needs a processor with bf16 instructions")
 @torch.inference_mode()
 def test_in_bfloat16_it_is_closer_to_the_exact_result():
     exact = fused(16, 24, 3, dtype=torch.float64)(image(16).bfloat16().double())
@@ -81,3 +81,11 @@ def test_nothing_is_packed_where_a_program_is_compiled_or_in_float64():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     assert count_packed(Runner(network, CPU, select_precision("fp32", CPU), compile=True).network) == 0
     assert count_packed(Runner(network.double(), CPU, select_precision("fp32", CPU)).network) == 0
+
+
+def test_bfloat16_is_left_alone_where_the_processor_has_not_got_it():
+    network = DetectionModel(load_model_config("yolo11n")).eval()
+    with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", return_value=False):
+        assert not can_pack(torch.bfloat16)
+        runner = Runner(network, CPU, select_precision("bf16", CPU))
+    assert count_packed(runner.network) == 0

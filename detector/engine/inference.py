@@ -102,7 +102,7 @@ class Runner:
         self.input_hw: tuple[int, int] | None = None
         if device.type == "cpu":
             keep_freed_memory()
-            if not compile and can_pack():
+            if not compile and can_pack(precision.dtype):
                 pack_convolutions(self.network)
         self._run = make_run(self.network, self.head)
         if compile:

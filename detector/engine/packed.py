@@ -12,12 +12,17 @@ from detector.nn.blocks import Activation, FusedConv
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-def can_pack() -> bool:
-    """Whether this torch and processor have oneDNN's fused convolutions: x86 only, elsewhere they are not proved."""
+def can_pack(dtype: torch.dtype | None) -> bool:
+    """Whether this torch and processor have oneDNN's fused convolutions: on x86 only, elsewhere they are not proved.
+
+    Args:
+        dtype: what the network computes in; None for float32.
+    """
     return (
         bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
         and platform.machine().lower() in ("x86_64", "amd64")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and (dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 
 
