@@ -1,9 +1,12 @@
+import copy
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from detector import YOLO
 from detector.engine.device import select_precision
 from detector.engine.inference import Runner
 from detector.engine.packed import PackedConv, can_pack
@@ -75,6 +78,14 @@ def test_a_runner_packs_its_copy_alone():
         plain = Runner(network, CPU, select_precision("fp32", CPU))
     assert count_packed(plain.network) == 0
     assert torch.allclose(runner.forward(given)[0], plain.forward(given)[0], atol=1e-4)
+
+
+def test_a_model_that_has_predicted_can_be_copied():
+    model = YOLO("yolo11n.yaml")
+    image = np.zeros((64, 64, 3), np.uint8)
+    (mine,) = model.predict(image, imgsz=64, conf=0.0, verbose=False)
+    (theirs,) = copy.deepcopy(model).predict(image, imgsz=64, conf=0.0, verbose=False)
+    assert torch.equal(mine.boxes.data, theirs.boxes.data)
 
 
 def test_nothing_is_packed_where_a_program_is_compiled_or_in_float64():

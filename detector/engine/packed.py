@@ -44,6 +44,10 @@ class PackedConv(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *self.where, None)
         self.bias = conv.bias
 
+    def __deepcopy__(self, memo: dict[int, object]) -> PackedConv:
+        """Return the block itself: it never changes, and torch can't copy such a weight."""
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and activate (B, C_in, H, W); returns (B, C_out, H', W') of the same dtype."""
         return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
@@ -52,7 +56,7 @@ class PackedConv(nn.Module):
 
 
 def pack_convolutions(network: nn.Module) -> None:
-    """Replace the fused convolutions of a network; afterwards it can run, but not be copied or saved."""
+    """Replace the fused convolutions of a network; afterwards it can run, but not be saved."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, FusedConv) and child.conv.weight.dtype in DTYPES:
