@@ -101,7 +101,7 @@ def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tens
     """
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     sizes = tuple((feature.shape[2], feature.shape[3]) for feature in features)
-    remember = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    remember = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
     centres = remembered_centres if remember else cell_centres
     return centres(sizes, strides, dtype, features[0].device)
 
