@@ -8,15 +8,12 @@ gives.
 
 from __future__ import annotations
 
-import time
 from importlib.util import find_spec
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from benchmarks.prediction import save_weights, time_predictions
+from benchmarks.prediction import load, measure_bare, save_weights, time_predictions
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
@@ -25,16 +22,9 @@ if TYPE_CHECKING:
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
-def open_export(
-    YOLO: Any,  # noqa: N803
-    model: str,
-    weights: str,
-    **settings: Any,
-) -> Any:
+def open_export(YOLO: Any, model: str, weights: str, **settings: Any) -> Any:  # noqa: N803
     """Export on either side, and open the file."""
-    yolo = YOLO(f"{model}.yaml")
-    yolo.model.load_state_dict(torch.load(weights, weights_only=True))
-    return YOLO(str(yolo.export(**settings)))
+    return YOLO(str(load(YOLO, model, weights).export(**settings)))
 
 
 def measure(
@@ -51,20 +41,15 @@ def measure(
     return time_predictions(opened, photo, repeats, imgsz=imgsz, device="cpu")
 
 
-def measure_bare(predictor: Predictor, photo: str, repeats: int) -> float:
+def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
     """Return the median ms of the runtime behind a prediction, on the input of that prediction."""
     from detector.engine.exported import ExportedRunner, to_input
 
     runner = predictor.runner
     assert isinstance(runner, ExportedRunner)
     images = to_input(predictor.preprocess([np.load(photo)])[0], runner.runtime, runner.contract)
-    seconds = []
     with runner.threads():
-        for _ in range(repeats + max(repeats // 5, 2)):
-            start = time.perf_counter()
-            runner.runtime.run(images)
-            seconds.append(time.perf_counter() - start)
-    return 1e3 * median(seconds[-repeats:])
+        return measure_bare(runner.runtime.run, images, repeats)
 
 
 def run(bench: Bench) -> list[list[str]]:
@@ -82,7 +67,7 @@ def run(bench: Bench) -> list[list[str]]:
                 opened = open_export(YOLO, model, weights, **export, folder=bench.folder, verbose=False)
                 sizes = {"imgsz": bench.photo_imgsz, "device": "cpu"}
                 ours = time_predictions(opened, photo, bench.repeats, **sizes)
-                bare = measure_bare(opened.predictor, photo, bench.repeats)
+                bare = measure_runtime(opened.predictor, photo, bench.repeats)
                 rows.append([f"{model} bare", *kind, f"{bare:.1f}", "-", "-", "-"])
                 share = times(bare, ours["ms"])
                 rows.append([f"{model} ours", *kind, f"{ours['ms']:.1f}", str(ours["boxes"]), share, "-"])

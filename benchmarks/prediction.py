@@ -33,10 +33,16 @@ def measure(
     **settings: Any,
 ) -> dict[str, Any]:
     """Time predictions of either side; ms, the median, and the boxes found."""
-    yolo = YOLO(f"{model}.yaml")
-    yolo.model.load_state_dict(torch.load(weights, weights_only=True))
+    yolo = load(YOLO, model, weights)
     set_threads(yolo, threads)
     return time_predictions(yolo, photo, repeats, **settings)
+
+
+def load(YOLO: Any, model: str, weights: str) -> Any:  # noqa: N803
+    """Return a model of either side with the weights of `save_weights`."""
+    yolo = YOLO(f"{model}.yaml")
+    yolo.model.load_state_dict(torch.load(weights, weights_only=True))
+    return yolo
 
 
 def time_predictions(yolo: Any, photo: str, repeats: int, **settings: Any) -> dict[str, Any]:
@@ -51,8 +57,8 @@ def time_predictions(yolo: Any, photo: str, repeats: int, **settings: Any) -> di
     return {"ms": milliseconds, "boxes": len(results[0].boxes), "threads": torch.get_num_threads()}
 
 
-def measure_bare(run: Callable[[Tensor], Any], images: Tensor, repeats: int) -> float:
-    """Return the median ms of a fused network, with the decoding of its boxes, on one input that stays in memory."""
+def measure_bare(run: Callable[[Any], Any], images: Any, repeats: int) -> float:
+    """Return the median ms of a network or runtime, its boxes decoded, on one input that stays in memory."""
     seconds = []
     with torch.inference_mode():
         for _ in range(repeats + max(repeats // 5, 2)):
@@ -110,8 +116,7 @@ def run(bench: Bench) -> list[list[str]]:
         photo, weights = save_weights(bench, model)
         shared: dict[str, Any] = {"photo": photo, "weights": weights, "repeats": bench.repeats}
         shared |= {"imgsz": bench.photo_imgsz, "device": str(bench.device)}
-        network = YOLO(model).model
-        network.load_state_dict(torch.load(weights, weights_only=True))
+        network = load(YOLO, model, weights).model
         default = None
         for precision in bench.precisions:
             ours = measure(YOLO, model, **shared, amp=precision.name)
