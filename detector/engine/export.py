@@ -203,7 +203,7 @@ class Exporter:
         model = Graph(self.model.fuse(), False, None, suppress_in_torch).eval()
         found = []
         for size in proof_sizes(contract):
-            inputs = to_inputs(pictures, size) / 255
+            inputs = to_inputs(pictures, size) / 255  # floats: a runtime that takes pixels would add steps
             with torch.inference_mode():
                 expected = torch.cat([model(images[None]) for images in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))

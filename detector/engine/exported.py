@@ -60,6 +60,7 @@ class ExportedModel:
         found = format_of(self.path)
         assert found is not None, "YOLO asks before"
         self.kind, self.format = found
+        keep_freed_memory()
         self._open: dict[str | None, Runtime] = {}
         runtime = self.runtime(self._compute("auto"))
         self.metadata = dict(runtime.metadata)
@@ -182,7 +183,6 @@ class ExportedRunner:
 
     def __init__(self, runtime: Runtime, contract: Contract, path: Path) -> None:
         self.runtime, self.contract, self.path = runtime, contract, path
-        keep_freed_memory()
         self.device, self.precision = CPU, Precision("cpu", None)
         self.names, self.num_classes = dict(contract.names), len(contract.names)
         self.strides: tuple[int, ...] = (contract.stride,)

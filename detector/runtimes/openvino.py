@@ -22,7 +22,7 @@ class OpenVino:
 
     Besides what the network takes it takes pixels, (B, H, W, 3) uint8 RGB, which OpenVINO itself turns into the
     network's floats. Where sizes are free, the first four input shapes get programs of their own, compiled when they
-    first come (0.1 s for yolov8n); they are quicker than the one for any shape, which the others share.
+    first come; they are quicker than the one for any shape, which the others share.
     """
 
     in_torch = False
