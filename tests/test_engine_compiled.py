@@ -72,7 +72,8 @@ def test_changed_weights_are_compiled_anew(weights, scenes, compiles):
 def test_validation_takes_the_network_that_prediction_compiled(
     weights, scenes, drawn_dataset, compiles, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("detector.engine.inference.can_pack", lambda dtype: False)  # both compute alike to the bit
+    # without packed convolutions both compute alike to the bit
+    monkeypatch.setattr("detector.engine.inference.can_pack", lambda dtype: False)
     model = YOLO(weights)
     settings = {"data": drawn_dataset, "plots": False, "project": tmp_path, **LOOSE}
     plain = model.val(**settings)
