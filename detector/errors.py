@@ -78,6 +78,18 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the start of an error's text, for a message of one sentence: its first line, 200 letters at most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:200].rstrip(".:")
+
+
+def error_text(error: BaseException) -> str:
+    """Return an exception as `ValueError: what was wrong`, its first line only."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def cannot_write(what: str, error: OSError) -> SettingsError:
     """Return the error to raise where the system lets nobody write `what`."""
     reason = error.strerror or str(error)

@@ -34,9 +34,3 @@ def failure_note(error: BaseException) -> str | None:
     return next(
         (note for note in getattr(error, "__notes__", []) if note.startswith("in the callback ")), None
     )
-
-
-def error_text(error: BaseException) -> str:
-    """Return an exception as `ValueError: what was wrong`, its first line only."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -26,9 +26,8 @@ from typing import Any
 
 from detector.callbacks import READY_MADE
 from detector.callbacks.callback import Callback
-from detector.callbacks.failures import error_text
 from detector.callbacks.registry import EVENTS, CallbackRegistry, resolve_event
-from detector.errors import CallbackError, nearest
+from detector.errors import CallbackError, error_text, nearest
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from detector.callbacks.arguments import require_number
 from detector.callbacks.callback import Callback
-from detector.callbacks.failures import error_text
-from detector.errors import CallbackError
+from detector.errors import CallbackError, error_text
 
 log = logging.getLogger(__name__)
 

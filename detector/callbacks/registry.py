@@ -15,8 +15,8 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from detector.callbacks.failures import add_note, describe, error_text, failure_note, short_name
-from detector.errors import CallbackError, nearest
+from detector.callbacks.failures import add_note, describe, failure_note, short_name
+from detector.errors import CallbackError, error_text, nearest
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from detector.errors import DataError
+from detector.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -381,8 +381,7 @@ def _unpack_into(archive: Path, folder: Path, max_bytes: int | None, max_entries
     except DataError:
         raise
     except damage as error:
-        reason = (str(error).splitlines() or [""])[0][:200].rstrip(".:") or type(error).__name__
-        raise DataError(f"{archive.absolute()} can't be unpacked: {reason}.") from error
+        raise DataError(f"{archive.absolute()} can't be unpacked: {first_line(error)}.") from error
 
 
 def _safe_parts(archive: Path, name: str) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from detector import __version__
-from detector.callbacks.failures import error_text
 from detector.callbacks.registry import CallbackRegistry
+from detector.engine.engine import Engine
 from detector.engine.exported import prepare, run_file
 from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown, to_inputs
-from detector.errors import DataError, DetectorError, ExportError
+from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
 from detector.exporters.job import Graph, Job, Reduction, suppress_in_torch
 from detector.nn.model import DetectionModel
@@ -32,7 +32,7 @@ RAW = "raw", "columns of cx cy w h in input px, then a probability a class"
 DETECTIONS = "detections", "rows of x1 y1 x2 y2 in input px, score, class; score 0 is padding"
 
 
-class Exporter:
+class Exporter(Engine):
     """Exports a model.
 
     Attributes:
@@ -65,8 +65,9 @@ class Exporter:
         checkpoint: Mapping[str, Any] | None = None,
         data: str | Path | None = None,
     ) -> None:
+        super().__init__(callbacks)
         self.settings = self.args = settings
-        self.model, self.callbacks = model, callbacks
+        self.model = model
         self.stem = path if settings.folder is None else Path(settings.folder) / path.name
         self.checkpoint, self.trained_on = checkpoint or {}, data
         self.path: Path | None = None
@@ -77,14 +78,6 @@ class Exporter:
         self.kind.need(f"format={settings.format}")
         side = settings.imgsz if isinstance(settings.imgsz, list) else [settings.imgsz]
         self.imgsz = (side[0], side[-1])
-
-    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
-        """Register a callback on this exporter; see `CallbackRegistry.add`."""
-        return self.callbacks.add(event, fn, **options)
-
-    def fire(self, event: str) -> None:
-        """Call the callbacks of an event."""
-        self.callbacks.fire(event, self)
 
     def run(self) -> Path:
         """Write the file, run it, compare it with the model, and put it in place.

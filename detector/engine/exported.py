@@ -16,10 +16,10 @@ from torch import Tensor
 
 from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
 from detector.engine.inference import Ready, Runner, Suppression, to_detections
-from detector.errors import ExportError, SettingsError
+from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
 from detector.nn.model import DetectionModel
-from detector.runtimes import Runtime, first_line
+from detector.runtimes import Runtime
 from detector.runtimes.contract import Contract, contract_from, contract_of
 from detector.settings import PredictSettings, ValSettings, plain
 

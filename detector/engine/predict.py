@@ -8,7 +8,7 @@ from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.letterbox import Letterbox, letterbox, letterbox_geometry
+from detector.engine.engine import Engine
 from detector.engine.inference import Ready, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.results import Results
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Predictor:
+class Predictor(Engine):
     """Runs a network over images.
 
     Attributes:
@@ -45,8 +46,9 @@ class Predictor:
     """
 
     def __init__(self, settings: PredictSettings, runner: Ready, callbacks: CallbackRegistry) -> None:
+        super().__init__(callbacks)
         self.settings = self.args = settings
-        self.runner, self.callbacks = runner, callbacks
+        self.runner = runner
         self.batch: list[SourceItem] | None = None
         self.results: list[Results] = []
         self.save_dir: Path | None = None
@@ -56,14 +58,6 @@ class Predictor:
         self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
         side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
         self.input_hw = runner.input_hw or (side[0], side[-1])
-
-    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
-        """Register a callback on this predictor; see `CallbackRegistry.add`."""
-        return self.callbacks.add(event, fn, **options)
-
-    def fire(self, event: str) -> None:
-        """Call the callbacks of an event."""
-        self.callbacks.fire(event, self)
 
     def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from detector.engine.archive import MAX_FILE_BYTES
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, first_line
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_DIMENSIONS = 8
@@ -98,7 +98,7 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
             header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
             numbers = bytearray(file.read())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: can't be read as .safetensors ({_first(error)})") from None
+        raise CheckpointError(f"{path}: can't be read as .safetensors ({first_line(error)})") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header is no map of tensors")
     metadata = header.pop("__metadata__", {})
@@ -113,7 +113,7 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(described, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its metadata can't be read ({_first(error)})") from None
+        raise CheckpointError(f"{path}: its metadata can't be read ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: its metadata is no description of a checkpoint")
     digest = metadata.get("sha256", NO_DIGEST if content.pop("sealed", False) else None)
@@ -166,7 +166,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key is there twice")
     return found
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.callbacks.failures import error_text
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine import checkpoint
 from detector.engine.autobatch import choose_batch
@@ -27,6 +26,7 @@ from detector.engine.data import TrainingData
 from detector.engine.defaults import add_default_callbacks
 from detector.engine.device import keep_freed_memory, select_device, select_precision
 from detector.engine.ema import ModelEMA
+from detector.engine.engine import Engine
 from detector.engine.inference import Runner
 from detector.engine.interrupt import Interrupts
 from detector.engine.optim import Schedule, build_optimizer, choose_recipe
@@ -34,7 +34,7 @@ from detector.engine.resume import RunState, restore_state, save_state, take_sta
 from detector.engine.run_folder import RunLock, discard_if_unused, make_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.engine.weights import FrozenLayers, Transfer, transfer_weights
-from detector.errors import DetectorError, TrainingError
+from detector.errors import DetectorError, TrainingError, error_text
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 MAX_GRAD_NORM = 10.0
 
 
-class Trainer:
+class Trainer(Engine):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
@@ -77,9 +77,9 @@ class Trainer:
         callbacks: CallbackRegistry | None = None,
         resume: RunState | None = None,
     ) -> None:
+        super().__init__(callbacks)
         self.settings = self.args = settings
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
-        self.callbacks = callbacks or CallbackRegistry()
         self.resume = resume
         self.loggers: list[Logger] = []
         self.epochs, self.start_epoch, self.epoch = settings.epochs, 0, 0
@@ -167,14 +167,6 @@ class Trainer:
             self.callbacks.fire_every("on_exception", self)
         self.close()
         return self.callbacks.fire_every("teardown", self)
-
-    def fire(self, event: str) -> None:
-        """Call the callbacks of an event."""
-        self.callbacks.fire(event, self)
-
-    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
-        """Register a callback on this trainer; see `CallbackRegistry.add`."""
-        return self.callbacks.add(event, fn, **options)
 
     # ------------------------------------------------------------------ set-up
 

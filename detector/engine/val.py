@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detector.boxes import cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
+from detector.engine.engine import Engine
 from detector.engine.inference import Ready, Suppression, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 STAGES = ("preprocess", "inference", "loss", "postprocess")
 
 
-class Validator:
+class Validator(Engine):
     """Runs a network over a loader. The validator of a training shares its trainer's callbacks.
 
     Attributes:
@@ -51,7 +52,8 @@ class Validator:
         save_dir: Path | None = None,
         single_cls: bool = False,
     ) -> None:
-        self.suppression, self.callbacks, self.save_dir = suppression, callbacks, save_dir
+        super().__init__(callbacks)
+        self.suppression, self.save_dir = suppression, save_dir
         self.single_cls = single_cls
         self.batch: Batch | None = None
         self.preds: list[Tensor] | None = None
@@ -61,14 +63,6 @@ class Validator:
         self.names: dict[int, str] = {}
         self.final = False
         self.evaluator: CocoEvaluator | None = None
-
-    def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
-        """Register a callback on this validator; see `CallbackRegistry.add`."""
-        return self.callbacks.add(event, fn, **options)
-
-    def fire(self, event: str) -> None:
-        """Call the callbacks of an event."""
-        self.callbacks.fire(event, self)
 
     def run(
         self,

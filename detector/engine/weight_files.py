@@ -20,7 +20,7 @@ from detector.engine.foreign import describe, read_peer_checkpoint
 from detector.engine.restore import check_content
 from detector.engine.tensor_file import read_tensor_file
 from detector.engine.vendor import find_weights
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, first_line
 
 OWN_FORMAT = "detector/"  # how the format of own files starts
 
@@ -72,5 +72,6 @@ def load_plain(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of hostile files torch has much to say
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a malformed pickle may raise anything; there is nothing to go on with
-        reason = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
-        raise NotPlainError(f"{path}: can't be read as plain data ({reason}); it was not loaded") from None
+        raise NotPlainError(
+            f"{path}: can't be read as plain data ({first_line(error)}); it was not loaded"
+        ) from None

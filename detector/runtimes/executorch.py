@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.errors import ExportError
-from detector.runtimes import METADATA, Port, first_line
+from detector.errors import ExportError, first_line
+from detector.runtimes import METADATA, Port
 from detector.runtimes.contract import read_metadata
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import ExportError
-from detector.runtimes import METADATA, Port, first_line, usable_cores
+from detector.errors import ExportError, first_line
+from detector.runtimes import METADATA, Port, usable_cores
 from detector.runtimes.contract import read_metadata
 
 DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}

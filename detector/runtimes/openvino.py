@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import ExportError
-from detector.runtimes import METADATA, Port, first_line
+from detector.errors import ExportError, first_line
+from detector.runtimes import METADATA, Port
 from detector.runtimes.contract import read_metadata
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -12,9 +12,9 @@ from textwrap import shorten
 from typing import Any, ClassVar
 
 from detector.callbacks.callback import Callback
-from detector.callbacks.failures import error_text
 from detector.callbacks.secrets import mask_urls
 from detector.callbacks.state import state_of
+from detector.errors import error_text
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from shlex import quote
 from time import time
 from typing import Any
 
-from detector.callbacks.failures import error_text
 from detector.callbacks.loggers.base import Logger, project_folder
+from detector.errors import error_text
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import torch
 
 from detector.engine.archive import open_archive
 from detector.engine.foreign.stand_ins import Storage, StorageKind, StoredTensor, stand_for
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, first_line
 
 MAX_OPCODES = 4_000_000
 MAX_GLOBALS = 1000
@@ -172,9 +172,8 @@ class PickledArchive:
             _check_program(program)
             return _Unpickler(program).load()
         except Exception as error:  # a malformed pickle may raise anything; there is nothing to go on with
-            reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
             raise CheckpointError(
-                f"{self.path}: can't be read safely ({reason}); it was not loaded"
+                f"{self.path}: can't be read safely ({first_line(error)}); it was not loaded"
             ) from None
 
     def tensor(self, stored: StoredTensor) -> torch.Tensor:
