@@ -115,7 +115,7 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
     from detector import YOLO
     from detector.callbacks import csv_logger
     from detector.engine import checkpoint
-    from detector.engine.resume import FILE, PREVIOUS
+    from detector.engine.saving import PREVIOUS_STATE, STATE
 
     settings = COMMON | VARIANTS[variant]
     yolo = YOLO(scene / f"{settings.pop('model')}.yaml")
@@ -147,7 +147,7 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, around(getattr(module, name))))
         stack.enter_context(watched(hook))
-        if (run / FILE).exists() or (run / PREVIOUS).exists():
+        if (run / STATE).exists() or (run / PREVIOUS_STATE).exists():
             yolo.train(resume=run)
         else:
             yolo.train(data=scene / "data.yaml", project=run.parent, name=run.name, exist_ok=True, **settings)

@@ -10,7 +10,8 @@ from disk import damaged
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
-from detector.engine.resume import FILE, PREVIOUS, find_run
+from detector.engine.resume import find_run
+from detector.engine.saving import PREVIOUS_STATE, STATE
 from detector.engine.weight_files import read_weights
 from detector.errors import CheckpointError
 
@@ -63,8 +64,8 @@ def refusal(path):
 def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unpickled, caplog):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    file, chance = run / FILE, random.Random(SEED)
-    whole, before = file.read_bytes(), load_checkpoint(run / PREVIOUS)["epoch"]
+    file, chance = run / STATE, random.Random(SEED)
+    whole, before = file.read_bytes(), load_checkpoint(run / PREVIOUS_STATE)["epoch"]
     assert before < load_checkpoint(file)["epoch"]
     del unpickled[:]
     for _ in range(PLACES - 10):
@@ -76,7 +77,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unp
         caplog.clear()
         assert find_run(run, tmp_path).content["epoch"] == before
         assert "goes on from the state before" in caplog.text
-    assert set(unpickled) == {run / PREVIOUS}
+    assert set(unpickled) == {run / PREVIOUS_STATE}
     file.write_bytes(whole)
     assert find_run(run, tmp_path).content["epoch"] > before
 
@@ -84,7 +85,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unp
 def test_both_states_damaged_is_one_sentence(finished_run, tmp_path, unpickled):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    for name in (FILE, PREVIOUS):
+    for name in (STATE, PREVIOUS_STATE):
         (run / name).write_bytes((run / name).read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"state.pt: is damaged: cut short") as caught:
         find_run(run, tmp_path)

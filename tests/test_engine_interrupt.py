@@ -8,7 +8,7 @@ import pytest
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.interrupt import Interrupts, Terminated
-from detector.engine.resume import FILE
+from detector.engine.saving import STATE
 from detector.errors import CheckpointError
 
 QUICK = {
@@ -23,14 +23,14 @@ def send(number):
 
 def test_a_signal_waits_for_the_end_of_a_held_block():
     done = []
-    with Interrupts() as interrupts, pytest.raises(Terminated), interrupts.held():
+    with Interrupts() as interrupts, pytest.raises(Terminated), interrupts.deferred():
         send(signal.SIGTERM)
         done.append("all")
     assert done == ["all"]
 
 
 def test_the_same_signal_again_does_not_wait():
-    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt), interrupts.held():
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt), interrupts.deferred():
         send(signal.SIGINT)
         send(signal.SIGTERM)
         send(signal.SIGINT)
@@ -47,7 +47,7 @@ def test_a_signal_that_python_swallows_is_raised_at_the_next_held_block(monkeypa
 
     with Interrupts() as interrupts:
         Noisy()
-        with pytest.raises(Terminated), interrupts.held():
+        with pytest.raises(Terminated), interrupts.deferred():
             pass
 
 
@@ -79,9 +79,9 @@ def test_a_signal_at_the_end_still_tears_down(event, tiny_model, drawn_dataset, 
     with pytest.raises(KeyboardInterrupt if event == "on_exception" else Terminated):
         yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
     assert seen == ["teardown"]
-    finished = load_checkpoint(tmp_path / "train" / FILE)["finished"]
+    finished = load_checkpoint(tmp_path / "train" / STATE)["finished"]
     assert finished == (event == "teardown")
-    assert ("goes on with it" in caplog.text) == (event != "teardown")
+    assert ("continues it" in caplog.text) == (event != "teardown")
 
 
 def test_a_signal_in_the_last_save_leaves_a_finished_run(
@@ -97,8 +97,8 @@ def test_a_signal_in_the_last_save_leaves_a_finished_run(
     monkeypatch.setattr("detector.engine.train.save_state", save_and_signal)
     with pytest.raises(Terminated):
         YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **QUICK)
-    assert load_checkpoint(tmp_path / "train" / FILE)["finished"]
-    assert "goes on with it" not in caplog.text
+    assert load_checkpoint(tmp_path / "train" / STATE)["finished"]
+    assert "continues it" not in caplog.text
     with pytest.raises(CheckpointError, match="is complete after 1 epochs"):
         YOLO(tiny_model).train(resume=tmp_path / "train")
 
@@ -118,4 +118,4 @@ def test_workers_that_are_signalled_too_do_not_disturb_the_end(tiny_model, drawn
     settings = QUICK | {"workers": 2, "callbacks": [("on_model_save", end_all)], "epochs": 2}
     with pytest.raises(Terminated):
         YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **settings)
-    assert load_checkpoint(tmp_path / "train" / FILE)["epoch"] == 0
+    assert load_checkpoint(tmp_path / "train" / STATE)["epoch"] == 0

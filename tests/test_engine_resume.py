@@ -145,7 +145,7 @@ def test_an_interrupt_at_any_event_loses_nothing(
     killed.add_callback(Counting())
     with pytest.raises(KeyboardInterrupt):
         killed.train(callbacks=[(event, interrupt)], project=tmp_path / "killed", **settings)
-    assert f"resume={tmp_path}/killed/train goes on with it" in caplog.text
+    assert f"resume={tmp_path}/killed/train continues it" in caplog.text
     again, counted = YOLO(tiny_model), Counting()
     again.add_callback(counted)
     again.train(resume=tmp_path / "killed/train")

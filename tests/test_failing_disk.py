@@ -9,7 +9,8 @@ from disk import KINDS, count_operations, failing, watched
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
-from detector.engine.resume import FILE, PREVIOUS, find_run
+from detector.engine.resume import find_run
+from detector.engine.saving import PREVIOUS_STATE, STATE
 from detector.engine.weight_files import read_weights
 from detector.errors import CheckpointError, DetectorError
 
@@ -135,7 +136,7 @@ def test_a_training_on_a_failing_disk_goes_on_later(kind, every, tiny_model, dra
 
     with watched(hook):
         YOLO(tiny_model).train(project=tmp_path / "whole", **settings)
-    whole = load_checkpoint(tmp_path / "whole/train" / FILE)
+    whole = load_checkpoint(tmp_path / "whole/train" / STATE)
     numbers = [number for number, step in enumerate(seen) if step not in seen[:number]]
     assert len(numbers) > 15
     for number in numbers[::every]:
@@ -143,10 +144,10 @@ def test_a_training_on_a_failing_disk_goes_on_later(kind, every, tiny_model, dra
         with failing(number, kind, lasting=True):
             problem = trained(YOLO(tiny_model), project=project, **settings)
         folder = project / "train"
-        if (folder / FILE).exists() or (folder / PREVIOUS).exists():
+        if (folder / STATE).exists() or (folder / PREVIOUS_STATE).exists():
             if not find_run(folder, project).finished:
                 assert trained(YOLO(tiny_model), resume=folder) is None
-            found = load_checkpoint(folder / FILE)
+            found = load_checkpoint(folder / STATE)
             assert all(torch.equal(value, found["weights"][key]) for key, value in whole["weights"].items())
             best = load_checkpoint(folder / "weights/best.pt")["weights"]
             wanted = load_checkpoint(tmp_path / "whole/train/weights/best.pt")["weights"]

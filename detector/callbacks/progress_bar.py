@@ -28,14 +28,14 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Any) -> None:
         """Say what is about to happen."""
         self.started = perf_counter()
-        log.info("%s", trainer.summary())
+        log.info("%s", summary(trainer))
 
     def on_train_epoch_start(self, trainer: Any) -> None:
         """Open the bar."""
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            done, total = trainer.batches_done, trainer.num_batches
+            done, total = trainer.progress.batches_done, trainer.num_batches
             self.bar = tqdm(initial=done, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
             self.bar.set_description_str(self._epoch(trainer))
 
@@ -49,7 +49,7 @@ class ProgressBar(Callback):
         if self.bar is None:
             return
         if trainer.batch_index % self.every == 0 or trainer.batch_index + 1 == trainer.num_batches:
-            means = (trainer.loss_sum / max(trainer.images_seen, 1)).tolist()
+            means = trainer.meters.mean_losses()
             losses = "  ".join(
                 f"{n.removesuffix('_loss')} {v:.3f}" for n, v in zip(trainer.loss_names, means, strict=True)
             )
@@ -90,6 +90,21 @@ class ProgressBar(Callback):
     def _epoch(trainer: Any) -> str:
         width = len(str(trainer.epochs))
         return f"epoch {trainer.epoch + 1:>{width}}/{trainer.epochs}"
+
+
+def summary(trainer: Any) -> str:
+    """Return some lines for people: what is trained, how, and on what."""
+    model, imgsz, recipe = trainer.model, trainer.settings.imgsz, trainer.recipe
+    info = model.info(imgsz)
+    lines = [
+        f"model: {model.config.name}, {info.parameters:,} parameters, {info.gflops:.1f} GFLOPs at {imgsz} px, "
+        f"{model.num_classes} classes",
+        f"device: {trainer.device}, {trainer.precision.name}; optimizer: {recipe.optimizer}, lr0 {recipe.lr0:g}, "
+        f"batch {trainer.batch_size}, {trainer.num_batches} batches per epoch",
+    ]
+    if trainer.transfer is not None:
+        lines.insert(1, f"weights: {trainer.transfer}")
+    return "\n".join(lines)
 
 
 def _memory(device: Any) -> str:

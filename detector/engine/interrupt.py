@@ -21,9 +21,9 @@ class Terminated(SystemExit):
 
 
 class Interrupts:
-    """Raises `KeyboardInterrupt` or `Terminated` in the main thread, but waits for the end of a `held` block.
+    """Raises `KeyboardInterrupt` or `Terminated` in the main thread, but waits for the end of a `deferred` block.
 
-    A second signal of the same kind is not held; one that the process was started to ignore stays ignored.
+    A second signal of the same kind is not deferred; one that the process was started to ignore stays ignored.
     Outside the main thread nothing is changed, since signals arrive there only.
     """
 
@@ -62,7 +62,7 @@ class Interrupts:
         return pending
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Let a signal wait until the end of the block."""
         self._holding = True
         try:

@@ -13,31 +13,26 @@ be damaged, the run goes on from the older.
 
 from __future__ import annotations
 
-import copy
 import logging
 import random
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from detector import __version__
-from detector.callbacks.state import gather_states, restore_states
-from detector.engine import checkpoint
+from detector.engine.checkpoint import load_checkpoint
+from detector.engine.device import Precision
+from detector.engine.saving import PREVIOUS_STATE, STATE
 from detector.errors import CheckpointError, DataError, SettingsError
+from detector.nn.model import ModelConfig
 from detector.settings import LOGGER_NAMES, TrainSettings, plain
-
-if TYPE_CHECKING:
-    from detector.engine.train import Trainer
 
 log = logging.getLogger(__name__)
 
-FILE, PREVIOUS = "weights/state.pt", "weights/state-previous.pt"
 FORCE = "force"
 
 FREE = frozenset(
@@ -55,8 +50,6 @@ KEYS = (
 )  # fmt: skip
 """What a state holds beside the content of every checkpoint."""
 
-COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
-
 
 @dataclass(frozen=True)
 class RunState:
@@ -71,6 +64,12 @@ class RunState:
     folder: Path
     content: dict[str, Any]
     force: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it was left, in words."""
+        done, batches = self.content["epoch"] + 1, self.content["batches"]
+        return f"epoch {done + 1}, batch {batches}" if batches else f"the end of epoch {done}"
 
     @property
     def finished(self) -> bool:
@@ -108,6 +107,27 @@ class RunState:
             )
         return settings
 
+    def require_same(self, config: ModelConfig, data: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+        """Refuse another architecture or other data than the run's, and warn of another machine.
+
+        Args:
+            config: the architecture now, with the class names of the data.
+            data: the fingerprint of the data now.
+            machine: see `machine`.
+
+        Raises:
+            CheckpointError: if the data has other classes.
+            DataError: if the data set has changed in another way, unless forced.
+        """
+        saved = self.content["model"]
+        if saved != config.to_dict():
+            raise CheckpointError(
+                f"the run in {self.folder} has another architecture or other classes than data= has now: "
+                f"{', '.join(saved['names'])} against {', '.join(config.names)}"
+            )
+        compare_data(self, data)
+        compare_machines(self.content["machine"], machine)
+
 
 def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
     """Open the run to go on with.
@@ -124,7 +144,7 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
     if isinstance(resume, str) and resume.split(":")[0] == FORCE:
         force, named = True, resume.partition(":")[2] or True
     if isinstance(named, bool):
-        files = [*Path(project).glob(f"*/{FILE}"), *Path(project).glob(f"*/{PREVIOUS}")]
+        files = [*Path(project).glob(f"*/{STATE}"), *Path(project).glob(f"*/{PREVIOUS_STATE}")]
         files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for folder in dict.fromkeys(file.parent.parent for file in files):
             if not (state := _open(folder, force)).finished:
@@ -135,9 +155,9 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
         )
     path = Path(named)
     folder = path.parent.parent if path.suffix == ".pt" else path
-    if not (folder / FILE).is_file() and not (folder / PREVIOUS).is_file():
+    if not (folder / STATE).is_file() and not (folder / PREVIOUS_STATE).is_file():
         raise CheckpointError(
-            f"resume={resume}: {(folder / FILE).absolute()} does not exist; expected a run folder"
+            f"resume={resume}: {(folder / STATE).absolute()} does not exist; expected a run folder"
         )
     return _open(folder, force)
 
@@ -145,16 +165,17 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
 def _open(folder: Path, force: bool) -> RunState:
     """Read the state of a run, or the one before if that is damaged."""
     problems = []
-    for name in (FILE, PREVIOUS):
+    for name in (STATE, PREVIOUS_STATE):
         try:
-            content = checkpoint.load_checkpoint(folder / name)
+            content = load_checkpoint(folder / name)
             _check_state(folder / name, content)
         except CheckpointError as error:
             problems.append(str(error))
             continue
+        run = RunState(folder.absolute(), content, force)
         for problem in problems:
-            log.warning("%s; the run goes on from the state before, %s", problem, _place(content))
-        return RunState(folder.absolute(), content, force)
+            log.warning("%s; the run continues from the state before, %s", problem, run.place)
+        return run
     raise CheckpointError(problems[0])
 
 
@@ -168,104 +189,6 @@ def _check_state(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: was written by detector {content.get('version')} and lacks {', '.join(missing)}; "
             f"go on with that version, or start from its weights with pretrained="
         )
-
-
-def _place(content: Mapping[str, Any]) -> str:
-    done, batches = content["epoch"] + 1, content["batches"]
-    return f"epoch {done + 1}, batch {batches}" if batches else f"the end of epoch {done}"
-
-
-def take_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the state of a training between two batches, or at the end of an epoch.
-
-    The tensors are the training's own; everything else is a copy.
-    """
-    scalars = {
-        "epoch": trainer.epochs_done - 1,
-        "batches": trainer.batches_done,
-        "counters": {name: getattr(trainer, name) for name in COUNTERS},
-        "sums": {name: getattr(trainer, name) for name in ("images_seen", "data_wait")},
-        "epoch_seconds": perf_counter() - trainer.epoch_started,
-        "seconds": perf_counter() - trainer.started,
-        "schedule": trainer.schedule.state_dict(),
-        "metrics": trainer.metrics,
-        "callbacks": gather_states(trainer.callbacks.objects),
-        "random": random_states(),
-        "finished": trainer.finished,
-    }
-    grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-    return copy.deepcopy(scalars) | {
-        "model": trainer.model.config.to_dict(),
-        "weights": trainer.model.state_dict(),
-        "ema": trainer.ema.state_dict(),
-        "ema_updates": trainer.ema.updates,
-        "optimizer": trainer.optimizer.state_dict(),
-        "grads": grads,
-        "loss_sum": trainer.loss_sum,
-        "scaler": trainer.scaler.state_dict(),
-        "frozen": list(trainer.frozen.parameters),
-        "settings": trainer.initial_settings,
-        "data": trainer.data.fingerprint,
-        "machine": machine(trainer),
-    }
-
-
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write a state; the one before stays until the run has ended.
-
-    Raises:
-        CheckpointError: if it can't be written; the one before is still there.
-    """
-    checkpoint.save_checkpoint(folder / FILE, state, keep=folder / PREVIOUS)
-    if state["finished"]:
-        with suppress(OSError):  # it is of no more use, and does no harm
-            (folder / PREVIOUS).unlink(missing_ok=True)
-
-
-def restore_state(trainer: Trainer, state: RunState) -> None:
-    """Put a trainer that is set up where the run was.
-
-    Raises:
-        CheckpointError: if the data has other classes.
-        DataError: if the data set has changed in another way, unless forced.
-    """
-    content = state.content
-    if content["model"] != trainer.model.config.to_dict():
-        raise CheckpointError(
-            f"the run in {state.folder} has another architecture or other classes than data= has now: "
-            f"{', '.join(content['model']['names'])} against {', '.join(trainer.model.names.values())}"
-        )
-    compare_data(state, trainer.data.fingerprint)
-    compare_machines(content["machine"], machine(trainer))
-    asked, planned = trainer.epochs, content["settings"]["epochs"]
-    for name, value in (content["counters"] | content["sums"]).items():
-        setattr(trainer, name, value)
-    trainer.start_epoch = trainer.epochs_done = content["epoch"] + 1
-    trainer.epoch = max(content["epoch"], 0)
-    trainer.batches_done = content["batches"]
-    trainer.metrics = dict(content["metrics"])
-    if asked != planned:
-        trainer.epochs = asked
-        trainer.stop = trainer.done = trainer.start_epoch >= asked
-    trainer.schedule.epochs = trainer.epochs
-    trainer.saved_step = trainer.global_step
-    trainer.started = perf_counter() - content["seconds"]
-    trainer.epoch_seconds = content["epoch_seconds"]
-    trainer.loss_sum.copy_(content["loss_sum"])
-    trainer.model.load_state_dict(content["weights"])
-    trainer.ema.model.load_state_dict(content["ema"])
-    trainer.ema.updates = content["ema_updates"]
-    trainer.optimizer.load_state_dict(content["optimizer"])
-    for name, parameter in trainer.model.named_parameters():
-        if name in content["grads"]:
-            parameter.grad = content["grads"][name].to(parameter.device)
-    trainer.scaler.load_state_dict(content["scaler"])
-    trainer.schedule.load_state_dict(content["schedule"])
-    trainer.frozen.restrict(content["frozen"])
-    restore_states(trainer.callbacks.objects, content["callbacks"])
-    set_random_states(content["random"])
-    log.info("resumed: %s goes on after %s", state.folder, _place(content))
-    content.clear()  # as large as the training itself, and kept by whoever opened it
 
 
 def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
@@ -298,13 +221,13 @@ def _counts(split: Mapping[str, Any]) -> tuple[int, int]:
     return split["images"], split["boxes"]
 
 
-def machine(trainer: Trainer) -> dict[str, Any]:
+def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
     """Return what else the last bits of a training depend on."""
     return {
         "detector": __version__,
         "torch": str(torch.__version__),
-        "device": trainer.device.type,
-        "precision": trainer.precision.name,
+        "device": device.type,
+        "precision": precision.name,
         "threads": torch.get_num_threads(),
     }
 

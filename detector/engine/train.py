@@ -1,7 +1,7 @@
 """Training.
 
 `Trainer.run` is the whole of it; every named step is a method below. What a reader would call policy
-(early stopping, the CSV file, progress, pictures) is a callback from `detector/callbacks`.
+(early stopping, the CSV file, progress, images of batches) is a callback from `detector/callbacks`.
 """
 
 from __future__ import annotations
@@ -9,32 +9,35 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.engine import checkpoint
+from detector.callbacks.state import gather_states, restore_states
 from detector.engine.autobatch import choose_batch
+from detector.engine.build import build_model, build_optimization
+from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.data import TrainingData
 from detector.engine.defaults import add_default_callbacks
 from detector.engine.device import keep_freed_memory, select_device, select_precision
 from detector.engine.ema import ModelEMA
 from detector.engine.engine import Engine
+from detector.engine.finite import NonFiniteCheck
 from detector.engine.inference import Runner
 from detector.engine.interrupt import Interrupts
-from detector.engine.optim import Schedule, build_optimizer, choose_recipe
-from detector.engine.resume import RunState, restore_state, save_state, take_state
+from detector.engine.multi_scale import resize_batch, sample_side
+from detector.engine.progress import EpochMeters, FromProgress, Progress
+from detector.engine.restore import build_network, read_config
+from detector.engine.resume import RunState, machine, random_states, set_random_states
 from detector.engine.run_folder import RunLock, discard_if_unused, make_run_folder, write_yaml
+from detector.engine.saving import RunSaver
 from detector.engine.val import Validator, validation_suppression
-from detector.engine.weights import FrozenLayers, Transfer, transfer_weights
-from detector.errors import DetectorError, TrainingError, error_text
+from detector.engine.weights import FrozenLayers
+from detector.errors import DetectorError
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
@@ -56,17 +59,28 @@ class Trainer(Engine):
     `batch_index`, `preds`, `loss`, `loss_items` (see `loss_names`), `lr`, `metrics`, `fitness`,
     `best_fitness`, `model`, `ema`, `optimizer`, `settings` (also `args`), `save_dir`, `last`, `best`,
     `csv`, `validator`, `device`, `loggers`, `exception`; what they may do: set `stop = True`, which ends
-    the run cleanly after the batch in work; `save_checkpoint(path)`; `unfreeze(layers)`;
+    the run cleanly after the current batch; `save_checkpoint(path)`; `unfreeze(layers)`;
     `schedule.scale` and `schedule.paused`, see `Schedule`.
+
+    Attributes:
+        settings: the checked settings; they stay as they were given.
+        progress: where the training stands, see `Progress`.
+        meters: what is summed over the current epoch.
+        final_metrics: the metrics of the best weights, once they are validated in full.
+        final_model: the network with the best weights, on the CPU, once the training has ended.
+        final_checkpoint: the content of the file they are from, without the weights; empty if nothing is saved.
 
     Args:
         settings: checked training settings.
         config: the architecture; its class count is replaced by the data set's.
         weights: state dict to start from, or None to start from random weights.
         weight_names: class id -> name of those weights.
-        callbacks: this run's callbacks; the default ones and the loggers are added behind them.
-        resume: the state to go on from, see `engine/resume.py`, or None.
+        callbacks: this run's callbacks; the default ones and the loggers are added after them.
+        resume: the run to resume, see `engine/resume.py`, or None.
     """
+
+    epochs, global_step, stop = FromProgress(), FromProgress(), FromProgress()
+    best_fitness, best_epoch = FromProgress(), FromProgress()
 
     def __init__(
         self,
@@ -79,30 +93,26 @@ class Trainer(Engine):
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
+        self.initial_settings = settings.to_dict()
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.resume = resume
+        self.progress = Progress(settings.epochs)
         self.loggers: list[Logger] = []
-        self.epochs, self.start_epoch, self.epoch = settings.epochs, 0, 0
-        self.global_step = 0
+        self.start_epoch = self.epoch = self.batch_index = 0
         self.batch: Batch | None = None
-        self.batch_index = 0
         self.preds: Any = None
         self.loss: Tensor | None = None
         self.loss_items: Tensor | None = None
         self.metrics: dict[str, float] = {}
         self.fitness: float | None = None
-        self.best_fitness: float | None = None
-        self.best_epoch: int | None = None
-        self.stop = self.done = self.finished = False
-        self.epochs_done = self.batches_done = 0
-        self.in_step = False
-        self.saved_step = 0
-        self.boundary: dict[str, Any] | None = None
-        self.lock: RunLock | None = None
-        self.epoch_seconds = 0.0
-        self.interrupts = Interrupts()
-        self.exception: BaseException | None = None
         self.final_metrics: Metrics | None = None
+        self.final_model: DetectionModel | None = None
+        self.final_checkpoint: dict[str, Any] = {}
+        self.exception: BaseException | None = None
+        self.signals = Interrupts()
+        self.lock: RunLock | None = None
+        self._end_of_epoch: dict[str, Any] | None = None  # the state from before the end of an epoch
+        self._mosaic_was_closed = False
 
     # ------------------------------------------------------------------ the run
 
@@ -110,63 +120,59 @@ class Trainer(Engine):
         """Train, from set-up to teardown.
 
         Returns:
-            The figures of the best weights, or None if there was nothing to validate.
+            The metrics of the best weights, or None if there was nothing to validate.
         """
-        began, failure = perf_counter(), None
-        with self.interrupts:
+        self._began = perf_counter()
+        with self.signals:
             try:
                 self.set_up()
                 self.fit()
             except BaseException as error:
-                self.exception = self.interrupts.take() or error
-            try:
-                with self.interrupts.held():
-                    failure = self.wind_up()
-            except (KeyboardInterrupt, SystemExit) as error:
-                self.exception = self.exception or error
-        discard_if_unused(getattr(self, "save_dir", None))
-        self.name_costly_callbacks(perf_counter() - began)
-        if self.exception is not None or failure is not None:
-            raise self.exception or failure  # type: ignore[misc]
+                self.exception = self.signals.take() or error
+            finally:
+                self.tear_down()
         return self.final_metrics
 
     def fit(self) -> None:
         """The training loop."""
         self.fire("on_train_start")
         for self.epoch in self.epochs_left():
-            self.begin_epoch()
-            if not self.batches_done:
+            self.start_of_epoch()
+            if not self.progress.batches_done:
                 self.fire("on_train_epoch_start")
             for self.batch_index, self.batch in self.batches():
-                with self.interrupts.held():
-                    self.fire("on_train_batch_start")
-                    self.step(self.batch)
-                    self.fire("on_train_batch_end")
-                    self.save_in_time()
+                self.train_batch(self.batch)
                 if self.stop:
                     break
-            self.end_epoch()
+            self.end_of_epoch()
             self.fire("on_train_epoch_end")
             self.validate()
             self.fire("on_fit_epoch_end")
-            with self.interrupts.held():
-                self.save()
+            self.save()
         self.final_eval()
         self.fire("on_train_end")
-        with self.interrupts.held():
-            self.finish()
+        self.finish()
 
-    def wind_up(self) -> BaseException | None:
-        """After the run, however it went: save what was not, tell the callbacks and end the workers.
+    def tear_down(self) -> None:
+        """After the run, however it went: save what was not, call the callbacks, end the workers.
 
-        Returns:
-            The first exception of a callback.
+        Raises:
+            BaseException: what ended the run, or else the first exception of a callback in here.
         """
-        if self.exception is not None:
-            self.rescue()
-            self.callbacks.fire_every("on_exception", self)
-        self.close()
-        return self.callbacks.fire_every("teardown", self)
+        failure = None
+        try:
+            with self.signals.deferred():
+                if self.exception is not None:
+                    self.save_on_exception(self.exception)
+                    self.callbacks.fire_every("on_exception", self)
+                self.close()
+                failure = self.callbacks.fire_every("teardown", self)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.exception = self.exception or error
+        discard_if_unused(getattr(self, "save_dir", None))
+        self.name_costly_callbacks(perf_counter() - self._began)
+        if (raised := self.exception or failure) is not None:
+            raise raised
 
     # ------------------------------------------------------------------ set-up
 
@@ -176,184 +182,144 @@ class Trainer(Engine):
         self.loggers = add_default_callbacks(self.callbacks, s)
         self.device = select_device(s.device)
         self.precision = select_precision(s.amp, self.device)
-        self.initial_settings = s.to_dict()
-        if self.resume is None:
-            self.save_dir = make_run_folder(s.project, s.name or "train", s.exist_ok)
-        else:
-            self.save_dir = self.resume.folder
-        self.last, self.best = self.save_dir / "weights/last.pt", self.save_dir / "weights/best.pt"
+        self.save_dir = (
+            self.resume.folder if self.resume else make_run_folder(s.project, s.name or "train", s.exist_ok)
+        )
         self.csv = self.save_dir / "results.csv"
+        self.saver = RunSaver(self.save_dir, s.save, s.save_period, s.save_minutes)
+        self.last, self.best = self.saver.last, self.saver.best
         self.lock = RunLock(self.save_dir)
         self.fire("on_pretrain_routine_start")
         write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.started = perf_counter()
         if self.device.type == "cpu":
             keep_freed_memory(training=True)
+        elif self.device.type == "cuda" and s.deterministic:
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
         self.data = TrainingData(s)
-        self.model, self.transfer = self.make_model()
+        self.make_model()
         self.batch_size = choose_batch(s.batch, self.model, s.imgsz, self.device, self.precision)
         self.data.make_loaders(self.batch_size, self.device)
         self.num_batches = len(self.data.train_loader)
         self.validator = Validator(validation_suppression(s), self.callbacks, self.save_dir, s.single_cls)
         self.make_optimizer()
         if self.resume is not None:
-            restore_state(self, self.resume)
+            self.resume_run(self.resume)
         self.fire("on_pretrain_routine_end")
         if self.resume is None:
             self.save_state()
 
-    def make_model(self) -> tuple[DetectionModel, Transfer | None]:
-        """Build the model for the data's classes, under the seed, and give it the initial weights."""
-        s = self.settings
-        if self.device.type == "cuda" and s.deterministic:
-            torch.backends.cudnn.benchmark = False
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(s.seed)
-            model = DetectionModel(replace(self.config, names=tuple(self.data.names.values())))
-        model.select_head(s.nms)
-        transfer = None
-        if self.initial_weights is not None:
-            transfer = transfer_weights(model, self.initial_weights, self.weight_names or {})
-        model.to(self.device).to(memory_format=self.precision.layout)
-        return model, transfer
+    def make_model(self) -> None:
+        """Build the model, and put it on the device."""
+        names = self.data.names
+        model, self.transfer = build_model(
+            self.settings, self.config, names, self.initial_weights, self.weight_names
+        )
+        self.model = model.to(self.device).to(memory_format=self.precision.layout)
 
     def make_optimizer(self) -> None:
         """Make the loss, the optimizer with its schedule, the loss scaler and the EMA."""
-        s, batches, batch = self.settings, self.num_batches, self.batch_size
+        s = self.settings
         self.loss_fn = build_loss(self.model, s.box, s.cls, s.dfl, self.data.class_weights(s.cls_pw))
         self.loss_names = self.loss_fn.names
-        accumulate = max(round((s.nbs or batch) / batch), 1)
-        recipe = choose_recipe(
-            s.optimizer, s.lr0, s.warmup_bias_lr, self.model.num_classes, batches * self.epochs // accumulate
-        )
-        decay = s.weight_decay * batch * accumulate / (s.nbs or batch)
-        self.recipe = recipe
-        self.optimizer = build_optimizer(self.model, recipe, s.momentum, decay)
-        self.schedule = Schedule(
-            epochs=self.epochs,
-            batches=batches,
-            lrf=s.lrf,
-            cosine=s.cos_lr,
-            warmup_epochs=s.warmup_epochs,
-            warmup_bias_lr=recipe.warmup_bias_lr,
-            warmup_momentum=s.warmup_momentum,
-            momentum=s.momentum,
-            accumulate=min(accumulate, batches * self.epochs),
+        self.finite = NonFiniteCheck(self.loss_names, self.last.parent, late=self.device.type == "cuda")
+        self.recipe, self.optimizer, self.schedule = build_optimization(
+            s, self.model, self.epochs, self.num_batches, self.batch_size
         )
         self.frozen = FrozenLayers(self.model, s.freeze)
-        self.last_step = -1
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
-        self.saved_at = perf_counter()
-        self.begin_sums()
+        self.reset_meters()
+
+    def reset_meters(self) -> None:
+        """Start the sums of an epoch."""
+        self.meters = EpochMeters(len(self.loss_names), self.device)
 
     # ------------------------------------------------------------------ an epoch
 
     def epochs_left(self) -> Iterator[int]:
         """Yield the epochs to train, from the one a resumed run was in."""
-        while not self.done:
-            yield self.epochs_done
+        while not self.progress.done:
+            yield self.progress.epochs_done
 
-    def begin_epoch(self) -> None:
-        """Set the modes, the loss schedule and the augmentation; a resumed run may be within the epoch."""
+    @property
+    def mosaic_is_closed(self) -> bool:
+        """Whether this is one of the last `close_mosaic` epochs, which have neither mosaic nor mixup."""
+        return bool(self.epoch >= self.epochs - self.settings.close_mosaic)
+
+    def start_of_epoch(self) -> None:
+        """Set the modes and the loss schedule; a resumed run may be within the epoch."""
+        s = self.settings
         self.model.train()
         self.frozen.hold()
         self.loss_fn.set_epoch(self.epoch, self.epochs)
-        self.close_mosaic()
-        if self.batches_done:
-            self.epoch_started = perf_counter() - self.epoch_seconds
-        else:
-            self.begin_sums()
-
-    def begin_sums(self) -> None:
-        """Begin what is summed over an epoch."""
-        self.loss_sum = torch.zeros(len(self.loss_names), device=self.device)
-        self.images_seen, self.data_wait, self.epoch_started = 0, 0.0, perf_counter()
-
-    def close_mosaic(self) -> None:
-        """Turn off mosaic and mixup for the last `close_mosaic` epochs."""
-        s = self.settings
-        if self.epoch >= self.epochs - s.close_mosaic and (s.mosaic or s.mixup):
-            s.mosaic = s.mixup = 0.0
+        closed, before = self.mosaic_is_closed, self._mosaic_was_closed
+        self._mosaic_was_closed = closed
+        if closed != before and (s.mosaic or s.mixup):
             self.fire("on_params_update")
+        if not self.progress.batches_done:
+            self.reset_meters()
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Yield the batches left of this epoch, counting the time spent waiting for them."""
-        mixes = self.epoch < self.epochs - self.settings.close_mosaic
-        first = self.num_batches if self.stop and self.batches_done else self.batches_done
-        loader = self.data.train_loader.batches(self.epoch, first, mosaic=mixes)
+        done = self.progress.batches_done
+        first = self.num_batches if self.stop and done else done
+        loader = self.data.train_loader.batches(self.epoch, first, mosaic=not self.mosaic_is_closed)
         try:
             for index in range(first, self.num_batches):
                 asked = perf_counter()
                 batch = next(loader)
-                self.data_wait += perf_counter() - asked
+                self.meters.data_wait += perf_counter() - asked
                 yield index, batch
                 del batch
                 self.batch = self.preds = None
         finally:
             self.batch = self.preds = None
 
+    def train_batch(self, batch: Batch) -> None:
+        """Train on a batch, with its events; a signal waits for the end, so that no state lies within it."""
+        with self.signals.deferred():
+            self.fire("on_train_batch_start")
+            self.step(batch)
+            self.fire("on_train_batch_end")
+            if self.saver.is_due:
+                self.save_state()
+
     def step(self, batch: Batch) -> None:
         """Forward, backward, and when enough batches are in, clip, optimizer and EMA."""
-        self.in_step = True
-        accumulate = self.schedule.apply(self.optimizer, self.epoch, self.global_step)
+        progress = self.progress
+        progress.in_step = True
+        accumulate = self.schedule.apply(self.optimizer, self.epoch, progress.global_step)
         images, boxes, labels = self.to_device(batch)
         with self.precision.autocast():
             self.preds = self.model(images)
         total, items = self.loss_fn(self.preds, boxes, labels)
         self.loss_items = items[self.model.selected_head].detach()
         self.loss = total.sum() * len(images)
-        self.guard(batch)
+        self.finite.check(self.epoch, progress.global_step, self.loss.detach(), self.loss_items, batch.paths)
         self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
         self.loss = self.loss.detach()
-        if self.global_step - self.last_step >= accumulate:
+        if progress.global_step - progress.last_step >= accumulate:
             self.optimizer_step()
-            self.last_step = self.global_step
-        self.loss_sum += self.loss_items * len(images)
-        self.images_seen += len(images)
-        self.global_step += 1
-        self.batches_done = self.batch_index + 1
-        self.in_step = False
+            progress.last_step = progress.global_step
+        self.meters.add(self.loss_items, len(images))
+        progress.global_step += 1
+        progress.batches_done = self.batch_index + 1
+        progress.in_step = False
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
         images = batch.images.to(self.device, non_blocking=True)
         images = images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
         boxes = batch.boxes.to(self.device, non_blocking=True)
-        if self.settings.multi_scale:
-            images, ratio = resize_batch(images, self.sampled_size())
+        s = self.settings
+        if s.multi_scale:
+            images, ratio = resize_batch(
+                images, sample_side(s.imgsz, s.multi_scale, s.seed, self.global_step)
+            )
             boxes = boxes * ratio
         return images, boxes, batch.labels.to(self.device, non_blocking=True)
-
-    def sampled_size(self) -> int:
-        """Return this step's longer input side, a function of the seed and the step alone."""
-        s = self.settings
-        least, most = max(32, int(s.imgsz * (1 - s.multi_scale))), int(s.imgsz * (1 + s.multi_scale) + 32)
-        random = np.random.default_rng([s.seed, self.global_step])
-        return int(random.integers(least, most)) // 32 * 32
-
-    def guard(self, batch: Batch) -> None:
-        """Stop on a non-finite loss.
-
-        On CUDA the loss of the step before is looked at, so that the host never waits for the step it
-        has just queued.
-
-        Raises:
-            TrainingError: naming the step, each loss term and the files of the batch.
-        """
-        now = (self.global_step, self.loss.detach(), self.loss_items, batch.paths)  # type: ignore[union-attr]
-        looked_at = now if self.device.type != "cuda" else getattr(self, "_unchecked", None)
-        self._unchecked = now
-        if looked_at is None or bool(torch.isfinite(looked_at[1])):
-            return
-        step, _, items, paths = looked_at
-        terms = ", ".join(f"{n}={v:g}" for n, v in zip(self.loss_names, items.tolist(), strict=True))  # type: ignore[union-attr]
-        raise TrainingError(
-            f"the loss is not finite at epoch {self.epoch + 1}, step {step}: {terms}; "
-            f"the last good weights are in {self.last.parent}; try a smaller lr0 or amp=false. "
-            f"Files of that batch: {', '.join(paths)}"
-        )
 
     def optimizer_step(self) -> None:
         """Clip the gradients, step, clear the gradients, and average the weights."""
@@ -371,15 +337,14 @@ class Trainer(Engine):
         """The learning rate of every parameter group: `lr/pg0` and so on."""
         return {f"lr/pg{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
 
-    def end_epoch(self) -> None:
-        """Put this epoch's training figures into the metrics."""
-        self.boundary = take_state(self)
-        seconds = perf_counter() - self.epoch_started
-        means = (self.loss_sum / max(self.images_seen, 1)).tolist()
+    def end_of_epoch(self) -> None:
+        """Put this epoch's training metrics together."""
+        self._end_of_epoch = self.state_dict()
+        seconds, means = self.meters.seconds, self.meters.mean_losses()
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
         self.metrics |= self.lr
-        self.metrics["speed/images_per_second"] = self.images_seen / seconds
-        self.metrics["speed/data_wait"] = self.data_wait / seconds
+        self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
+        self.metrics["speed/data_wait"] = self.meters.data_wait / seconds
 
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
@@ -389,11 +354,11 @@ class Trainer(Engine):
             return
         self.ema.sync_counters()
         runner = Runner(self.ema.model, self.device, self.precision)
-        figures = self.validator.run(
+        metrics = self.validator.run(
             runner, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
         )
         self.metrics |= self.validator.losses
-        self.metrics |= figures.results_dict
+        self.metrics |= metrics.results_dict
         self.fitness = self.metrics.pop("fitness")
         if self.best_fitness is None or self.fitness > self.best_fitness:
             self.best_fitness, self.best_epoch = self.fitness, self.epoch
@@ -402,74 +367,36 @@ class Trainer(Engine):
 
     def save(self) -> None:
         """End the epoch: last.pt, best.pt when it is the best so far, epochN.pt when asked for, and the state."""
-        self.done = self.should_stop()
-        if self.settings.save:
-            self.save_weights()
-            self.fire("on_model_save")
-            self.done = self.done or self.stop
-        # only now: should one of these files or callbacks fail, a resumed run repeats the end of this epoch
-        self.epochs_done, self.batches_done, self.boundary = self.epoch + 1, 0, None
-        self.save_state()
-
-    def save_weights(self) -> None:
-        """Write the averaged weights to every file that is to have them after this epoch."""
-        content, period = self.checkpoint(), self.settings.save_period
-        paths = [self.last]
-        if self.best_epoch == self.epoch or self.data.val_loader is None:
-            paths.append(self.best)
-        if period > 0 and (self.epoch + 1) % period == 0:
-            paths.append(self.last.with_name(f"epoch{self.epoch + 1}.pt"))
-        for path in paths:
-            checkpoint.save_checkpoint(path, content)
+        progress = self.progress
+        with self.signals.deferred():
+            progress.done = self.should_stop()
+            if self.settings.save:
+                is_best = self.best_epoch == self.epoch or self.data.val_loader is None
+                self.saver.save_weights(self.checkpoint(), self.epoch, is_best)
+                self.fire("on_model_save")
+                progress.done = progress.done or progress.stop
+            # only now: should one of these files or callbacks fail, a resumed run repeats the end of this epoch
+            progress.epochs_done, progress.batches_done, self._end_of_epoch = self.epoch + 1, 0, None
+            self.save_state()
 
     def save_state(self) -> None:
-        """Write what the run needs to go on, see `engine/resume.py`."""
+        """Write what the run needs to resume: between two batches, or from before the end of an epoch."""
         if self.settings.save:
-            save_state(self.save_dir, self.boundary or take_state(self))
-            self.saved_step, self.saved_at = self.global_step, perf_counter()
-
-    def save_in_time(self) -> None:
-        """Write the state within an epoch when the last one is `save_minutes` old."""
-        minutes = self.settings.save_minutes
-        if minutes and perf_counter() - self.saved_at > 60 * minutes:
-            self.save_state()
-
-    def finish(self) -> None:
-        """Mark the run as finished."""
-        self.finished = True
-        try:
-            self.save_state()
-        except DetectorError:
-            self.finished = False
-            raise
+            self.saver.save_state(self._end_of_epoch or self.state_dict())
 
     def save_checkpoint(self, path: str | Path) -> Path:
-        """Write the averaged weights as they are now to a checkpoint of one's own; whole or not at all."""
+        """Write the averaged weights as they are now to a checkpoint of your choice; whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_checkpoint(path, self.checkpoint())
+        save_checkpoint(path, self.checkpoint())
         return path
 
-    def rescue(self) -> None:
-        """Before an exception goes on: save the training since the last save, and say how to go on.
-
-        After a non-finite loss the weights are of no use; after a failure within a step they go to last.pt, but
-        the run goes on from the state before.
-        """
-        if self.exception is None or not self.settings.save or isinstance(self.exception, TrainingError):
-            return
-        if self.global_step > self.saved_step:
-            try:
-                self.save_checkpoint(self.last)
-                if not self.in_step:
-                    self.save_state()
-            except DetectorError as problem:
-                log.error("%s", problem)
-        if self.saved_step and not self.finished:
-            log.warning(
-                "the run ends by %s; its weights are in %s, and resume=%s goes on with it",
-                error_text(self.exception), self.last, self.save_dir,
-            )  # fmt: skip
+    def save_on_exception(self, error: BaseException) -> None:
+        """Before an exception goes on: save the training since the last save, and say how to resume it."""
+        if hasattr(self, "saver"):
+            self.saver.save_on_exception(
+                error, self.progress, self.checkpoint, lambda: self._end_of_epoch or self.state_dict()
+            )
 
     def checkpoint(self) -> dict[str, Any]:
         """Return what goes into a checkpoint file, as plain data; see `engine/checkpoint.py`."""
@@ -491,26 +418,48 @@ class Trainer(Engine):
             if epochs != self.epochs:
                 self.epochs = self.schedule.epochs = epochs
                 self.fire("on_params_update")
-        return self.stop or self.epoch + 1 >= self.epochs
+        return bool(self.stop or self.epoch + 1 >= self.epochs)
 
     def final_eval(self) -> None:
-        """Validate the best weights once more, in full."""
+        """Take the best weights, and validate them once more, in full."""
+        self.final_model = self.ema.model
+        if self.settings.save:
+            path = self.best if self.best.exists() else self.last
+            content = load_checkpoint(path)
+            self.final_model = build_network(
+                read_config(content["model"], path), content.pop("weights"), path
+            ).eval()
+            self.final_checkpoint = content
         if self.data.val_loader is not None:
-            model = self.ema.model
-            if self.settings.save:
-                model = copy.deepcopy(model)
-                best = self.best if self.best.exists() else self.last
-                model.load_state_dict(checkpoint.load_checkpoint(best)["weights"])
-            runner = Runner(model, self.device, self.precision)
+            self.final_model.select_head(self.settings.nms)
+            runner = Runner(self.final_model, self.device, self.precision)
             self.final_metrics = self.validator.run(
                 runner, self.data.val_loader, self.data.val_annotations, final=True
             )
             self.metrics |= {k: v for k, v in self.final_metrics.results_dict.items() if k != "fitness"}
         self.fire("on_final_eval_end")
 
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        with self.signals.deferred():
+            self.progress.finished = True
+            try:
+                self.save_state()
+            except DetectorError:
+                self.progress.finished = False
+                raise
+
     def unfreeze(self, layers: list[int | str] | None = None) -> None:
-        """Let layers held by `freeze` learn again: by index or part of their name, None = all."""
+        """Let layers frozen by `freeze` learn again: by index or part of their name, None = all."""
         self.frozen.release(layers)
+
+    def close(self) -> None:
+        """End the loaders and drop what only a running training needs."""
+        if hasattr(self, "data"):
+            self.data.close()
+        if self.lock is not None:
+            self.lock.release()
+        self.batch = self.preds = None
 
     def name_costly_callbacks(self, seconds: float) -> None:
         """Name the callbacks that took over 1 % of a run of so many seconds."""
@@ -521,42 +470,72 @@ class Trainer(Engine):
         if rows:
             log.info("callbacks that took over 1 %% of the run: %s", ", ".join(rows))
 
-    def close(self) -> None:
-        """End the loaders and drop what only a running training needs."""
-        if hasattr(self, "data"):
-            self.data.close()
-        if self.lock is not None:
-            self.lock.release()
-        self.batch = self.preds = None
+    # ------------------------------------------------------------------ the state
 
-    def summary(self) -> str:
-        """Return some lines for people: what is trained, how, and on what."""
-        info = self.model.info(self.settings.imgsz)
-        lines = [
-            f"model: {self.model.config.name}, {info.parameters:,} parameters, "
-            f"{info.gflops:.1f} GFLOPs at {self.settings.imgsz} px, {self.model.num_classes} classes",
-            f"device: {self.device}, {self.precision.name}; optimizer: {self.recipe.optimizer}, "
-            f"lr0 {self.recipe.lr0:g}, batch {self.batch_size}, {self.num_batches} batches an epoch",
-        ]
-        if self.transfer is not None:
-            lines.insert(1, f"weights: {self.transfer}")
-        return "\n".join(lines)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the training between two batches, see `engine/resume.py`.
 
+        The tensors are the training's own; everything else is a copy.
+        """
+        plain = {
+            **self.progress.state_dict(),
+            "seconds": perf_counter() - self.started,
+            "schedule": self.schedule.state_dict(),
+            "metrics": self.metrics,
+            "callbacks": gather_states(self.callbacks.objects),
+            "random": random_states(),
+        }
+        parameters = self.model.named_parameters()
+        return copy.deepcopy(plain) | {
+            **self.meters.state_dict(),
+            "model": self.model.config.to_dict(),
+            "weights": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "ema_updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "grads": {name: p.grad for name, p in parameters if p.grad is not None},
+            "scaler": self.scaler.state_dict(),
+            "frozen": list(self.frozen.parameters),
+            "settings": self.initial_settings,
+            "data": self.data.fingerprint,
+            "machine": machine(self.device, self.precision),
+        }
 
-def resize_batch(images: Tensor, long_side: int) -> tuple[Tensor, Tensor]:
-    """Resize a batch so that its longer side is about `long_side`, both sides multiples of 32.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, in a trainer that is set up on the same data."""
+        self.progress.load_state_dict(state)
+        if self.settings.epochs != state["settings"]["epochs"]:
+            self.progress.replan(self.settings.epochs)
+        self.start_epoch = self.progress.epochs_done
+        self.epoch = max(self.start_epoch - 1, 0)
+        self.metrics = dict(state["metrics"])
+        self.meters.load_state_dict(state)
+        self.started = perf_counter() - state["seconds"]
+        self.model.load_state_dict(state["weights"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.ema.updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, parameter in self.model.named_parameters():
+            if name in state["grads"]:
+                parameter.grad = state["grads"][name].to(parameter.device)
+        self.scaler.load_state_dict(state["scaler"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.epochs = self.epochs
+        self.frozen.restrict(state["frozen"])
+        restore_states(self.callbacks.objects, state["callbacks"])
+        set_random_states(state["random"])
 
-    Args:
-        images: (B, 3, H, W) float.
-        long_side: input px.
+    def resume_run(self, run: RunState) -> None:
+        """Continue where a run was, if this is the same architecture and data.
 
-    Returns:
-        The images, and (4,) the factors for x1, y1, x2, y2.
-    """
-    height, width = images.shape[-2:]
-    factor = long_side / max(height, width)
-    new_h, new_w = (ceil(side * factor / 32) * 32 for side in (height, width))
-    ratio = torch.tensor([new_w / width, new_h / height] * 2, device=images.device)
-    if (new_h, new_w) == (height, width):
-        return images, ratio
-    return nn.functional.interpolate(images, (new_h, new_w), mode="bilinear", align_corners=False), ratio
+        Raises:
+            CheckpointError: if the data has other classes.
+            DataError: if the data set has changed in another way, unless forced.
+        """
+        run.require_same(self.model.config, self.data.fingerprint, machine(self.device, self.precision))
+        self.saver.saved_step = run.content["counters"][
+            "global_step"
+        ]  # whatever fails now, the state is newer
+        self.load_state_dict(run.content)
+        log.info("resumed: %s continues after %s", run.folder, run.place)
+        run.content.clear()  # as large as the training itself, and kept by whoever opened it

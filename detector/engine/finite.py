@@ -1,0 +1,51 @@
+"""The non-finite check: a training whose loss is no number any more ends, and says where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detector.errors import TrainingError
+
+
+class NonFiniteCheck:
+    """Looks at the loss of every step.
+
+    Args:
+        terms: names of the loss terms.
+        weights: folder of the last good weights, for the message.
+        late: look at the loss of the step before, so that the host never synchronises with the device for the
+            step it has just queued (CUDA).
+    """
+
+    def __init__(self, terms: Sequence[str], weights: Path, late: bool) -> None:
+        self.terms, self.weights, self.late = terms, weights, late
+        self._waiting: tuple[int, Tensor, Tensor, list[str]] | None = None
+
+    def check(self, epoch: int, step: int, loss: Tensor, items: Tensor, paths: list[str]) -> None:
+        """Look at a step.
+
+        Args:
+            epoch: from 0.
+            step: batches since the start.
+            loss: () float.
+            items: (L,) float, the loss terms.
+            paths: the images of its batch.
+
+        Raises:
+            TrainingError: naming the step, each loss term and the files of the batch.
+        """
+        now = (step, loss, items, paths)
+        looked_at = self._waiting if self.late else now
+        self._waiting = now
+        if looked_at is None or bool(torch.isfinite(looked_at[1])):
+            return
+        step, _, items, paths = looked_at
+        values = ", ".join(f"{n}={v:g}" for n, v in zip(self.terms, items.tolist(), strict=True))
+        raise TrainingError(
+            f"the loss is not finite at epoch {epoch + 1}, step {step}: {values}; the last good weights are in "
+            f"{self.weights}; try a smaller lr0 or amp=false. Files of that batch: {', '.join(paths)}"
+        )

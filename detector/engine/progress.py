@@ -1,0 +1,132 @@
+"""Where a training stands: its counters, and what is summed over an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """The counters and flags of a training.
+
+    Attributes:
+        epochs: planned epochs; `time=` and callbacks may change them.
+        epochs_done: whole epochs, their end included.
+        batches_done: batches of the epoch after those.
+        global_step: batches since the start.
+        last_step: the `global_step` of the last optimizer step, -1 before the first.
+        best_fitness: the highest fitness so far; `best_epoch` is the epoch it is from, from 0.
+        stop: end the run after the current batch, cleanly.
+        done: no epoch follows.
+        finished: the run has come to its end, final evaluation and all.
+        in_step: within a step, where no state can be taken; not part of the state.
+    """
+
+    epochs: int
+    epochs_done: int = 0
+    batches_done: int = 0
+    global_step: int = 0
+    last_step: int = -1
+    best_fitness: float | None = None
+    best_epoch: int | None = None
+    stop: bool = False
+    done: bool = False
+    finished: bool = False
+    in_step: bool = field(default=False, repr=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain data; `epoch` is the last one that is done, -1 before the first has ended."""
+        return {
+            "epoch": self.epochs_done - 1,
+            "batches": self.batches_done,
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; `finished` is left alone, since who resumes goes beyond it."""
+        self.epochs_done, self.batches_done = state["epoch"] + 1, state["batches"]
+        for name in COUNTERS:
+            setattr(self, name, state["counters"][name])
+
+    def replan(self, epochs: int) -> None:
+        """Set another number of epochs than those the run was started with."""
+        self.epochs = epochs
+        self.stop = self.done = self.epochs_done >= epochs
+
+
+COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
+"""What a state holds under `counters`."""
+
+
+class EpochMeters:
+    """What is summed over an epoch: losses, images and time.
+
+    Attributes:
+        loss_sum: (L,) float32, loss terms summed over the images seen.
+        images_seen: images of this epoch so far.
+        data_wait: seconds spent waiting for batches.
+
+    Args:
+        terms: number of loss terms, L.
+        device: where losses are summed, so that no step synchronises with the device.
+    """
+
+    def __init__(self, terms: int, device: torch.device) -> None:
+        self.loss_sum = torch.zeros(terms, device=device)
+        self.images_seen = 0
+        self.data_wait = 0.0
+        self._started = perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds this epoch has taken so far; those before an interruption count, the interruption does not."""
+        return perf_counter() - self._started
+
+    def add(self, loss_items: Tensor, images: int) -> None:
+        """Count a batch.
+
+        Args:
+            loss_items: (L,) float32, means over its images.
+            images: its images.
+        """
+        self.loss_sum += loss_items * images
+        self.images_seen += images
+
+    def mean_losses(self) -> list[float]:
+        """Return the means over the images so far; this synchronises with the device."""
+        means: list[float] = (self.loss_sum / max(self.images_seen, 1)).tolist()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data, and the sum itself, which the next epoch does not touch."""
+        return {
+            "sums": {"images_seen": self.images_seen, "data_wait": self.data_wait},
+            "epoch_seconds": self.seconds,
+            "loss_sum": self.loss_sum,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; the clock runs on from there."""
+        self.images_seen, self.data_wait = state["sums"]["images_seen"], state["sums"]["data_wait"]
+        self._started = perf_counter() - state["epoch_seconds"]
+        self.loss_sum.copy_(state["loss_sum"])
+
+
+class FromProgress:
+    """An attribute of the trainer that its `progress` holds."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, trainer: Any, owner: type) -> Any:
+        return getattr(trainer.progress, self.name)
+
+    def __set__(self, trainer: Any, value: Any) -> None:
+        setattr(trainer.progress, self.name, value)
