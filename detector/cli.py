@@ -8,10 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detector import __version__
 from detector.errors import DetectorError, SettingsError, nearest
+
+if TYPE_CHECKING:
+    from detector.yolo import YOLO
 
 USAGE = """\
 detector - train, validate and run object detectors
@@ -176,60 +179,42 @@ def help_text(engine: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _load(settings: dict[str, Any]) -> Any:
-    from detector.settings import DEFAULT_MODEL
-    from detector.yolo import YOLO
+def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
+    """Check the settings of a command, then open its model and run it; returns the model and the result."""
+    from detector.settings import DEFAULT_MODEL, ENGINES
 
-    model = settings.pop("model", None) or DEFAULT_MODEL
-    if names := settings.pop("names", None):  # of an exported file that does not hold them
-        return YOLO(model, names=names, imgsz=settings.get("imgsz"))
-    return YOLO(model)
+    s = ENGINES[kind].parse(defaults | parse_words(words, kind))
+    from detector.yolo import YOLO  # only now: torch takes its time
+
+    names = getattr(s, "names", None)  # of an exported file that does not hold them
+    imgsz = s.imgsz if names is not None and "imgsz" in s.model_fields_set else None  # type: ignore[attr-defined]
+    model = YOLO(s.model or DEFAULT_MODEL, names, imgsz)
+    return model, model.run(s)
 
 
 def _train(words: list[str]) -> None:
-    from detector.settings import TrainSettings
-
-    settings = parse_words(words, "train")
-    TrainSettings.parse(settings)
-    metrics = _load(settings).train(**settings)
-    if metrics is not None:
+    if (metrics := _run("train", words)[1]) is not None:
         print_results(metrics)
 
 
 def _val(words: list[str]) -> None:
-    from detector.settings import ValSettings
-
-    settings = parse_words(words, "val")
-    ValSettings.parse(settings)
-    print_results(_load(settings).val(**settings))
+    print_results(_run("val", words)[1])
 
 
 def _predict(words: list[str]) -> None:
-    from detector.settings import PredictSettings
-
-    settings = {"save": True} | parse_words(words, "predict")
-    PredictSettings.parse(settings)
-    model = _load(settings)
-    for _ in model.predict(stream=True, **settings):
+    model, results = _run("predict", words, save=True)
+    for _ in results:
         pass
     if model.predictor.save_dir is not None:
         print(model.predictor.save_dir)
 
 
 def _export(words: list[str]) -> None:
-    from detector.settings import ExportSettings
-
-    settings = parse_words(words, "export")
-    ExportSettings.parse(settings)
-    print(_load(settings).export(**settings))
+    print(_run("export", words)[1])
 
 
 def _benchmark(words: list[str]) -> None:
-    from detector.settings import BenchmarkSettings
-
-    settings = parse_words(words, "benchmark")
-    BenchmarkSettings.parse(settings)
-    rows = _load(settings).benchmark(**settings)
+    rows = _run("benchmark", words)[1]
     from detector.engine.benchmark import table
 
     print(table(rows))

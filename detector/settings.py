@@ -103,12 +103,39 @@ class Settings(BaseModel):
         try:
             parsed = cls.model_validate(known)
         except ValidationError as error:
-            problems += explain_validation(
-                error, cls, known, lambda key, value, text: f"{key}={plain(value)}: {text}", _expected
-            )
+            problems += cls._explain(error, known)
         if problems:
             raise SettingsError("\n".join(problems))
         return parsed
+
+    def inherit(self, values: Mapping[str, Any]) -> None:
+        """Take values for what was not set; they are checked as those that were.
+
+        Args:
+            values: setting name -> value, as from the run or the checkpoint that this one builds on.
+
+        Raises:
+            SettingsError: naming every unknown key and every bad value at once.
+        """
+        problems = []
+        for key, value in values.items():
+            if key in self.model_fields_set:
+                continue
+            if key not in type(self).model_fields:
+                problems.append(unknown_setting(key, ENGINE_OF[type(self)]))
+                continue
+            try:
+                setattr(self, key, value)
+            except ValidationError as error:
+                problems += self._explain(error, values)
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    @classmethod
+    def _explain(cls, error: ValidationError, given: Mapping[str, Any]) -> list[str]:
+        return explain_validation(
+            error, cls, given, lambda key, value, text: f"{key}={plain(value)}: {text}", _expected
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data (paths as strings), fit for YAML and checkpoints."""

@@ -25,9 +25,12 @@ from detector.exporters import format_of
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
     DEFAULT_MODEL,
+    ENGINE_OF,
     BenchmarkSettings,
     ExportSettings,
     PredictSettings,
+    Settings,
+    SettingsT,
     TrainSettings,
     ValSettings,
 )
@@ -202,21 +205,36 @@ class YOLO:
         """Register callback objects for a `with` block: `with model.added(MyCallback()): model.train(...)`."""
         return self.callbacks.added(*callbacks)
 
-    def _callbacks_of_run(self, given: dict[str, Any]) -> CallbackRegistry:
-        """Return the callbacks of one run: the model's, then what `callbacks=` holds.
-
-        Texts stay in `given`, where the settings keep them, without secrets; objects are taken out.
-        """
-        items = given.pop("callbacks", None)
-        items = items if isinstance(items, (list, tuple)) else [] if items is None else [items]
+    def _checked(self, kind: type[SettingsT], given: dict[str, Any]) -> tuple[SettingsT, CallbackRegistry]:
+        """Return the settings of one run, checked, and its callbacks: the model's, then those of `callbacks=`."""
+        items = given.get("callbacks") or []
+        items = list(items) if isinstance(items, (list, tuple)) else [items]
         texts = [item for item in items if isinstance(item, str)]
-        if texts:
-            given["callbacks"] = [mask_urls(text) for text in texts]
+        s = kind.parse(given | ({"callbacks": texts or None} if "callbacks" in given else {}))
+        return s, self._registry(s, items)
+
+    def _registry(self, s: Settings, items: Sequence[Any]) -> CallbackRegistry:
+        """Return the callbacks of one run; the texts among them stay in the settings, without secrets."""
         registry = self.callbacks.copy()
         for item in items:
             for callback in load_callbacks(item) if isinstance(item, str) else [item]:
                 registry.add_any(callback)
+        if s.callbacks:
+            s.callbacks = [mask_urls(text) for text in s.callbacks]
         return registry
+
+    def run(self, s: Settings) -> Any:
+        """Do what checked settings ask for, as the method of their engine does with keywords.
+
+        Args:
+            s: `TrainSettings` and so on, from `parse`.
+
+        Returns:
+            What that method returns; of `PredictSettings` a generator.
+        """
+        texts = [s.callbacks] if isinstance(s.callbacks, str) else s.callbacks or []
+        run: Callable[..., Any] = getattr(self, f"_{ENGINE_OF[type(s)]}")
+        return run(s, self._registry(s, texts))
 
     # ------------------------------------------------------------------ the engines
 
@@ -236,36 +254,39 @@ class YOLO:
             DataError: if the data set can't be used.
             TrainingError: if the loss becomes non-finite.
         """
+        return self._train(*self._checked(TrainSettings, settings))
+
+    def _train(self, s: TrainSettings, registry: CallbackRegistry) -> Metrics | None:
         from detector.engine.resume import find_run
         from detector.engine.train import Trainer
 
-        state = None
-        if resume := settings.get("resume"):
-            state = find_run(resume, settings.get("project", TrainSettings.model_fields["project"].default))
-            named = "callbacks" in settings
-            settings = state.merge_settings(settings)
+        run = None
+        if s.resume:
+            run = find_run(s.resume, s.project)
+            named = "callbacks" in s.model_fields_set
+            run.complete(s)
             if not named:
-                settings["callbacks"] = taken_over(settings.get("callbacks"))
-        registry = self._callbacks_of_run(settings)
-        s = TrainSettings.parse(settings)
+                s.callbacks = taken_over(s.callbacks)
+                for callback in load_callbacks(s.callbacks):
+                    registry.add_any(callback)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
         config, weights, names = self.model.config, None, None
-        if state is not None:
-            config = ModelConfig.from_dict(state.content["model"])
+        if run is not None:
+            config = ModelConfig.from_dict(run.content["model"])
         elif isinstance(s.pretrained, (str, Path)):
             content = read_weights(s.pretrained)
             weights, names = content["weights"], class_names(content)
         elif s.pretrained and self.trained:
             weights, names = self.model.state_dict(), self.names
-        self.trainer = Trainer(s, config, weights, names, registry, state)
+        if run is None or s.model is None:
+            s.model = str(self.source)
+        self.trainer = Trainer(s, config, weights, names, registry, run)
         self.metrics = self.trainer.run()
-        if self.trainer.best.exists():
-            self.source = self.trainer.best
-            self._take_checkpoint(read_weights(self.trainer.best))
-        else:
-            self._hold(self.trainer.ema.model)
+        self._hold(self.trainer.final_model)
+        if self.trainer.final_checkpoint:
+            self.source, self.ckpt = self.trainer.best, self.trainer.final_checkpoint
         return self.metrics
 
     def val(self, **settings: Any) -> Metrics:
@@ -279,11 +300,12 @@ class YOLO:
             DataError: if the data set can't be used.
             CheckpointError: if the model has other classes than the data set.
         """
+        return self._val(*self._checked(ValSettings, settings))
+
+    def _val(self, s: ValSettings, registry: CallbackRegistry) -> Metrics:
         from detector.engine.val import validate
 
-        given = self._inherited(ValSettings) | settings
-        registry = self._callbacks_of_run(given)
-        s = ValSettings.parse(given)
+        self._complete(s)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
@@ -305,10 +327,8 @@ class YOLO:
             SettingsError: for wrong settings.
             DataError: if the source matches nothing or can't be read.
         """
-        given = self._inherited(PredictSettings) | settings
-        registry = self._callbacks_of_run(given)
-        s = PredictSettings.parse(given | ({} if source is None else {"source": source}))
-        results = self._predict(s, registry)
+        given = settings | ({} if source is None else {"source": source})
+        results = self._predict(*self._checked(PredictSettings, given))
         return results if stream else list(results)
 
     __call__ = predict
@@ -328,20 +348,18 @@ class YOLO:
                 the model's.
             MissingPackageError: if what the format needs is not installed.
         """
+        return self._export(*self._checked(ExportSettings, settings))
+
+    def _export(self, s: ExportSettings, registry: CallbackRegistry) -> Path:
         from detector.engine.export import Exporter
 
         network = self.model
-        given = self._inherited(ExportSettings) | settings
-        trained_on = given.pop("data", None) if "data" not in settings else None
-        registry = self._callbacks_of_run(given)
-        s = ExportSettings.parse(given)
+        trained_on = self.ckpt.get("settings", {}).get("data")
+        self._complete(s, but="data")
         show_messages(s.verbose)
         path = Path(self.source)
         place = path.with_suffix("") if self.trained else Path(path.stem)
-        content = (
-            {"settings": {}, "epoch": -1, "metrics": {}} | self.ckpt | {"model": network.config.to_dict()}
-        )
-        exporter = self.exporter = Exporter(s, network, place, registry, content, trained_on)
+        exporter = self.exporter = Exporter(s, network, place, registry, self._content(), trained_on)
         return exporter.run()
 
     def benchmark(self, **settings: Any) -> list[dict[str, Any]]:
@@ -357,11 +375,13 @@ class YOLO:
             SettingsError: for wrong settings.
             DataError: if the data set can't be used.
         """
+        return self._benchmark(*self._checked(BenchmarkSettings, settings))
+
+    def _benchmark(self, s: BenchmarkSettings, _: CallbackRegistry) -> list[dict[str, Any]]:
         from detector.engine.benchmark import benchmark
 
         network = self.model
-        given = self._inherited(BenchmarkSettings) | settings
-        s = BenchmarkSettings.parse(given)
+        self._complete(s)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         show_messages(s.verbose)
@@ -372,6 +392,7 @@ class YOLO:
         from detector.data.sources import open_source
         from detector.engine.predict import Predictor
 
+        self._complete(s)
         if s.source is None:
             raise DataError(
                 "source= is missing: name an image, a folder or a list, such as source=street.jpg"
@@ -392,10 +413,11 @@ class YOLO:
             self._runner = (key, make_runner(self.model, s))
         return self._runner[1]
 
-    def _inherited(self, kind: type[Any]) -> dict[str, Any]:
+    def _complete(self, s: Settings, but: str | None = None) -> None:
+        """Fill in what was not set, but the model was trained with."""
         saved = self.ckpt.get("settings", {})
-        wanted = [key for key in INHERITED if key in kind.model_fields and saved.get(key) is not None]
-        return {key: saved[key] for key in wanted}
+        known = [key for key in INHERITED if key in type(s).model_fields and key != but]
+        s.inherit({key: saved[key] for key in known if saved.get(key) is not None})
 
     def __repr__(self) -> str:
         return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"

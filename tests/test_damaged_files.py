@@ -76,7 +76,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unp
         file.write_bytes(damaged(whole, chance))
         caplog.clear()
         assert find_run(run, tmp_path).content["epoch"] == before
-        assert "goes on from the state before" in caplog.text
+        assert "continues from the state before" in caplog.text
     assert set(unpickled) == {run / PREVIOUS_STATE}
     file.write_bytes(whole)
     assert find_run(run, tmp_path).content["epoch"] > before

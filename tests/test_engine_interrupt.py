@@ -8,7 +8,7 @@ import pytest
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.interrupt import Interrupts, Terminated
-from detector.engine.saving import STATE
+from detector.engine.saving import STATE, RunSaver
 from detector.errors import CheckpointError
 
 QUICK = {
@@ -87,14 +87,14 @@ def test_a_signal_at_the_end_still_tears_down(event, tiny_model, drawn_dataset, 
 def test_a_signal_in_the_last_save_leaves_a_finished_run(
     tiny_model, drawn_dataset, tmp_path, caplog, monkeypatch
 ):
-    def save_and_signal(folder, state):
+    save_state = RunSaver.save_state
+
+    def save_and_signal(saver, state):
         if state["finished"]:
             send(signal.SIGTERM)
-        save_state(folder, state)
+        save_state(saver, state)
 
-    from detector.engine.train import save_state
-
-    monkeypatch.setattr("detector.engine.train.save_state", save_and_signal)
+    monkeypatch.setattr(RunSaver, "save_state", save_and_signal)
     with pytest.raises(Terminated):
         YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **QUICK)
     assert load_checkpoint(tmp_path / "train" / STATE)["finished"]

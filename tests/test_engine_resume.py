@@ -201,7 +201,7 @@ def test_a_damaged_state_is_found_and_the_one_before_used(
     file.write_bytes(file.read_bytes()[:-1000])
     YOLO(tiny_model).train(resume=tmp_path / "train")
     assert "state.pt: is damaged: cut short" in caplog.text
-    assert "goes on from the state before, the end of epoch 2" in caplog.text
+    assert "continues from the state before, the end of epoch 2" in caplog.text
     assert_equal_runs(left_alone(), tmp_path / "train")
     assert not (tmp_path / "train/weights/state-previous.pt").exists()
 
@@ -276,7 +276,7 @@ def test_a_change_that_makes_it_another_run_is_refused(tiny_model, drawn_dataset
         f"lr0=0.1: the run in {folder} has lr0=none; {advice}",
     ]
     YOLO(tiny_model).train(resume=f"force:{folder}", epochs=2, lr0=0.1)
-    assert f"lr0=0.1: the run in {folder} has lr0=none; the run goes on with the new value" in caplog.text
+    assert f"lr0=0.1: the run in {folder} has lr0=none; the run continues with the new value" in caplog.text
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
 
 
@@ -325,7 +325,7 @@ def test_settings_are_in_the_state_alone(left_alone, tiny_model, drawn_dataset, 
 def test_weights_that_could_not_be_written_are_not_lost(
     name, left_alone, tiny_model, drawn_dataset, tmp_path, monkeypatch
 ):
-    """The disk is full at one file only, and not a moment later, when the state is rescued."""
+    """The disk is full at one file only, and not a moment later, when the exception saves the state."""
 
     def save(path, content, keep=None):
         if path.name == name and content["epoch"] == 0:
@@ -333,7 +333,7 @@ def test_weights_that_could_not_be_written_are_not_lost(
             raise CheckpointError(f"can't write {path}: No space left on device")
         save_checkpoint(path, content, keep)
 
-    monkeypatch.setattr("detector.engine.checkpoint.save_checkpoint", save)
+    monkeypatch.setattr("detector.engine.saving.save_checkpoint", save)
     with pytest.raises(CheckpointError, match="No space left"):
         YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **QUICK)
     YOLO(tiny_model).train(resume=tmp_path / "train")

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from detector import YOLO
+from detector.cli import main
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import DetectorError, TrainingError
@@ -213,3 +214,87 @@ def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
         QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1}
     )
     assert Trainer(settings, load_model_config(tiny_model)).run().num_images == 4
+
+
+def test_settings_stay_as_they_were_given_while_the_mosaic_closes(tiny_model, drawn_dataset, tmp_path):
+    seen = []
+
+    def look(trainer):
+        seen.append((trainer.epoch, trainer.settings.mosaic, trainer.mosaic_is_closed))
+
+    settings = {"mosaic": 0.5, "close_mosaic": 1, "callbacks": [("on_train_batch_end", look)], "batch": 8}
+    yolo = train(tiny_model, drawn_dataset, tmp_path, **settings)
+    assert seen == [(0, 0.5, False), (1, 0.5, True)]
+    assert yolo.trainer.settings.to_dict() == yolo.trainer.initial_settings
+
+
+def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(tiny_model, drawn_dataset, tmp_path):
+    asked, changed = [], []
+
+    def watch(trainer):
+        batches = trainer.data.train_loader.batches
+
+        def spy(epoch, first, mosaic):
+            asked.append(mosaic)
+            return batches(epoch, first, mosaic=mosaic)
+
+        trainer.data.train_loader.batches = spy
+
+    def longer(trainer):
+        if trainer.epoch == 0:
+            trainer.epochs = 3
+
+    callbacks = [("on_train_start", watch), ("on_fit_epoch_end", longer),
+                 ("on_params_update", lambda trainer: changed.append(trainer.mosaic_is_closed))]  # fmt: skip
+    train(tiny_model, drawn_dataset, tmp_path, epochs=1, close_mosaic=1, callbacks=callbacks)
+    assert asked == [False, True, False]
+    assert changed == [True, False, True]
+
+
+@pytest.mark.parametrize("start", ["python", "command line"])
+def test_a_run_records_the_model_it_was_started_from(start, tiny_model, drawn_dataset, tmp_path):
+    recorded = []
+    if start == "python":
+        callbacks = [("on_train_start", lambda trainer: recorded.append(trainer.settings.model))]
+        train(tiny_model, drawn_dataset, tmp_path, epochs=1, callbacks=callbacks)
+        assert recorded == [str(tiny_model)]
+    else:
+        words = [f"{key}={str(value).lower()}" for key, value in (QUICK | {"epochs": 1}).items()]
+        assert (
+            main(["train", f"model={tiny_model}", f"data={drawn_dataset}", f"project={tmp_path}", *words])
+            == 0
+        )
+    run = tmp_path / "train"
+    assert yaml.safe_load((run / "args.yaml").read_text())["model"] == str(tiny_model)
+    assert load_checkpoint(run / "weights/best.pt")["settings"]["model"] == str(tiny_model)
+    again = YOLO(run / "weights/best.pt")
+    again.train(data=drawn_dataset, project=tmp_path, name="again", **(QUICK | {"epochs": 1}))
+    assert yaml.safe_load((tmp_path / "again/args.yaml").read_text())["model"] == str(run / "weights/best.pt")
+
+
+def test_training_hands_out_the_best_network_and_reads_its_file_once(
+    tiny_model, drawn_dataset, tmp_path, monkeypatch
+):
+    read, load = [], torch.load
+
+    def watched(path, *rest, **options):
+        read.append(str(path))
+        return load(path, *rest, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    yolo = train(tiny_model, drawn_dataset, tmp_path)
+    best = tmp_path / "train/weights/best.pt"
+    assert [path for path in read if path.endswith("best.pt")] == [str(best)]
+    content = load_checkpoint(best)
+    assert digest(yolo.model.state_dict()) == digest(content.pop("weights"))
+    assert yolo.ckpt == content
+    assert not yolo.model.training
+    again = YOLO(best).model.parameters()
+    assert [p.requires_grad for p in yolo.model.parameters()] == [p.requires_grad for p in again]
+
+
+def test_nothing_saved_means_that_no_older_best_is_taken(tiny_model, drawn_dataset, tmp_path):
+    train(tiny_model, drawn_dataset, tmp_path, epochs=1, seed=1)
+    yolo = train(tiny_model, drawn_dataset, tmp_path, epochs=1, seed=2, save=False, exist_ok=True)
+    old = load_checkpoint(tmp_path / "train/weights/best.pt")["weights"]
+    assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)

@@ -76,14 +76,18 @@ class RunState:
         """Whether the run has come to its end, final evaluation and all."""
         return bool(self.content["finished"])
 
-    def merge_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the run's settings with what is given now.
+    def complete(self, s: TrainSettings) -> None:
+        """Fill in the run's settings where none are given now.
+
+        Args:
+            s: the settings that are given now; changed in place.
 
         Raises:
             SettingsError: naming every given setting whose change would make it another run.
             CheckpointError: if the run has come to its end and no more epochs are asked for.
         """
         saved = self.content["settings"]
+        given = {key: getattr(s, key) for key in type(s).model_fields if key in s.model_fields_set}
         changed = [
             f"{key}={plain(value)}: the run in {self.folder} has {key}={plain(saved.get(key))}"
             for key, value in given.items()
@@ -97,15 +101,15 @@ class RunState:
                 )
             )
         for line in changed:
-            log.warning("%s; the run goes on with the new value and is not what it would have been", line)
-        settings = dict(saved) | dict(given) | {"resume": False}
+            log.warning("%s; the run continues with the new value and is not what it would have been", line)
+        s.inherit(saved)
+        s.resume = False
         done = self.content["epoch"] + 1
-        if self.finished and TrainSettings.parse(settings).epochs <= done:
+        if self.finished and s.epochs <= done:
             raise CheckpointError(
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to go on, such as epochs={2 * done}"
             )
-        return settings
 
     def require_same(self, config: ModelConfig, data: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
         """Refuse another architecture or other data than the run's, and warn of another machine.
