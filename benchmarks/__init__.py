@@ -1,1 +1,1 @@
-"""What is fast, measured: `python -m benchmarks`, or one of its modules by itself."""
+"""What is fast, measured: `python -m benchmarks`, and `--only` for one of its tables."""

@@ -3,7 +3,7 @@
     python -m benchmarks                                    everything, on drawn scenes
     python -m benchmarks --peer path/to/venv                the peer as well, and how many times we are as fast
     python -m benchmarks --only loading --data coco.yaml    one table, on other images
-    python -m benchmarks.training --quick                   a smoke test; its figures mean nothing
+    python -m benchmarks --only training --quick            a smoke test; its figures mean nothing
 
 "of bare" is our speed as a part of the bare network's in the same precision. "ours faster" is how many
 times as fast ours is, in its default precision. A peer's row says how many threads it used: those it
@@ -22,9 +22,8 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import callbacks, evaluation, exported, loading, prediction, training, validation
-from benchmarks.bench import Bench, describe_machine, read_photo, times
+from benchmarks.bench import Bench, describe_machine, read_photo
 from benchmarks.peer import Peer
-from detector.cocoeval import BACKENDS
 from detector.data.config import load_data_config
 from detector.engine.device import select_device
 from detector.tables import align
@@ -35,57 +34,18 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def run_loading(bench: Bench) -> list[list[str]]:
-    """Images/s of the training input pipeline, with mosaic: the first pass, and the best of three later ones.
-
-    Our first pass includes the start of the workers; the peer has started its own before. Our later
-    passes find decoded images in memory, as by default; "decoding" is without that, as the peer does.
-    """
-    count = min(bench.loading_images, len(bench.data.split_images("train")))
-    settings = bench.training_settings(count, 1, epochs=1)
-    images = load_data_config(settings["data"]).split_images("train")  # type: ignore[arg-type]
-    rows = [["loading, images/s", "workers", "first pass", "later", "decoding", "ours faster"]]
-    for imgsz in bench.loading_imgsz:
-        for workers in (0, 2):
-            cold, *warm = loading.measure(images, imgsz, workers, bench.batch, 4, "auto")
-            _, *decoding = loading.measure(images, imgsz, workers, bench.batch, 4, False)
-            speeds = [f"{speed:.0f}" for speed in (cold, max(warm), max(decoding))]
-            rows.append([f"{imgsz} px ours", str(workers), *speeds, "-"])
-            if bench.peer is None:
-                continue
-            sizes = settings | {"imgsz": imgsz, "workers": workers}
-            found = bench.peer.run("loading", model=bench.models[0], passes=4, **sizes)
-            if found is not None:
-                first, *later = found["images_per_s"]
-                speeds = [f"{first:.0f}", "-", f"{max(later):.0f}", times(max(warm), max(later))]
-                rows.append([f"{imgsz} px peer {found['version']}", str(workers), *speeds])
-    return rows
-
-
-def run_evaluation(bench: Bench) -> list[list[str]]:
-    """Seconds of the COCO figures of as many drawn images as COCO's val2017 has."""
-    images = 5000 if bench.val_images > 100 else bench.val_images
-    names = {n: f"class_{n}" for n in range(80)}
-    cases = list(evaluation.draw_cases(images, detections=100, labels=7, classes=80, seed=0))
-    rows = [["evaluation, s", "images", "add", "epoch", "full"]]
-    for backend in BACKENDS:
-        seconds, _ = evaluation.measure(backend, names, cases)
-        rows.append([backend, str(images), *(f"{value:.3f}" for value in seconds)])
-    return rows
-
-
 SECTIONS = {
     "training": training.run,
-    "loading": run_loading,
+    "loading": loading.run,
     "validation": validation.run,
     "prediction": prediction.run,
     "exported": exported.run,
-    "evaluation": run_evaluation,
+    "evaluation": evaluation.run,
     "callbacks": callbacks.run,
 }
 
 
-def main(only: Sequence[str] = tuple(SECTIONS), arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,7 +55,7 @@ def main(only: Sequence[str] = tuple(SECTIONS), arguments: Sequence[str] | None 
     parser.add_argument(
         "--photo", type=Path, help="image to predict; default: a drawn scene of 810 x 1080 px"
     )
-    parser.add_argument("--only", default=",".join(only), help="sections, separated by commas")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--models", help="models, separated by commas; default: yolov8n,yolo11n,yolo26n")
     parser.add_argument("--epochs", type=int, help="epochs of a training; the first is not counted")
     parser.add_argument("--device", default="auto")

@@ -1,14 +1,20 @@
-"""What the benchmarks share: the machine, the data both sides read, and the sizes of a run."""
+"""What the benchmarks share: the clock, the machine, the data both sides read, and the sizes of a run.
+
+The peer's side imports this file too, in an environment that need not have what ours has: what is ours is loaded
+within the functions that need it.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,12 +22,23 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.peer import Peer
-from detector.data.config import DataConfig
-from detector.data.drawn import draw_scene
-from detector.data.formats.yolo import label_path
-from detector.engine.device import Precision, select_precision
-from detector.errors import DataError
+if TYPE_CHECKING:
+    from benchmarks.peer import Peer
+    from detector.data.config import DataConfig
+    from detector.engine.device import Precision
+
+
+def now() -> float:
+    """Return the time once the GPU, if any, has done all it was given; seconds."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def set_threads(yolo: Any, threads: int | None) -> None:
+    """Give either side as many threads at the start of its work; None leaves it its own number."""
+    for event in ("on_train_start", "on_val_start", "on_predict_start") if threads else ():
+        yolo.add_callback(event, lambda _: torch.set_num_threads(threads))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,8 @@ class Bench:
     @property
     def precisions(self) -> list[Precision]:
         """What `amp=auto` is on this device, and float32 where that is something else."""
+        from detector.engine.device import Precision, select_precision
+
         auto = select_precision("auto", self.device)
         return [auto] if auto.dtype is None else [auto, Precision(self.device.type, None)]
 
@@ -108,6 +127,8 @@ class Bench:
 
 
 def copy_split(folder: Path, split: str, images: list[Path]) -> None:
+    from detector.data.formats.yolo import label_path
+
     for kind in ("images", "labels"):
         (folder / kind / split).mkdir(parents=True)
     for number, image in enumerate(images):
@@ -119,6 +140,9 @@ def copy_split(folder: Path, split: str, images: list[Path]) -> None:
 
 def read_photo(path: Path | None) -> NDArray[np.uint8]:
     """Return a photo as a BGR array; without a path, a drawn scene 810 px wide and 1080 px high."""
+    from detector.data.drawn import draw_scene
+    from detector.errors import DataError
+
     if path is None:
         scenes = (draw_scene(seed=0, index=index, size=1080)[0] for index in count())
         return next(scene for scene in scenes if scene.shape[:2] == (1080, 810))

@@ -66,9 +66,3 @@ def run(bench: Bench) -> list[list[str]]:
 
 def share(part: float, whole: float) -> list[str]:
     return [f"{part:.3f}", f"{part / whole:.2%}"]
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["callbacks"])

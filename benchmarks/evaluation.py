@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from detector.cocoeval import BACKENDS
 from detector.metrics import CocoEvaluator, Metrics
-from detector.tables import align
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
 
 
 def draw_cases(
@@ -50,31 +51,22 @@ def measure(backend: str, names: dict[int, str], cases: list[Any]) -> tuple[list
     return [added - start, computed - added, end - computed], full
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="per image")
-    parser.add_argument("--labels", type=int, default=7, help="per image")
-    parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    names = {n: f"class_{n}" for n in range(args.classes)}
-    cases = list(draw_cases(args.images, args.detections, args.labels, args.classes, args.seed))
-    print(
-        f"{args.images} images, {args.detections} detections and {args.labels} labels each, "
-        f"{args.classes} classes; seconds"
-    )
-    results = {backend: measure(backend, names, cases) for backend in BACKENDS}
-    (_, first), (_, second) = results.values()
+def require_equal(first: Metrics, second: Metrics) -> None:
+    """Fail unless two backends computed the same, but for rounding."""
     np.testing.assert_allclose(first.box.all_ap, second.box.all_ap, rtol=0, atol=1e-9)
     np.testing.assert_allclose(list(first.coco.values()), list(second.coco.values()), rtol=0, atol=1e-9)
-    rows = [["backend", "add", "epoch", "full", "mAP50", "mAP50-95"]]
-    for backend, (seconds, metrics) in results.items():
-        figures = [f"{metrics.box.map50:.9f}", f"{metrics.box.map:.9f}"]
-        rows.append([backend, *(f"{value:.3f}" for value in seconds), *figures])
-    print(align(rows))
-    print("figures equal to 1e-9")
 
 
-if __name__ == "__main__":
-    main()
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table, of as many drawn images as COCO's val2017 has."""
+    images = 5000 if bench.val_images > 100 else bench.val_images
+    names = {n: f"class_{n}" for n in range(80)}
+    cases = list(draw_cases(images, detections=100, labels=7, classes=80, seed=0))
+    rows = [["evaluation, s", "images", "add", "epoch", "full"]]
+    found = []
+    for backend in BACKENDS:
+        seconds, metrics = measure(backend, names, cases)
+        found.append(metrics)
+        rows.append([backend, str(images), *(f"{value:.3f}" for value in seconds)])
+    require_equal(*found)
+    return rows

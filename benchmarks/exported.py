@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.bench import times
 from benchmarks.prediction import load, measure_bare, save_weights, time_predictions
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table, of the formats whose packages are installed."""
-    from benchmarks.bench import times
     from detector.yolo import YOLO
 
     rows = [["exported", "format", "input", "ms", "boxes", "of bare", "ours faster"]]
@@ -80,9 +80,3 @@ def run(bench: Bench) -> list[list[str]]:
                     figures = [f"{found['ms']:.1f}", str(found["boxes"]), "-", faster]
                     rows.append([f"{model} peer {found['version']}", *kind, *figures])
     return rows
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["exported"])

@@ -1,35 +1,36 @@
-"""Images per second through the training loader, with mosaic.
+"""Images per second through the training input pipeline, with mosaic: the first pass, and the best of three later ones.
 
-    python benchmarks/loading.py --images data/images/train --imgsz 320 640 --workers 0 2
-
-The labels lie where the YOLO layout has them. "cold" is the first epoch, which decodes every image;
-"warm" is the best later one, from the cache.
+Our first pass includes the start of the workers; the peer has started its own before. Our later passes find
+decoded images in memory, as by default; "decoding" is without that, as the peer does.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.bench import times
 from detector.data.augment import Augmentation
+from detector.data.config import load_data_config
 from detector.data.dataset import DetectionDataset
 from detector.data.formats.yolo import scan_yolo
 from detector.data.loader import TrainLoader
 
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+
 CLASSES = {i: f"class_{i}" for i in range(1000)}
+PASSES = 4
 
 
-def measure(
-    images: list[Path], imgsz: int, workers: int, batch: int, repeats: int, cache: str | bool
-) -> list[float]:
-    """Images per second of each epoch; the start of the workers is in the first one."""
+def measure(images: list[Path], imgsz: int, workers: int, batch: int, cache: str | bool) -> list[float]:
+    """Return images/s of each pass; the start of the workers is in the first one."""
     annotations = scan_yolo(images, CLASSES)
     dataset = DetectionDataset(annotations, imgsz, Augmentation(), cache=cache, workers=workers)
     loader = TrainLoader(dataset, batch, workers=workers)
     rates = []
-    for epoch in range(repeats):
+    for epoch in range(PASSES):
         start = time.perf_counter()
         seen = sum(len(found) for found in loader.batches(epoch))
         rates.append(seen / (time.perf_counter() - start))
@@ -37,31 +38,24 @@ def measure(
     return rates
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of images in YOLO layout")
-    parser.add_argument("--imgsz", type=int, nargs="+", default=[320, 640])
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument(
-        "--repeat", type=int, default=1, help="times the images are listed, for longer epochs"
-    )
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--no-cache", action="store_true")
-    args = parser.parse_args()
-    images = sorted(p for p in args.images.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    images *= args.repeat
-    with tempfile.TemporaryDirectory():
-        print(f"{len(images)} images, batch {args.batch}")
-        print(f"{'imgsz':>6} {'workers':>8} {'cold img/s':>11} {'warm img/s':>11}")
-        for imgsz in args.imgsz:
-            for workers in args.workers:
-                cache = False if args.no_cache else "auto"
-                cold, *warm = measure(images, imgsz, workers, args.batch, args.epochs, cache)
-                print(f"{imgsz:>6} {workers:>8} {cold:>11.0f} {max(warm):>11.0f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def run(bench: Bench) -> list[list[str]]:
+    """Return the table."""
+    count = min(bench.loading_images, len(bench.data.split_images("train")))
+    settings = bench.training_settings(count, 1, epochs=1)
+    images = load_data_config(settings["data"]).split_images("train")  # type: ignore[arg-type]
+    rows = [["loading, images/s", "workers", "first pass", "later", "decoding", "ours faster"]]
+    for imgsz in bench.loading_imgsz:
+        for workers in (0, 2):
+            cold, *warm = measure(images, imgsz, workers, bench.batch, "auto")
+            _, *decoding = measure(images, imgsz, workers, bench.batch, False)
+            speeds = [f"{speed:.0f}" for speed in (cold, max(warm), max(decoding))]
+            rows.append([f"{imgsz} px ours", str(workers), *speeds, "-"])
+            if bench.peer is None:
+                continue
+            sizes = settings | {"imgsz": imgsz, "workers": workers}
+            found = bench.peer.run("loading", model=bench.models[0], passes=PASSES, **sizes)
+            if found is not None:
+                first, *later = found["images_per_s"]
+                speeds = [f"{first:.0f}", "-", f"{max(later):.0f}", times(max(warm), max(later))]
+                rows.append([f"{imgsz} px peer {found['version']}", str(workers), *speeds])
+    return rows

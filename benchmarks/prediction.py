@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.training import now, set_threads
+from benchmarks.bench import now, set_threads, times
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
@@ -106,7 +106,6 @@ def save_weights(bench: Bench, model: str) -> tuple[str, str]:
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
-    from benchmarks.bench import times
     from detector.engine.inference import Runner, make_run
     from detector.yolo import YOLO
 
@@ -137,9 +136,3 @@ def run(bench: Bench) -> list[list[str]]:
                 faster = times(found["ms"], default)
                 rows.append([f"{model} peer {found['version']}", "its own", *figures, "-", faster])
     return rows
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["prediction"])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.bench import now, set_threads, times
+
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from detector.engine.device import Precision
@@ -38,19 +40,6 @@ class EpochClock:
 
     def train_epoch_end(self, _: Any) -> None:
         self.epochs.append(now() - self.start)
-
-
-def now() -> float:
-    """Return the time once the GPU, if any, has done all it was given; seconds."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def set_threads(yolo: Any, threads: int | None) -> None:
-    """Give either side as many threads at the start of its work; None leaves it its own number."""
-    for event in ("on_train_start", "on_val_start", "on_predict_start") if threads else ():
-        yolo.add_callback(event, lambda _: torch.set_num_threads(threads))  # type: ignore[arg-type]
 
 
 def measure(
@@ -91,7 +80,7 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
     images = batch.images.to(bench.device, torch.float32, memory_format=layout).mul_(1 / 255)
     boxes, labels = batch.boxes.to(bench.device), batch.labels.to(bench.device)
     data.close()
-    loss_fn = build_loss(network, 7.5, 0.5, 1.5, None)
+    loss_fn = build_loss(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.001)
 
     def step() -> None:
@@ -112,7 +101,6 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
-    from benchmarks.bench import times
     from detector.yolo import YOLO
 
     images = bench.steps * bench.batch
@@ -140,9 +128,3 @@ def run(bench: Bench) -> list[list[str]]:
 
 def figures(found: dict[str, Any], workers: str) -> list[str]:
     return [str(found["threads"]), workers, f"{found['images_per_s']:.1f}", f"{found['wait']:.0%}"]
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["training"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.training import now, set_threads
+from benchmarks.bench import now, set_threads, times
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
@@ -91,7 +91,6 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
-    from benchmarks.bench import times
     from detector.yolo import YOLO
 
     settings = bench.training_settings(2 * bench.batch, bench.val_images, bench.epochs + 2)
@@ -117,9 +116,3 @@ def run(bench: Bench) -> list[list[str]]:
 def figures(found: dict[str, Any]) -> list[str]:
     milliseconds = [f"{found[key]:.2f}" for key in ("training", "stages", "command")]
     return [str(found["threads"]), *milliseconds]
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["validation"])

@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        from detector.callbacks.failures import failure_note
+        from detector.callbacks.registry import failure_note
         from detector.errors import error_text
 
         where = failure_note(error)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .curves import Array
+from .curves import RECALL_POINTS, Array
 from .errors import MissingPackageError, SettingsError
 
 Backend = Literal["auto", "pycocotools", "faster_coco_eval"]
@@ -87,7 +87,7 @@ def run_coco(
     categories = len(truth["categories"])
     if not truth["images"]:  # the backends index into the first image
         stats = dict.fromkeys(COCO_STATS, -1.0) if full else {}
-        return CocoFigures(-np.ones((categories, 10)), -np.ones((categories, 101)), stats)
+        return CocoFigures(-np.ones((categories, 10)), -np.ones((categories, RECALL_POINTS)), stats)
     for number, found in enumerate(detections, 1):
         _, _, width, height = found["bbox"]
         found |= {"id": number, "area": width * height, "iscrowd": 0}

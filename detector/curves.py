@@ -16,9 +16,11 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 CONFIDENCES = 1000  # points of the curves over confidence
+RECALL_POINTS = 101  # of a precision-recall curve, as COCO has them
 SMOOTHING = 101  # points of the box filter applied to the mean F1 before its maximum is looked for
 CONFUSION_CONF = 0.25  # below this a detection is not shown to a user, so it confuses nobody
-CONFUSION_IOU = 0.45
+CONFUSION_IOU = 0.45  # a little less than for the curves: a loose box still shows which class was seen
+CURVE_IOU = 0.5  # overlap that counts as found in all curves
 
 
 def to_xywh(boxes_xyxy: Array) -> Array:
@@ -143,10 +145,10 @@ def draw_curves(scores: Array, classes: Index, hits: NDArray[np.bool_], num_labe
         found = np.cumsum(hits[chosen])
         precision[row] = np.interp(-confidence, -scores[chosen], found / np.arange(1, len(found) + 1), left=1)
         recall[row] = np.interp(-confidence, -scores[chosen], found / num_labels[present[row]], left=0)
-    f1 = 2 * precision * recall / (precision + recall + 1e-16)
+    f1 = 2 * precision * recall / (precision + recall + 1e-16)  # 0 where both are
     best = int(smooth(f1.mean(0)).argmax()) if len(present) else 0
-    recall_points = np.linspace(0, 1, 101)
-    at_recall = np.zeros((len(present), 101))
+    recall_points = np.linspace(0, 1, RECALL_POINTS)
+    at_recall = np.zeros((len(present), RECALL_POINTS))
     return Curves(present, confidence, precision, recall, f1, best, recall_points, at_recall)
 
 

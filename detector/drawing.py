@@ -1,11 +1,12 @@
-"""Boxes drawn on images, sheets of many images, and pictures written or shown, with OpenCV."""
+"""Boxes drawn on images, grids of many images, and images written or shown, with OpenCV."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -22,20 +23,29 @@ PALETTE = (
     0xE69F00, 0x56B4E9, 0x009E73, 0xF0E442, 0x0072B2, 0xD55E00, 0xCC79A7,
     0x332288, 0x88CCEE, 0x117733, 0xDDCC77, 0xCC6677, 0xAA4499, 0x44AA99, 0x882255, 0x999933,
 )  # fmt: skip
-FONT_WEIGHT = 450  # of 100 thin ... 800 bold
-BLACK, WHITE, PAPER = (0, 0, 0), (255, 255, 255), (250, 250, 250)
+FONT_WEIGHT = 450  # of 100 thin ... 800 bold; OpenCV 5 only
+HERSHEY_SIZE = 30  # px that scale 1 of OpenCV 4's font stands for
+ASCENT, DESCENT = (
+    0.86,
+    0.24,
+)  # parts of the font size kept free above and below the base line: what letters reach
+BLACK, CHARCOAL, PAPER, WHITE = (0, 0, 0), (40, 40, 40), (250, 250, 250), (255, 255, 255)
 
 
 def class_color(number: int) -> Color:
-    """Return the BGR colour of a class: 16 colours, then the same ones lighter, then darker."""
+    """Return the BGR colour of a class: 16 colours, then the same ones lighter, then darker; then again."""
     red, green, blue = PALETTE[number % len(PALETTE)].to_bytes(3, "big")
     cycle = number // len(PALETTE) % 3
-    target, share = ((0, 0), (255, 0.45), (0, 0.4))[cycle]
+    target, share = ((0, 0), (255, 0.45), (0, 0.4))[cycle]  # as is; 45 % of the way to white; 40 % to black
     return tuple(round(c + (target - c) * share) for c in (blue, green, red))  # type: ignore[return-value]
 
 
 def text_color(background: Color) -> Color:
-    """Return black or white, whichever reads better on a BGR colour (WCAG 2.1 relative luminance)."""
+    """Return black or white, whichever reads better on a BGR colour.
+
+    By the relative luminance of WCAG 2.1, whose numbers these are. Its contrast, (light + 0.05) / (dark + 0.05), is the
+    same with black and white where (luminance + 0.05)² = 1.05 * 0.05: at 0.179.
+    """
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.divide(background, 255)]
     luminance = 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
     return BLACK if luminance > 0.179 else WHITE
@@ -43,7 +53,8 @@ def text_color(background: Color) -> Color:
 
 def default_line_width(height: int, width: int) -> int:
     """Return a line width in px that suits the size of an image."""
-    return max(round((height + width) / 2 * 0.003), 1 if max(height, width) < 200 else 2)
+    minimum = 1 if max(height, width) < 200 else 2  # on a thumbnail two pixels hide what they surround
+    return max(round((height + width) / 2 * 0.003), minimum)  # 2 px at 640 x 640, 6 px at 1920 x 1920
 
 
 def draw_boxes(
@@ -81,8 +92,8 @@ def draw_boxes(
         scores = np.asarray(scores, np.float64).reshape(-1)
         order = np.argsort(scores, kind="stable")
     line_width = line_width or default_line_width(*canvas.shape[:2])
-    font_size = font_size or round(8 + 3 * line_width)
-    limit = 4 * max(canvas.shape)  # cv2 draws from 32-bit integers
+    font_size = font_size or round(8 + 3 * line_width)  # 14 px, still readable, with the usual 2 px lines
+    limit = 4 * max(canvas.shape)  # cv2 draws from 32-bit integers; so far outside nothing shows
     corners = np.clip(np.nan_to_num(boxes), -limit, limit).round().astype(int).tolist()
     for i in order:
         x1, y1, x2, y2 = corners[i]
@@ -101,7 +112,12 @@ def draw_boxes(
 def class_caption(number: int, names: dict[int, str] | None) -> str:
     """Return the name of a class, or `class 3` where there is none or it can't be drawn."""
     name = (names or {}).get(number, f"class {number}")
-    return name if name.isascii() or hasattr(cv2, "FontFace") else f"class {number}"  # OpenCV 4: ASCII only
+    return name if can_draw(name) else f"class {number}"
+
+
+def can_draw(text: str) -> bool:
+    """Return whether there is a letter for everything in a text: OpenCV 4 has ASCII only."""
+    return text.isascii() or hasattr(cv2, "FontFace")
 
 
 def draw_chip(
@@ -109,7 +125,7 @@ def draw_chip(
 ) -> None:
     """Write text on a coloured field above a box, or inside where the image ends; drawn in place."""
     width, ascent, descent = measure_text(text, font_size)
-    pad = max(font_size // 5, 2)
+    pad = max(font_size // 5, 2)  # px around the text
     chip_width, chip_height = width + 2 * pad, ascent + descent + pad
     edge = line_width // 2
     x = max(min(box[0] - edge, image.shape[1] - chip_width), 0)
@@ -124,9 +140,10 @@ def measure_text(text: str, font_size: int) -> tuple[int, int, int]:
     """Return the width of a text, and the space above and below the base line that any text needs, px."""
     if hasattr(cv2, "FontFace"):
         box = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), font_size, FONT_WEIGHT)
-        return int(box[0] + box[2]), round(0.86 * font_size), round(0.24 * font_size)
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, font_size / 30, max(font_size // 14, 1))
-    return int(width), round(0.86 * font_size), round(0.24 * font_size)
+        width = box[0] + box[2]
+    else:
+        (width, _), _ = cv2.getTextSize(text, *hershey(font_size))
+    return int(width), round(ASCENT * font_size), round(DESCENT * font_size)
 
 
 def put_text(image: Image, text: str, origin: tuple[int, int], color: Color, font_size: int) -> None:
@@ -134,8 +151,14 @@ def put_text(image: Image, text: str, origin: tuple[int, int], color: Color, fon
     if hasattr(cv2, "FontFace"):  # OpenCV 5: a real font with all of Unicode's common letters
         cv2.putText(image, text, origin, color, cv2.FontFace("sans"), font_size, FONT_WEIGHT)
     else:
-        weight = max(font_size // 14, 1)
-        cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, font_size / 30, color, weight, cv2.LINE_AA)
+        font, scale, weight = hershey(font_size)
+        cv2.putText(image, text, origin, font, scale, color, weight, cv2.LINE_AA)
+
+
+def hershey(font_size: int) -> tuple[int, float, int]:
+    """Return OpenCV 4's font, its scale and its stroke width, px, for a size."""
+    weight = max(font_size // 14, 1)  # about as heavy as FONT_WEIGHT
+    return cv2.FONT_HERSHEY_SIMPLEX, font_size / HERSHEY_SIZE, weight
 
 
 def mosaic(
@@ -147,9 +170,8 @@ def mosaic(
     titles: Sequence[str] | None = None,
     max_images: int = 16,
     size: int = 1920,
-    min_score: float = 0.25,
 ) -> Image:
-    """Put the images of a batch with their boxes on one sheet.
+    """Put the images of a batch with their boxes on one image grid.
 
     Args:
         images: B times (3, H, W) uint8 RGB; sizes may differ.
@@ -159,48 +181,49 @@ def mosaic(
         names: class number -> name.
         titles: B file names.
         max_images: images beyond this are left out.
-        size: longest side of the sheet, px.
-        min_score: detections below are left out.
+        size: longest side of the grid, px.
 
     Returns:
         (H', W', 3) BGR.
     """
     tiles = [np.asarray(image)[::-1].transpose(1, 2, 0) for image in images[:max_images]]
     if not tiles:
-        return np.full((size // 4, size // 4, 3), PAPER, np.uint8)
+        return np.full((size // 4, size // 4, 3), PAPER, np.uint8)  # of any size: there is nothing to see
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     scale = min(size / max(rows * height, columns * width), 1)
     height, width = math.ceil(height * scale), math.ceil(width * scale)
-    sheet = np.full((rows * height, columns * width, 3), PAPER, np.uint8)
+    grid = np.full((rows * height, columns * width, 3), PAPER, np.uint8)
     for i, tile in enumerate(tiles):
-        tile_size = (max(round(tile.shape[1] * scale), 1), max(round(tile.shape[0] * scale), 1))
-        small = np.ascontiguousarray(tile, np.uint8)
-        if scale < 1:
-            small = cv2.resize(small, tile_size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        small = shrink(tile, scale)
         numbers = np.asarray(labels[i]).reshape(-1)
         shown = numbers >= 0
-        confidences = None if scores is None else np.asarray(scores[i]).reshape(-1)
-        if confidences is not None:
-            shown &= confidences >= min_score
-            confidences = confidences[shown]
         corners = np.asarray(boxes[i], np.float64).reshape(-1, 4)[shown] * scale
+        confidences = None if scores is None else np.asarray(scores[i]).reshape(-1)[shown]
         small = draw_boxes(small, corners, numbers[shown], confidences, names)
         if titles is not None:
             small = draw_title(small, titles[i])
         top, left = i // columns * height, i % columns * width
-        sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
-        cv2.rectangle(sheet, (left, top), (left + width - 1, top + height - 1), WHITE, 1)
-    return sheet
+        grid[top : top + small.shape[0], left : left + small.shape[1]] = small
+        cv2.rectangle(grid, (left, top), (left + width - 1, top + height - 1), WHITE, 1)
+    return grid
+
+
+def shrink(image: Image, scale: float) -> Image:
+    """Return an image brought to a scale of at most 1, in memory as OpenCV needs it."""
+    image = np.ascontiguousarray(image, np.uint8)
+    if scale == 1:
+        return image
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def draw_title(image: Image, title: str) -> Image:
     """Write a title along the lower edge of an image, shortened in the middle to fit; drawn in place."""
-    font_size = max(round(min(image.shape[:2]) / 28), 10)
-    title = (
-        title if title.isascii() or hasattr(cv2, "FontFace") else title.encode("ascii", "replace").decode()
-    )
+    font_size = max(round(min(image.shape[:2]) / 28), 10)  # small beside the labels of boxes, but readable
+    if not can_draw(title):
+        title = title.encode("ascii", "replace").decode()
     room = image.shape[1] - 2 * font_size
     kept = len(title)
     text = title
@@ -208,7 +231,7 @@ def draw_title(image: Image, title: str) -> Image:
         kept -= 1
         text = f"{title[: kept // 2]}...{title[-(kept - kept // 2) :]}"
     bottom = image.shape[0]
-    draw_chip(image, text, (0, bottom, 0, bottom), (40, 40, 40), font_size, 0)
+    draw_chip(image, text, (0, bottom, 0, bottom), CHARCOAL, font_size, 0)
     return image
 
 
@@ -228,14 +251,29 @@ def write_image(path: str | Path, image: Image) -> Path:
         raise DataError(f"{path}: OpenCV can't write {path.suffix!r} images; try .jpg or .png.") from error
     if not encoded:
         raise DataError(f"{path}: the image can't be encoded as {path.suffix!r}; try .jpg or .png.")
+    with writing(path, "image"):
+        path.write_bytes(data.tobytes())
+    return path
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    """Make the folder of a file that is written within the `with` block.
+
+    Args:
+        path: the file.
+        what: what is written, for the error.
+
+    Raises:
+        DataError: the folder or the file can't be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+        yield
     except OSError as error:
         raise DataError(
-            f"{path}: can't write the image ({error.strerror}); choose a writable folder."
+            f"{path}: can't write the {what} ({error.strerror}); choose a writable folder."
         ) from error
-    return path
 
 
 def show_image(image: Image, title: str, wait_ms: int = 0) -> None:

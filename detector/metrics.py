@@ -17,6 +17,7 @@ from .cocoeval import MAX_DETECTIONS, Backend, choose_backend, paused_gc, run_co
 from .curves import (
     CONFUSION_CONF,
     CONFUSION_IOU,
+    CURVE_IOU,
     Array,
     ConfusionMatrix,
     Curves,
@@ -75,11 +76,6 @@ class BoxMetrics:
         return mean(self.all_ap[:, 0])
 
     @property
-    def map75(self) -> float:
-        """Mean AP at IoU 0.75; 0 without any labels."""
-        return mean(self.all_ap[:, 5])
-
-    @property
     def maps(self) -> Array:
         """(C,) AP50-95 of every class; a class without labels gets the mean."""
         values = np.full(self.num_classes, self.map)
@@ -133,59 +129,19 @@ class Metrics:
         return self.box.map
 
     @property
-    def keys(self) -> list[str]:
-        """The names of the values of `mean_results`."""
-        return list(KEYS)
-
-    @property
     def results_dict(self) -> dict[str, float]:
         """Mean precision, recall, AP50 and AP50-95 by key, and the fitness."""
-        return {**dict(zip(KEYS, self.mean_results(), strict=True)), "fitness": self.fitness}
-
-    @property
-    def maps(self) -> Array:
-        """(C,) AP50-95 of every class; a class without labels gets the mean."""
-        return self.box.maps
-
-    @property
-    def ap_class_index(self) -> Index:
-        """(K,) numbers of the classes with labels."""
-        return self.box.ap_class_index
-
-    @property
-    def curves(self) -> list[str]:
-        """Titles of `curves_results`."""
-        return ["Precision-Recall", "F1-Confidence", "Precision-Confidence", "Recall-Confidence"]
-
-    @property
-    def curves_results(self) -> list[tuple[Array, Array, str, str]]:
-        """For each title in `curves`: x (N,), y (K, N), name of x, name of y."""
-        c = self.detection_curves
-        return [
-            (c.recall_points, c.precision_at_recall, "Recall", "Precision"),
-            (c.confidence, c.f1, "Confidence", "F1"),
-            (c.confidence, c.precision, "Confidence", "Precision"),
-            (c.confidence, c.recall, "Confidence", "Recall"),
-        ]
-
-    def mean_results(self) -> list[float]:
-        """Return mean precision, recall, AP50 and AP50-95."""
-        return [self.box.mp, self.box.mr, self.box.map50, self.box.map]
-
-    def class_result(self, i: int) -> tuple[float, float, float, float]:
-        """Return precision, recall, AP50 and AP50-95 of row `i`, the class `ap_class_index[i]`."""
-        box = self.box
-        return float(box.p[i]), float(box.r[i]), float(box.ap50[i]), float(box.ap[i])
+        means = (self.box.mp, self.box.mr, self.box.map50, self.box.map)
+        return {**dict(zip(KEYS, means, strict=True)), "fitness": self.fitness}
 
     def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
         """Return one row per class with labels: its counts and figures, rounded."""
+        box = self.box
+        columns = {"precision": box.p, "recall": box.r, "f1": box.f1, "mAP50": box.ap50, "mAP50-95": box.ap}
         rows: list[dict[str, Any]] = []
-        for i, number in enumerate(self.ap_class_index.tolist()):
-            precision, recall, ap50, ap = self.class_result(i)
-            figures = {"precision": precision, "recall": recall, "f1": float(self.box.f1[i])}
-            figures |= {"mAP50": ap50, "mAP50-95": ap}
+        for i, number in enumerate(box.ap_class_index.tolist()):
             counts = {"images": int(self.nt_per_image[number]), "instances": int(self.nt_per_class[number])}
-            rounded = {key: round(value, decimals) for key, value in figures.items()}
+            rounded = {key: round(float(values[i]), decimals) for key, values in columns.items()}
             rows.append({"class": self.names[number], **counts, **rounded})
         return rows
 
@@ -401,7 +357,7 @@ class CocoEvaluator:
         turn[order] = np.arange(len(order))
         allowed = best_of_groups(owner[order] * count + classes[order], MAX_DETECTIONS)  # in order of turns
 
-        usable = (iou >= 0.5) & (classes[detection] == labels[label]) & allowed[turn[detection]]
+        usable = (iou >= CURVE_IOU) & (classes[detection] == labels[label]) & allowed[turn[detection]]
         matched, _ = match(turn[detection[usable]], label[usable], iou[usable])
         hits = np.zeros(len(order), bool)
         hits[matched] = True

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .curves import Array, ConfusionMatrix, Curves, smooth
-from .drawing import class_color
+from .drawing import class_color, writing
 from .errors import DataError
 
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 LINE_COLORS = (4, 5, 2, 6, 0, 1)  # class numbers: blue, vermilion, green ...
 INK, FAINT = "#222222", "#b8c0c8"
+GRID = "#e6e9ec"
+DPI = 160  # a panel of 3.6 inches is 576 px wide; all sizes of panels are inches
 MAX_LEGEND = 20  # classes named one by one in a legend
+MAX_TICKS = 40  # classes named one by one below bars
 MAX_CELL_TEXT = 30  # classes up to which the cells of a confusion matrix carry their number
+MARKERS_BELOW = 10  # points: so few are marked one by one, and not smoothed
+OUTLIER = 20  # times the median: a value above it would press the others flat on a linear axis
+DENSITY_CELLS = 50  # along each side of the unit square
 AXIS_COLUMNS = ("epoch", "time")  # of results.csv
 
 
@@ -39,12 +45,12 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Fi
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * width, rows * height), dpi=160, layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat:
         panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="#e6e9ec", linewidth=0.7)
+        panel.grid(color=GRID, linewidth=0.7)
         panel.set_axisbelow(True)
         panel.tick_params(labelsize=8, color=FAINT)
     return figure, list(panels.flat)
@@ -56,13 +62,8 @@ def write_figure(figure: Figure, path: Path) -> Path:
     Raises:
         DataError: the file can't be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "figure"):
         figure.savefig(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: can't write the figure ({error.strerror}); choose a writable folder."
-        ) from error
     return path
 
 
@@ -126,7 +127,7 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
 def has_outliers(values: Array) -> bool:
     """Whether a few large values would flatten the rest, all positive, on a linear scale: a loss of young weights."""
     values = values[np.isfinite(values)]
-    return bool(len(values) and values.min() > 0 and values.max() > 20 * np.median(values))
+    return bool(len(values) and values.min() > 0 and values.max() > OUTLIER * np.median(values))
 
 
 def read_results(path: Path) -> tuple[Array, dict[str, Array]]:
@@ -179,14 +180,14 @@ def group_columns(keys: list[str]) -> dict[str, list[str]]:
 
 
 def draw_series(panel: Axes, x: Array, y: Array, label: str, color: Any, noisy: bool) -> None:
-    """Draw a series, and above 10 noisy values their smoothed course; NaNs are left out."""
+    """Draw a series, and of many noisy values their smoothed course; NaNs are left out."""
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
-    if len(y) < 10 or not noisy:
-        marker = "o" if len(y) < 10 else ""
+    if len(y) < MARKERS_BELOW or not noisy:
+        marker = "o" if len(y) < MARKERS_BELOW else ""
         panel.plot(x, y, color=color, linewidth=1.6, marker=marker, markersize=3, label=label)
         return
-    width = max(len(y) // 25, 1) * 2 + 1
+    width = max(len(y) // 25, 1) * 2 + 1  # odd, about a twelfth of the run
     panel.plot(x, y, color=color, linewidth=0.8, alpha=0.35)
     panel.plot(x, smooth(smooth(y, width), width), color=color, linewidth=1.8, label=label)
 
@@ -228,7 +229,7 @@ def plot_curves(metrics: Evaluated, folder: str | Path) -> list[Path]:
 def draw_classes(
     panel: Axes, x: Array, y: Array, values: Array, classes: list[int], names: dict[int, str]
 ) -> None:
-    """Draw a curve for each class, named up to 20 of them, and their mean."""
+    """Draw a curve for each class, named if they are few, and their mean."""
     few = len(classes) <= MAX_LEGEND
     if len(classes) > 1:
         for number, row, value in zip(classes, y, values, strict=True):
@@ -259,14 +260,14 @@ def plot_confusion_matrix(metrics: Evaluated, folder: str | Path) -> list[Path]:
         raise DataError("no confusion matrix to plot; compute the metrics with full=True.")
     labels = [caption(n, metrics.names, 16) for n in confusion.names] + ["background"]
     shares = confusion.normalized()
-    side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)
+    side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)  # inches: 0.42 a class, 2.2 for names and colour bar
     written = []
     for name, numbers in (("confusion_matrix", confusion.matrix), ("confusion_matrix_normalized", shares)):
         figure, (panel,) = new_figure(1, 1, side * 1.1, side)
         panel.grid(False)
         picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         ticks = np.arange(len(labels))
-        size = float(np.clip(40 * side / len(labels), 3.5, 9))
+        size = float(np.clip(40 * side / len(labels), 3.5, 9))  # points; a cell has some 72 * side / classes
         panel.set_xticks(ticks, labels, rotation=90 if len(labels) > 6 else 0, fontsize=size)
         panel.set_yticks(ticks, labels, fontsize=size)
         panel.set_xlabel(f"true class\n(confidence > {confusion.conf:g}, IoU > {confusion.iou:g})")
@@ -285,7 +286,7 @@ def write_cells(panel: Axes, numbers: Any, shares: Array, size: float) -> None:
     for row, column in zip(*(side.tolist() for side in np.nonzero(numbers)), strict=True):
         value = numbers[row, column]
         text = f"{value:.2f}" if numbers is shares else str(value)
-        color = "white" if shares[row, column] > 0.55 else INK
+        color = "white" if shares[row, column] > 0.55 else INK  # "Blues" is dark from there on
         panel.text(column, row, text, ha="center", va="center", color=color, fontsize=size * 0.9)
 
 
@@ -311,7 +312,7 @@ def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path
     shown = sorted(names)
     bars.bar(shown, counts, color=[rgb(n) for n in shown], width=0.8)
     bars.grid(axis="x", visible=False)
-    if len(shown) <= 40:
+    if len(shown) <= MAX_TICKS:
         bars.set_xticks(shown, [caption(n, names, 16) for n in shown], rotation=90 if len(shown) > 4 else 0)
     else:
         bars.set_xlabel("class number")
@@ -329,8 +330,8 @@ def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path
 
 
 def draw_density(panel: Axes, x: Array, y: Array) -> None:
-    """Draw how many points of the unit square fall into each of 50 x 50 cells, on a logarithmic scale."""
-    counts, _, _ = np.histogram2d(y, x, bins=50, range=((0, 1), (0, 1)))
+    """Draw how many points of the unit square fall into each cell of a grid, on a logarithmic scale."""
+    counts, _, _ = np.histogram2d(y, x, bins=DENSITY_CELLS, range=((0, 1), (0, 1)))
     panel.imshow(np.log1p(counts), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), vmin=0)
     panel.grid(False)
 
@@ -358,13 +359,15 @@ def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | 
     for number, (name, milliseconds, accuracy) in enumerate(sorted(points, key=lambda point: point[1]), 1):
         color = rgb(LINE_COLORS[kinds.index(name.split()[0]) % len(LINE_COLORS)])
         panel.scatter([milliseconds], [accuracy], color=[color], s=40, zorder=2, label=f"{number}  {name}")
-        place = (0, 6 + 9 * (number % 3))  # neighbours at different heights
+        place = (0, 6 + 9 * (number % 3))  # points above; neighbours at different heights, a line apart
         panel.annotate(
             str(number), (milliseconds, accuracy), place, textcoords="offset points", fontsize=7, ha="center"
         )
     panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     low, high = min(point[2] for point in points), max(point[2] for point in points)
-    spare = max(0.02 - (high - low), 0) / 2 + 0.003  # no drama in the third decimal
+    spare = (
+        max(0.02 - (high - low), 0) / 2 + 0.003
+    )  # at least 0.026 of AP is shown: no drama in the third decimal
     panel.set_ylim(low - spare, high + spare)
     panel.set_xlim(0, 1.1 * max(point[1] for point in points))
     panel.set_xlabel("ms an image, from picture to results", fontsize=9)

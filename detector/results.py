@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .drawing import draw_boxes, show_image, write_image
-from .errors import DataError, MissingPackageError
+from .drawing import draw_boxes, show_image, write_image, writing
+from .errors import MissingPackageError
 from .tables import rows_to_csv, rows_to_df
 
 Rows = Any  # Tensor or NDArray: whichever the detections came in
@@ -90,7 +90,6 @@ class Boxes:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of `data`."""
         return tuple(self.data.shape)
 
     def cpu(self) -> Boxes:
@@ -304,14 +303,8 @@ class Results:
         if not lines:
             return
         path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise DataError(
-                f"{path}: can't write the labels ({error.strerror}); choose a writable folder."
-            ) from error
+        with writing(path, "labels"), path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "crop.jpg") -> list[Path]:
         """Cut every detection out of the image, enlarged by 2 % and 10 px.

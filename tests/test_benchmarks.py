@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def bench(drawn_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     from benchmarks.__main__ import main
 
     def run(only: str, *arguments: str) -> list[str]:
-        main([only], ["--quick", "--device", "cpu", "--data", str(drawn_dataset), *arguments])
+        main(["--only", only, "--quick", "--device", "cpu", "--data", str(drawn_dataset), *arguments])
         return capsys.readouterr().out.splitlines()
 
     return run
@@ -55,6 +56,25 @@ def first_words(lines: list[str]) -> list[list[str]]:
     """The first two words of every row below a table's header."""
     table = lines[lines.index("") + 2 :]
     return [line.split()[:2] for line in table]
+
+
+def test_what_the_peer_runs_loads_nothing_of_ours():
+    modules = "training, validation, prediction, exported, peer"
+    code = f"import sys; from benchmarks import {modules}; print([m for m in sys.modules if m.startswith('detector')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_backends_that_differ_are_an_error(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import evaluation
+
+    cases = list(evaluation.draw_cases(3, detections=9, labels=4, classes=2, seed=0))
+    names = {0: "a", 1: "b"}
+    whole, part = (evaluation.measure("pycocotools", names, some)[1] for some in (cases, cases[:2]))
+    evaluation.require_equal(whole, whole)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        evaluation.require_equal(whole, part)
 
 
 def test_training_compares_the_trainer_with_a_bare_loop(bench):

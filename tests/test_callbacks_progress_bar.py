@@ -7,6 +7,7 @@ import pytest
 
 from detector import YOLO
 from detector.callbacks import ProgressBar, progress_bar
+from detector.errors import CallbackError
 
 QUICK = {
     "imgsz": 64,
@@ -77,3 +78,9 @@ def test_a_run_resumed_within_an_epoch_has_the_rest_of_its_bar(stderr, tiny_mode
     stderr.truncate(0)
     train(tiny_model, resume=tmp_path / "train")
     assert bars(stderr) == [("2", 2, 4)]
+
+
+@pytest.mark.parametrize("every", [0, 2.5])
+def test_a_bad_interval_is_refused(every):
+    with pytest.raises(CallbackError, match=r"ProgressBar\(every=.*\): expected a whole number >= 1"):
+        ProgressBar(every)

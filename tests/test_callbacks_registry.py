@@ -231,6 +231,19 @@ def test_time_is_kept_by_event_and_function():
     assert registry.costly(100.0) == []
 
 
+def test_slow_callbacks_are_named_slowest_first():
+    registry = CallbackRegistry()
+    registry.seconds = {
+        ("on_train_end", "quick"): 0.1,
+        ("on_fit_epoch_end", "CSVLogger.on_fit_epoch_end"): 1.25,
+        ("teardown", "send"): 2.0,
+    }
+    assert registry.slow_callbacks_text(50.0) == (
+        "callbacks that took over 1 % of the run: send on teardown 2.0 s (4%), CSVLogger.on_fit_epoch_end 1.2 s (2%)"
+    )
+    assert registry.slow_callbacks_text(1000.0) is None
+
+
 def test_time_of_methods_is_kept_by_the_class_of_their_object():
     class Base:
         def teardown(self, trainer):

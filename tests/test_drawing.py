@@ -57,10 +57,10 @@ def test_colors_of_48_classes_differ_and_carry_readable_text():
     assert text_color((255, 255, 255)) == (0, 0, 0) and text_color((90, 20, 20)) == (255, 255, 255)
 
 
-def test_mosaic_puts_images_side_by_side_and_drops_padding_and_weak_detections():
+def test_mosaic_puts_images_side_by_side_and_drops_padding():
     images = [np.full((3, 64, 96), level, np.uint8) for level in (40, 80, 120)]
     boxes = [[[10, 30, 60, 60], [0, 0, 0, 0]], [[10, 30, 60, 60]], np.zeros((0, 4))]
-    labels = [[2, -1], [0], []]
+    labels = [[2, -1], [-1], []]
     sheet = mosaic(images, boxes, labels, [[0.9, 0.9], [0.1], []], {2: "cat"}, size=2000)
     assert sheet.shape == (128, 192, 3)
     assert tuple(sheet[45, 10]) == class_color(2)

@@ -110,7 +110,7 @@ def test_curves_of_any_number_of_classes(figures, tmp_path, count):
     paths = plot_curves(metrics, tmp_path)
     assert [path.name for path in paths] == [f"Box{name}_curve.png" for name in ("PR", "F1", "P", "R")]
     (panel,) = figures["BoxPR_curve.png"].axes
-    with_labels = len(metrics.ap_class_index)
+    with_labels = len(metrics.box.ap_class_index)
     assert len(panel.lines) == (with_labels + 1 if count > 1 else 1)
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
     assert len(legend) == {1: 1, 3: 4, 80: 1}[count]

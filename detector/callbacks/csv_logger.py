@@ -57,11 +57,9 @@ class CSVLogger(Callback):
             _append(trainer.csv, self.columns, self.rows[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
         return {"columns": self.columns, "rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the rows of the epochs before."""
         self.columns, self.rows = list(state["columns"]), list(state["rows"])
 
 

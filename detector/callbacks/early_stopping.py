@@ -38,7 +38,6 @@ class EarlyStopping(Callback):
         self.waited, self.best_epoch = 0, 0
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Compare this epoch with the best one."""
         value = self.monitor.read(trainer)
         if value is None:
             return
@@ -56,10 +55,8 @@ class EarlyStopping(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
         return {"best": self.monitor.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a run was left."""
         self.monitor.best = state["best"]
         self.best_epoch, self.waited = state["best_epoch"], state["waited"]

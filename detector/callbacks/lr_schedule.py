@@ -35,11 +35,9 @@ class LRSchedule(Callback):
             )
 
     def on_train_start(self, trainer: Any) -> None:
-        """Take over from the trainer's schedule."""
         trainer.schedule.paused = True
 
     def on_train_batch_start(self, trainer: Any) -> None:
-        """Set the rates of this batch."""
         epoch = trainer.epoch + trainer.batch_index / trainer.num_batches
         factor = require_number("LRSchedule", f"factor of epoch {epoch:g}", self.factor(epoch))
         for group in trainer.optimizer.param_groups:

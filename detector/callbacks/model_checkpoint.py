@@ -63,13 +63,11 @@ class ModelCheckpoint(Callback):
         self.saved_at = perf_counter()
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Save when it is time."""
         if self.every_seconds is not None and perf_counter() - self.saved_at >= self.every_seconds:
             trainer.save_checkpoint(_folder(trainer) / TIMED_NAME)
             self.saved_at = perf_counter()
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Save this epoch if it is among the best."""
         if self.top_k == 0 or (trainer.epoch + 1) % self.every_epochs:
             return
         value = self.monitor.read(trainer)
@@ -87,7 +85,6 @@ class ModelCheckpoint(Callback):
         self.kept = ranked[:room]
 
     def on_train_end(self, trainer: Any) -> None:
-        """Name the best file."""
         if self.kept:
             value, name = self.kept[0]
             log.info("best %s %.4f: %s", self.monitor.name, value, _folder(trainer) / name)
@@ -95,11 +92,9 @@ class ModelCheckpoint(Callback):
             self.monitor.warn_if_never_read()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
         return {"kept": [[value, name] for value, name in self.kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a run was left."""
         self.kept = [(value, name) for value, name in state["kept"]]
 
 

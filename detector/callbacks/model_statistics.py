@@ -11,6 +11,7 @@ from detector.callbacks.callback import Callback
 # A channel that moves by less than this over a batch says nothing: behind batch normalisation, activations
 # are of the order of one.
 DEAD_RANGE = 1e-3
+TINY = 1e-12  # keeps the ratio of a weight that is all zeros finite; far below any norm of a real weight
 
 
 class ModelStatistics(Callback):
@@ -73,7 +74,6 @@ class ModelStatistics(Callback):
                 self.hooks.append(module.register_forward_hook(self._look))
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Take off the hooks on activations."""
         _remove(self.hooks)
 
     def on_before_zero_grad(self, trainer: Any) -> None:
@@ -84,7 +84,6 @@ class ModelStatistics(Callback):
             self.before, self.dead, self.norms = [], [], {}
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Hand over the figures."""
         trainer.metrics |= self.figures
         self.figures = {}
 
@@ -117,7 +116,7 @@ class ModelStatistics(Callback):
             return {}
         norms = torch.stack([self.norms[name] for name, _, _ in trained]) / self.scale
         matrices = [(p.detach(), old) for _, p, old in trained if p.ndim > 1]
-        ratios = [(p - old).float().norm() / old.float().norm().clamp(min=1e-12) for p, old in matrices]
+        ratios = [(p - old).float().norm() / old.float().norm().clamp(min=TINY) for p, old in matrices]
         sums = [torch.stack(part).float() for part in (ratios, self.dead) if part]
         numbers = torch.cat([norms, *sums]).tolist()
         norms_list, ratio_list = numbers[: len(norms)], sorted(numbers[len(norms) :][: len(ratios)])

@@ -44,19 +44,15 @@ class Notify(Callback):
         self.epochs_done = 0
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Count epochs anew."""
         self.epochs_done = 0
 
     def on_train_start(self, trainer: Any) -> None:
-        """A resumed run has some already."""
-        self.epochs_done = trainer.start_epoch
+        self.epochs_done = trainer.start_epoch  # a resumed run has some already
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Count."""
         self.epochs_done = trainer.epoch + 1
 
     def teardown(self, trainer: Any) -> None:
-        """Send the message, however the run ended."""
         message = self._message(trainer)
         problems: list[str] = []
 

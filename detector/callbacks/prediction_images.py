@@ -59,7 +59,6 @@ class PredictionImages(Callback):
             kept += new[:room]
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Draw."""
         if self.images:
             import numpy as np
 
@@ -76,6 +75,4 @@ class PredictionImages(Callback):
         from detector.drawing import mosaic
 
         titles = [f"{title}: {word}" for title in self.titles]
-        return mosaic(
-            self.images, boxes, labels, scores, self.names, titles, self.count, SHEET, min_score=self.conf
-        )
+        return mosaic(self.images, boxes, labels, scores, self.names, titles, self.count, SHEET)

@@ -7,6 +7,7 @@ import sys
 from time import perf_counter
 from typing import Any
 
+from detector.callbacks.arguments import require_whole
 from detector.callbacks.callback import Callback
 
 log = logging.getLogger(__name__)
@@ -19,19 +20,20 @@ class ProgressBar(Callback):
 
     Args:
         every: batches between updates of the figures in the bar.
+
+    Raises:
+        CallbackError: if `every` is not a whole number >= 1.
     """
 
     def __init__(self, every: int = 10) -> None:
-        self.every = every
+        self.every = require_whole("ProgressBar", "every", every, 1)
         self.bar: Any = None
 
     def on_train_start(self, trainer: Any) -> None:
-        """Say what is about to happen."""
         self.started = perf_counter()
         log.info("%s", summary(trainer))
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Open the bar."""
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -58,13 +60,11 @@ class ProgressBar(Callback):
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: Any) -> None:
-        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """One line with the epoch's figures."""
         metrics = trainer.metrics
         parts = [] if sys.stderr.isatty() else [
             f"{name.removeprefix('train/').removesuffix('_loss')} {value:.3f}"
@@ -75,11 +75,9 @@ class ProgressBar(Callback):
         log.info("%s  %s", self._epoch(trainer), "  ".join(parts))
 
     def on_exception(self, trainer: Any) -> None:
-        """Leave the terminal tidy."""
         self.on_train_epoch_end(trainer)
 
     def on_train_end(self, trainer: Any) -> None:
-        """The table by class, and where everything is."""
         if trainer.final_metrics is not None:
             log.info("\n%s", trainer.final_metrics.table())
         minutes, seconds = divmod(round(perf_counter() - self.started), 60)

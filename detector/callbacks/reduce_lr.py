@@ -57,7 +57,6 @@ class ReduceLROnPlateau(Callback):
         self.waited = self.cooling = 0
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Compare this epoch with the best one."""
         value = self.monitor.read(trainer)
         if value is None:
             return
@@ -68,13 +67,12 @@ class ReduceLROnPlateau(Callback):
             self._reduce(trainer)
 
     def on_train_end(self, trainer: Any) -> None:
-        """Say so if there was nothing to watch."""
         self.monitor.warn_if_never_read()
 
     def _reduce(self, trainer: Any) -> None:
         schedule = trainer.schedule
         scale = max(schedule.scale * self.factor, self.min_scale)
-        if scale < schedule.scale * (1 - 1e-6):  # not when it stands at its least, but for rounding
+        if scale < schedule.scale * (1 - 1e-6):  # 1e-6: rounding; at its minimum already, nothing changes
             schedule.scale = scale
             log.info(
                 "no better %s in %d epochs: learning rates are now %g times the scheduled ones",
@@ -89,5 +87,4 @@ class ReduceLROnPlateau(Callback):
         return {"best": self.monitor.best, "waited": self.waited, "cooling": self.cooling}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a run was left."""
         self.monitor.best, self.waited, self.cooling = state["best"], state["waited"], state["cooling"]

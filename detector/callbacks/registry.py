@@ -10,12 +10,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from detector.callbacks.failures import add_note, describe, failure_note, short_name
 from detector.errors import CallbackError, error_text, nearest
 
 log = logging.getLogger(__name__)
@@ -279,6 +278,18 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         found = [(*key, spent) for key, spent in self.seconds.items() if spent > share * seconds]
         return sorted(found, key=lambda row: -row[2])
 
+    def slow_callbacks_text(self, seconds: float) -> str | None:
+        """Name the functions that took over 1 % of a run, slowest first, or return None if there are none.
+
+        Args:
+            seconds: of the whole run.
+        """
+        rows = [
+            f"{fn}{'' if fn.endswith(event) else f' on {event}'} {spent:.1f} s ({spent / seconds:.0%})"
+            for event, fn, spent in self.costly(seconds)
+        ]
+        return f"callbacks that took over 1 % of the run: {', '.join(rows)}" if rows else None
+
 
 def event_methods(obj: object) -> Iterator[tuple[str, CallbackFn]]:
     """Yield (event, bound method) for every method of a callback object that is named as an event.
@@ -314,3 +325,36 @@ def require_one_argument(fn: CallbackFn, event: str) -> None:
         raise CallbackError(
             f"{event}: {describe(fn)} takes {signature}, but is called with one argument, the engine"
         ) from None
+
+
+# ------------------------------------------------------------------ naming functions and failures
+
+
+def describe(fn: object) -> str:
+    """Name a function with its file and line, for messages."""
+    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    with suppress(TypeError, OSError):
+        code = inspect.unwrap(fn)  # type: ignore[arg-type]
+        return f"{name} ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
+    return name
+
+
+def short_name(fn: object) -> str:
+    """Name a function as `Class.method`, by the class of its object and without where it was defined."""
+    owner = getattr(fn, "__self__", None)
+    if owner is not None and not isinstance(owner, type):
+        return f"{type(owner).__name__}.{getattr(fn, '__name__', '?')}"
+    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    return name.rpartition("<locals>.")[2]
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Attach a line to an exception; tracebacks show it from Python 3.11 on."""
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
+def failure_note(error: BaseException) -> str | None:
+    """Return the note that says in which callback an exception arose, or None."""
+    return next(
+        (note for note in getattr(error, "__notes__", []) if note.startswith("in the callback ")), None
+    )

@@ -40,7 +40,6 @@ class ResourceMonitor(Callback):
         self.gpu: _GPU | None = None
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Load what measures."""
         try:
             self.psutil = import_module("psutil")
         except ImportError:
@@ -63,13 +62,11 @@ class ResourceMonitor(Callback):
             self.gpu.forget()
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Look at the GPU now and then."""
         if self.gpu is not None and perf_counter() - self.looked_at >= self.every:
             self.gpu.look()
             self.looked_at = perf_counter()
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Add the figures of the epoch to its metrics."""
         found = {
             "cpu_percent": self.psutil.cpu_percent(),
             "cpu_process_percent": self.process.cpu_percent(),

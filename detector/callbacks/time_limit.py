@@ -44,11 +44,9 @@ class TimeLimit(Callback):
         self.started: float | None = None
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Start the clock."""
         self.started = perf_counter()
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Stop if the time is up."""
         if self.started is not None and perf_counter() - self.started >= self.seconds and not trainer.stop:
             trainer.stop = True
             log.info("stopped: the time limit of %g s is used up", self.seconds)

@@ -39,7 +39,6 @@ class Unfreeze(Callback):
         self.done = False
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Unfreeze once the epochs are over."""
         if not self.done and trainer.epoch >= self.epoch:
             trainer.unfreeze(self.layers)
             self.done = True

@@ -71,7 +71,6 @@ class Logger(Callback):
     package: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        """Guard every hook that a backend implements."""
         super().__init_subclass__()
         for hook in HOOKS:
             if hook in cls.__dict__:
@@ -138,13 +137,11 @@ class Logger(Callback):
 
     @guarded
     def on_train_start(self, trainer: Any) -> None:
-        """Log the model's size."""
         info = trainer.model.info(trainer.settings.imgsz)
         self.log_settings({"model/parameters": info.parameters, "model/GFLOPs": round(info.gflops, 3)})
 
     @guarded
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Log the figures of the epoch."""
         metrics = {name: float(value) for name, value in trainer.metrics.items()}
         self.log_metrics(metrics, trainer.epoch + 1)
 
@@ -163,7 +160,6 @@ class Logger(Callback):
             self.log_file(trainer.best)
 
     def teardown(self, trainer: Any) -> None:
-        """Close, after other callbacks."""
         self.exception = trainer.exception
         self.close(failed=trainer.exception is not None)
         self.is_open = False
@@ -173,8 +169,13 @@ class Logger(Callback):
         return {"run_id": self.run_id or self.continues}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember that run."""
         self.continues = state.get("run_id")
+
+    def outcome(self, failed: bool) -> str:
+        """Return in a word how the run ended: "finished", "failed", or "killed" by Ctrl-C or an exit."""
+        if isinstance(self.exception, (KeyboardInterrupt, SystemExit)):
+            return "killed"
+        return "failed" if failed else "finished"
 
     def _leave_out(self, error: Exception) -> None:
         if self.is_broken:  # this is the attempt to close it

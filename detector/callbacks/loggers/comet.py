@@ -73,20 +73,16 @@ class CometLogger(Logger):
             raise ConnectionError("there is no connection to Comet's server")
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Log parameters."""
         self.experiment.log_parameters(dict(settings), nested_support=False)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log figures."""
         self.experiment.log_metrics(dict(metrics), step=step, epoch=step)
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
-        """Log pictures."""
         for name, path in images.items():
             self.experiment.log_image(str(path), name=name, step=step)
 
     def log_file(self, path: Path) -> None:
-        """Log the weights as a model."""
         self.experiment.log_model("weights", str(path))
 
     def close(self, failed: bool) -> None:
@@ -94,8 +90,7 @@ class CometLogger(Logger):
         if not self.owns_run:
             return
         self.owns_run = False
-        stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
-        state = "killed" if stopped else "failed" if failed else "finished"
+        state = self.outcome(failed)
         self.experiment.log_other("state", state)
         if failed:
             self.experiment.add_tag(state)

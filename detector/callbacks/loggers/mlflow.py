@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PARAMETERS_A_REQUEST = 100  # MLflow's own limit
 SECONDS = 15  # that a request may take; MLflow itself goes on asking a dead server for minutes
+FILE_SECONDS = 120  # the same of an upload: weights are large
 PAUSE = 2  # seconds before the second and last attempt of a request
 REFUSED = re.compile(r"[^\w\-./: ]")  # what MLflow does not allow in names
 
@@ -114,7 +115,6 @@ class MLflowLogger(Logger):
             self._ask(lambda part=part: self.client.log_batch(self.logs_to, params=part))  # type: ignore[misc]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log all figures in one request."""
         from mlflow.entities import Metric
 
         now = int(time() * 1000)
@@ -128,7 +128,6 @@ class MLflowLogger(Logger):
             self._file(path, folder if last == path.stem else name)
 
     def log_file(self, path: Path) -> None:
-        """Log the weights as an artifact."""
         self._file(path, "weights")
 
     def close(self, failed: bool) -> None:
@@ -137,8 +136,7 @@ class MLflowLogger(Logger):
             return
         import mlflow
 
-        stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
-        status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
+        status = self.outcome(failed).upper()
         with self._switching:
             if self.own_store:
                 mlflow.set_tracking_uri(self.own_store)
@@ -154,7 +152,7 @@ class MLflowLogger(Logger):
             log.info("MLflow: mlflow ui --backend-store-uri %s", quote(self.own_store))
 
     def _file(self, path: Path, folder: str) -> None:
-        self._ask(lambda: self.client.log_artifact(self.logs_to, str(path), folder), seconds=120)
+        self._ask(lambda: self.client.log_artifact(self.logs_to, str(path), folder), FILE_SECONDS)
 
     def _ask(self, call: Callable[[], Any], seconds: int = SECONDS) -> Any:
         """Make a request, and once more if it fails at once: it may have been a moment's trouble."""

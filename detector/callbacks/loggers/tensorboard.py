@@ -26,7 +26,6 @@ class TensorBoardLogger(Logger):
     name, title, package = "tensorboard", "TensorBoard", "tensorboard"
 
     def open(self, trainer: Any) -> None:
-        """Remember where to write."""
         self.folder, self.project = trainer.save_dir, project_folder(trainer)
         self.writer: Any = None
         self.settings: dict[str, Any] = {}
@@ -36,7 +35,6 @@ class TensorBoardLogger(Logger):
         self.settings |= settings
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write a scalar each."""
         self._write(step, [{"tag": name, "simple_value": value} for name, value in metrics.items()])
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
@@ -47,7 +45,12 @@ class TensorBoardLogger(Logger):
         for name, path in images.items():
             data = path.read_bytes()
             height, width = image_size(data) or (0, 0)
-            image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": data}
+            image = {
+                "height": height,
+                "width": width,
+                "colorspace": 3,
+                "encoded_image_string": data,
+            }  # 3: RGB
             values.append({"tag": name, "image": image})
         self._write(step, values)
 
@@ -59,10 +62,8 @@ class TensorBoardLogger(Logger):
         """Write how the run ended, close the file and say how to look at it."""
         began = "model/parameters" in self.settings  # a run that could not begin leaves no folder
         if not self.is_broken and (began or self.writer is not None):
-            stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
-            state = "killed" if stopped else "failed" if failed else "finished"
             why = f": {error_text(self.exception)}" if self.exception is not None else ""
-            self._write(0, [_text("state", state + why)])
+            self._write(0, [_text("state", self.outcome(failed) + why)])
             log.info("TensorBoard: tensorboard --logdir %s", quote(str(self.project)))
         if self.writer is not None:
             self.writer.close()
@@ -96,5 +97,5 @@ class TensorBoardLogger(Logger):
 
 def _text(tag: str, text: str) -> dict[str, Any]:
     """Return a value that TensorBoard shows as text (Markdown)."""
-    tensor = {"dtype": 7, "string_val": [text.encode()]}  # 7: strings
+    tensor = {"dtype": 7, "string_val": [text.encode()]}  # 7: DT_STRING
     return {"tag": tag, "metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": tensor}

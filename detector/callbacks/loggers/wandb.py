@@ -21,6 +21,8 @@ LIMITS = {
 }
 """Setting of W&B -> our value, and the variable by which a user sets another."""
 
+EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}  # by which W&B tells states apart
+
 
 class WandbLogger(Logger):
     """Logs to Weights & Biases, if it has a key or is offline; an active run is joined and left open.
@@ -69,21 +71,17 @@ class WandbLogger(Logger):
         self.owns_run, self.run_id = True, self.run.id
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Put them into the run's config."""
         self.run.config.update(dict(settings), allow_val_change=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log a row."""
         self._log(metrics, step)
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
-        """Log the pictures in a row."""
         import wandb
 
         self._log({name: wandb.Image(str(path)) for name, path in images.items()}, step)
 
     def log_file(self, path: Path) -> None:
-        """Log the weights as an artifact of type model."""
         import wandb
 
         artifact = wandb.Artifact(f"run-{self.run.id}-weights", type="model")
@@ -91,11 +89,10 @@ class WandbLogger(Logger):
         self.run.log_artifact(artifact, aliases=["best"])
 
     def close(self, failed: bool) -> None:
-        """Finish the run, if it is ours, with the exit code W&B tells states apart by."""
+        """Finish the run, if it is ours."""
         if self.owns_run:
             self.owns_run = False
-            stopped = isinstance(self.exception, (KeyboardInterrupt, SystemExit))
-            self.run.finish(exit_code=255 if stopped else int(failed))
+            self.run.finish(exit_code=EXIT_CODES[self.outcome(failed)])
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         for name in values.keys() - self.known:
