@@ -76,14 +76,14 @@ def build_network(config: ModelConfig, weights: Mapping[str, Tensor], path: str 
     Raises:
         CheckpointError: if weights are missing, left over, or of other shapes.
     """
-    network = outline(config, path)
+    network = build_on_meta(config, path)
     compare_shapes(network, weights, path)
     own = {name: weights[name].to(value.dtype, copy=True) for name, value in network.state_dict().items()}
     network.load_state_dict({name: value.contiguous() for name, value in own.items()}, assign=True)
     return network
 
 
-def outline(config: ModelConfig, path: str | Path) -> DetectionModel:
+def build_on_meta(config: ModelConfig, path: str | Path) -> DetectionModel:
     """Build a network that has shapes and no memory.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from detector.engine.foreign.stand_ins import StandIn
-from detector.engine.restore import compare_shapes, outline
+from detector.engine.restore import build_on_meta, compare_shapes
 from detector.errors import CheckpointError
 from detector.nn.config import config_from_table
 from detector.nn.model import DetectionModel, ModelConfig
@@ -57,7 +57,7 @@ def read_architecture(
     for scale in [asked] if isinstance(asked, str) and asked in scales else list(scales):
         try:
             config = config_from_table(own, str(path), scale=scale, name=_name(table, scale, path))
-            network = outline(config, path)
+            network = build_on_meta(config, path)
             compare_shapes(network, weights, path)
             return config, network
         except CheckpointError as error:
