@@ -125,9 +125,9 @@ def test_every_bit_of_a_tensor_files_description_counts(tmp_path):
     )
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
-    assert json.loads(whole[8:end])["__metadata__"]["sha256"]
-    name = whole.index(b"sha256")
-    for place in [*range(0, 8 * len(whole), 3), *range(8 * name, 8 * name + 48)]:
+    described = json.loads(json.loads(whole[8:end])["__metadata__"]["detector"])
+    names = range(8 * whole.index(b"checksum"), 8 * whole.index(described["sha256"].encode()))
+    for place in [*range(0, 8 * len(whole), 3), *names]:
         turned = bytearray(whole)
         turned[place // 8] ^= 1 << place % 8
         path.write_bytes(turned)
