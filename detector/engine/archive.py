@@ -21,6 +21,7 @@ from detector.errors import CheckpointError
 MAX_FILE_BYTES = 16 << 30
 MAX_ENTRIES = 100_000
 MAX_PICKLE_BYTES = 32 << 20
+MAX_DIMENSIONS = 8  # of a tensor; a convolution's weights have 4
 
 END = b"PK\x05\x06"  # the record that ends a zip file: 22 bytes, the last two the length of the comment
 END_BYTES = 22

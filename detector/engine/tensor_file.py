@@ -26,7 +26,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from detector.engine.archive import MAX_FILE_BYTES
+from detector.engine.archive import MAX_DIMENSIONS, MAX_FILE_BYTES
 from detector.engine.restore import build_network, check_content, read_config
 from detector.errors import CheckpointError, first_line
 from detector.runtimes import METADATA, Port
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from detector.exporters.job import Job
 
 MAX_HEADER_BYTES = 16 << 20  # some 100 bytes a tensor, and names, settings and metrics
-MAX_DIMENSIONS = 8  # a convolution's weights have 4
 DTYPES = frozenset(
     {
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
