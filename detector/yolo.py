@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from detector.callbacks.loading import load_callbacks, taken_over
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
-from detector.engine.checkpoint import save_checkpoint
+from detector.engine.checkpoint import read_weights, save_checkpoint
 from detector.engine.device import select_device
 from detector.engine.exported import ExportedModel, make_runner
 from detector.engine.inference import Ready
 from detector.engine.restore import build_network, read_config
-from detector.engine.weight_files import read_weights
 from detector.engine.weights import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import format_of

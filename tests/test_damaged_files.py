@@ -9,10 +9,9 @@ import torch
 from disk import damaged
 
 from detector import YOLO
-from detector.engine.checkpoint import load_checkpoint, save_checkpoint
+from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.engine.resume import find_run
 from detector.engine.saving import PREVIOUS_STATE, STATE
-from detector.engine.weight_files import read_weights
 from detector.errors import CheckpointError
 
 SEED, PLACES = 0, 250  # of each format
@@ -127,9 +126,9 @@ def test_every_bit_of_a_tensor_files_description_counts(tmp_path):
     )
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
-    assert json.loads(whole[8:end])["__metadata__"]["sha256"]
-    name = whole.index(b"sha256")
-    for place in [*range(0, 8 * len(whole), 3), *range(8 * name, 8 * name + 48)]:
+    described = json.loads(json.loads(whole[8:end])["__metadata__"]["detector"])
+    names = range(8 * whole.index(b"checksum"), 8 * whole.index(described["sha256"].encode()))
+    for place in [*range(0, 8 * len(whole), 3), *names]:
         turned = bytearray(whole)
         turned[place // 8] ^= 1 << place % 8
         path.write_bytes(turned)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detector.engine.restore import build_network, check_content, outline, read_config
+from detector.engine.restore import build_network, build_on_meta, check_content, read_config
 from detector.errors import CheckpointError
 from detector.nn.model import DetectionModel, ModelConfig, load_model_config
 
@@ -108,4 +108,4 @@ def test_a_network_of_endless_blocks_is_refused(config: ModelConfig) -> None:
             read_config(config.to_dict() | changes, "a.pt")
     rows = (*config.rows[:1], config.rows[1]._replace(repeats=1000, args=(16, 3, 1)), *config.rows[2:])
     with pytest.raises(CheckpointError, match=r"a.pt: describes a network of 50,0.. blocks; at most 2,000"):
-        outline(replace(config, rows=rows, depth=50.0), "a.pt")
+        build_on_meta(replace(config, rows=rows, depth=50.0), "a.pt")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detector.engine import vendor
-from detector.engine.vendor import find_weights
+from detector.engine.vendor import resolve_weights
 from detector.errors import CheckpointError, DataError
 
 
@@ -39,7 +39,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_known_name_is_fetched_once_and_its_licence_is_said_once(
     here: Path, fetched: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    paths = [find_weights("yolo26n.pt") for _ in range(3)]
+    paths = [resolve_weights("yolo26n.pt") for _ in range(3)]
     assert paths == [here.parent / "cache" / "weights" / "yolo26n.pt"] * 3
     assert fetched == ["https://github.com/ultralytics/assets/releases/download/v8.4.0/yolo26n.pt"]
     told = [record for record in caplog.records if "AGPL-3.0" in record.message]
@@ -49,7 +49,7 @@ def test_a_known_name_is_fetched_once_and_its_licence_is_said_once(
 
 def test_a_file_that_is_there_goes_first(here: Path, fetched: list[str]) -> None:
     (here / "yolo11n.pt").write_bytes(b"mine")
-    assert find_weights("yolo11n.pt").read_bytes() == b"mine"
+    assert resolve_weights("yolo11n.pt").read_bytes() == b"mine"
     assert not fetched
 
 
@@ -57,7 +57,7 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(here: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"'yolov8n.pt' are neither at .* DETECTOR_OFFLINE is set"
     ) as caught:
-        find_weights("yolov8n.pt")
+        resolve_weights("yolov8n.pt")
     assert "https://github.com/ultralytics/assets/releases" in str(caught.value)
     assert "AGPL-3.0" in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_a_failed_download_is_one_sentence(
 
     monkeypatch.setattr(vendor, "download", fail)
     with pytest.raises(CheckpointError, match=r"can't be fetched: downloading .* no route to host"):
-        find_weights("yolov8n.pt")
+        resolve_weights("yolov8n.pt")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,6 @@ def test_a_failed_download_is_one_sentence(
 )
 def test_other_files_are_never_fetched(here: Path, fetched: list[str], asked: str, hint: str) -> None:
     with pytest.raises(CheckpointError, match="do not exist") as caught:
-        find_weights(asked)
+        resolve_weights(asked)
     assert hint in str(caught.value)
     assert not fetched

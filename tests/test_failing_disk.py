@@ -8,10 +8,9 @@ import torch
 from disk import KINDS, count_operations, failing, watched
 
 from detector import YOLO
-from detector.engine.checkpoint import load_checkpoint, save_checkpoint
+from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.engine.resume import find_run
 from detector.engine.saving import PREVIOUS_STATE, STATE
-from detector.engine.weight_files import read_weights
 from detector.errors import CheckpointError, DetectorError
 
 QUICK = {

@@ -25,10 +25,9 @@ from detector.data.config import load_data_config
 from detector.data.download import unpack
 from detector.data.formats.yolo import parse_labels, scan_yolo
 from detector.data.image_size import image_size
-from detector.engine.checkpoint import save_checkpoint
+from detector.engine.checkpoint import read_weights, save_checkpoint
 from detector.engine.restore import build_network, read_config
 from detector.engine.tensor_file import write_tensor_file
-from detector.engine.weight_files import read_weights
 from detector.errors import DataError, DetectorError, SettingsError
 from detector.nn.model import DetectionModel, load_model_config
 from detector.yamlio import YamlError, parse_yaml

@@ -20,9 +20,9 @@ from foreign_files import peer_network, write_peer, write_program
 
 from detector.data.config import load_data_config
 from detector.data.download import unpack
+from detector.engine.checkpoint import read_weights
 from detector.engine.foreign import read_peer_checkpoint
 from detector.engine.tensor_file import read_tensor_file
-from detector.engine.weight_files import read_weights
 from detector.errors import CheckpointError, DataError, DetectorError, ModelError
 from detector.nn.model import DetectionModel, load_model_config
 

@@ -59,7 +59,7 @@ def read_config(data: Mapping[str, Any], path: str | Path) -> ModelConfig:
     try:
         return ModelConfig.from_dict(data, str(path))
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(_sentence(path, "describes no network that can be built", error)) from None
+        raise cannot_build(path, "describes no network that can be built", error) from None
 
 
 def build_network(config: ModelConfig, weights: Mapping[str, Tensor], path: str | Path) -> DetectionModel:
@@ -76,14 +76,14 @@ def build_network(config: ModelConfig, weights: Mapping[str, Tensor], path: str 
     Raises:
         CheckpointError: if weights are missing, left over, or of other shapes.
     """
-    network = outline(config, path)
+    network = build_on_meta(config, path)
     compare_shapes(network, weights, path)
     own = {name: weights[name].to(value.dtype, copy=True) for name, value in network.state_dict().items()}
     network.load_state_dict({name: value.contiguous() for name, value in own.items()}, assign=True)
     return network
 
 
-def outline(config: ModelConfig, path: str | Path) -> DetectionModel:
+def build_on_meta(config: ModelConfig, path: str | Path) -> DetectionModel:
     """Build a network that has shapes and no memory.
 
     Raises:
@@ -98,7 +98,7 @@ def outline(config: ModelConfig, path: str | Path) -> DetectionModel:
     except CheckpointError:
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, IndexError) as error:
-        raise CheckpointError(_sentence(path, "describes no network that can be built", error)) from None
+        raise cannot_build(path, "describes no network that can be built", error) from None
 
 
 def compare_shapes(network: DetectionModel, weights: Mapping[str, Tensor], path: str | Path) -> None:
@@ -125,6 +125,7 @@ def _by(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
 
 
-def _sentence(path: str | Path, problem: str, error: Exception) -> str:
+def cannot_build(path: str | Path, problem: str, error: Exception) -> CheckpointError:
+    """Return the error to raise where building a network raised another: its whole text as one sentence."""
     reason = " ".join(str(error).split())[:300].removeprefix(f"{path}: ").rstrip(".")
-    return f"{path}: {problem} ({reason or type(error).__name__})"
+    return CheckpointError(f"{path}: {problem} ({reason or type(error).__name__})")

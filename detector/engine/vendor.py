@@ -17,7 +17,7 @@ NAMES = tuple(f"{family}{size}.pt" for family in ("yolov8", "yolo11", "yolo26") 
 MAX_BYTES = 1 << 30
 
 
-def find_weights(weights: str | Path) -> Path:
+def resolve_weights(weights: str | Path) -> Path:
     """Return the path of a file of weights; a published one that is not there is fetched into the user's cache.
 
     Args:

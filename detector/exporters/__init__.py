@@ -153,12 +153,10 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "safetensors": Format(
             suffix=".safetensors",
             what="weights alone, to train on or to run with detector",
-            export="detector.exporters.safetensors:export",
-            load="detector.runtimes.safetensors:load",
+            export="detector.engine.tensor_file:export",
+            load="detector.engine.tensor_file:load",
             precisions=("fp32", "fp16", "bf16"),
             graph=False,
-            packages=("safetensors",),
-            extra="export",
         ),
     }
 )

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from detector.engine.foreign.stand_ins import StandIn
-from detector.engine.restore import compare_shapes, outline
+from detector.engine.foreign.pickles import StandIn
+from detector.engine.restore import build_on_meta, cannot_build, compare_shapes
 from detector.errors import CheckpointError
 from detector.nn.config import config_from_table
 from detector.nn.model import DetectionModel, ModelConfig
@@ -57,14 +57,13 @@ def read_architecture(
     for scale in [asked] if isinstance(asked, str) and asked in scales else list(scales):
         try:
             config = config_from_table(own, str(path), scale=scale, name=_name(table, scale, path))
-            network = outline(config, path)
+            network = build_on_meta(config, path)
             compare_shapes(network, weights, path)
             return config, network
         except CheckpointError as error:
             first = first or error
         except (ValueError, TypeError, ArithmeticError, AttributeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300].removeprefix(f"{path}: ").rstrip(".")
-            first = first or CheckpointError(f"{path}: its network can't be built here ({reason})")
+            first = first or cannot_build(path, "its network can't be built here", error)
     assert first is not None
     raise first from None
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.engine.foreign.architecture import read_architecture
-from detector.engine.foreign.pickles import PickledArchive
+from detector.engine.foreign.pickles import PickledArchive, StandIn, StoredTensor
 from detector.engine.foreign.refusals import describe
-from detector.engine.foreign.stand_ins import StandIn, StoredTensor
 from detector.errors import CheckpointError
 from detector.nn.blocks import BN_EPS, Attention, Bottleneck, Concat, Conv, Upsample
 from detector.nn.model import DetectionModel

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detector.engine.foreign.stand_ins import StandIn, StoredTensor
+from detector.engine.foreign.pickles import StandIn, StoredTensor
 
 NESTED = (
     "state_dict",
