@@ -1,8 +1,8 @@
 """The index of a data set: images, their sizes and their boxes, whatever format they came in.
 
-Reading the files once is slow, so what was found is kept in small ``.npz`` files under the user's
-cache folder (``DETECTOR_CACHE``, else ``~/.cache/detector``). A file's size and modification time
-decide whether what is kept still holds; the folder of the data set is never written to.
+Reading the files once is slow, so what was found is kept in small ``.npz`` files in the user's cache
+(`detector.resources.cache_dir`). A file's size and modification time decide whether what is kept still
+holds; the folder of the data set is never written to.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from detector.data.image_size import MAX_PIXELS, is_too_large
 from detector.data.images import read_image, read_size
 from detector.errors import DataError
+from detector.resources import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +182,8 @@ def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
 
 def index_file(kind: str, paths: Sequence[str]) -> Path:
     """Where what is known about these files is kept."""
-    root = os.environ.get("DETECTOR_CACHE")
-    folder = Path(root) if root else Path.home() / ".cache" / "detector"
     digest = hashlib.sha256("\n".join([f"{kind} {_VERSION}", *paths]).encode("utf-8", "surrogateescape"))
-    return folder / "labels" / f"{kind}-{digest.hexdigest()[:32]}.npz"
+    return cache_dir("labels") / f"{kind}-{digest.hexdigest()[:32]}.npz"
 
 
 def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.int64]] | None:

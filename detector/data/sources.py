@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from detector.data.image_size import MAX_PIXELS, image_size, is_too_large
 from detector.errors import DataError
+from detector.resources import cache_dir
 
 LOGGER = logging.getLogger(__name__)
 
@@ -278,8 +279,8 @@ def _downloaded(url: str) -> Path:
     check_url(url)
     name = Path(unquote(urlsplit(url).path)).name
     _check_suffix(Path(name))
-    folder = Path.home() / ".cache" / "detector" / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:12]
-    return download(url, folder / name, max_bytes=MAX_DOWNLOAD)
+    folder = hashlib.sha256(url.encode()).hexdigest()[:12]  # several addresses may end in one name
+    return download(url, cache_dir("downloads") / folder / name, max_bytes=MAX_DOWNLOAD)
 
 
 # ---- memory -------------------------------------------------------------------------------------------
