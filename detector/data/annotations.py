@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.image_size import MAX_PIXELS, is_too_large
-from detector.data.images import read_image, read_size
+from detector.data.images import MAX_PIXELS, measure_image
 from detector.errors import DataError
 from detector.resources import cache_dir
 
@@ -65,10 +64,6 @@ class Annotations:
         start, stop = self.offsets[index], self.offsets[index + 1]
         return self.boxes[start:stop], self.labels[start:stop]
 
-    def box_counts(self) -> NDArray[np.int64]:
-        """(n,) boxes of each image."""
-        return np.diff(self.offsets)
-
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) boxes of each class."""
         return np.bincount(self.labels, minlength=len(self.names))
@@ -87,7 +82,10 @@ class Annotations:
 
 
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
-    """Decode every image once for its size; later calls decode only files that are new or changed.
+    """Read the size of every image once; later calls read only files that are new or changed.
+
+    The header is enough for most files. What it can't vouch for, such as a PNG with a wrong checksum or a
+    JPEG without an end, is decoded, so that broken files are known before they are trained on.
 
     Args:
         paths: image files.
@@ -106,8 +104,9 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
         sizes[~todo], cut[~todo] = known["sizes"][~todo], known["cut"][~todo]
     if todo.any():
         indices = np.flatnonzero(todo).tolist()
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            found = _progress(pool.map(_measure, [paths[i] for i in indices]), len(indices))
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+            warnings.filterwarnings("error", module=r"PIL\.")  # on damaged EXIF: then the image is decoded
+            found = _progress(pool.map(measure_image, [paths[i] for i in indices]), len(indices))
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
                 sizes[index], cut[index] = (height, width), is_cut
         write_index(place, stats=stats, sizes=sizes, cut=cut)
@@ -143,15 +142,6 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
     elif not len(paths):
         raise DataError("no images were given; the data set needs at least one.")
     return keep
-
-
-def _measure(path: str) -> tuple[int, int, bool]:
-    """Height, width, and whether a JPEG ends early."""
-    image, is_cut = read_image(path, cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        size = read_size(path)
-        return (*size, False) if size is not None and is_too_large(size) else (0, 0, False)
-    return image.shape[0], image.shape[1], is_cut
 
 
 def _progress(items: Iterable[_T], total: int) -> Iterable[_T]:
