@@ -153,8 +153,7 @@ class DetectionDataset:
             image = read_image(path, flag, allow_cut=True)
         except DataError as error:
             raise DataError(
-                f"{path} can't be read any more; was it changed or removed meanwhile? If not, it is damaged: "
-                f"replace it, or take it out of the data set."
+                f"{path} can't be read any more; is it damaged, or was it changed or removed meanwhile?"
             ) from error
         rows, columns = (side * factor for side in image.shape[:2])
         if abs(rows - full_h) >= factor or abs(columns - full_w) >= factor:  # shrunken sides are rounded
