@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import callbacks, evaluation, exported, loading, prediction, training, validation
+from benchmarks import callbacks, evaluation, exported, loading, prediction, scan, training, validation
 from benchmarks.bench import Bench, describe_machine, read_photo
 from benchmarks.peer import Peer
 from detector.data.config import load_data_config
@@ -30,12 +30,13 @@ from detector.tables import align
 
 QUICK: dict[str, Any] = {
     "models": ("yolo11n",), "epochs": 2, "steps": 2, "batch": 2, "imgsz": 64, "photo_imgsz": 128,
-    "loading_imgsz": (64,), "loading_images": 8, "val_images": 4, "repeats": 2,
+    "loading_imgsz": (64,), "loading_images": 8, "scan_images": 8, "val_images": 4, "repeats": 2,
 }  # fmt: skip
 
 
 SECTIONS = {
     "training": training.run,
+    "scan": scan.run,
     "loading": loading.run,
     "validation": validation.run,
     "prediction": prediction.run,

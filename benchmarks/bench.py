@@ -59,6 +59,7 @@ class Bench:
         photo_imgsz: input px of prediction.
         loading_imgsz: input px of the input pipeline.
         loading_images: most images of it.
+        scan_images: images whose labels are read.
         val_images: most images of a validation.
         repeats: predictions; the median counts.
     """
@@ -76,6 +77,7 @@ class Bench:
     photo_imgsz: int = 640
     loading_imgsz: tuple[int, ...] = (320, 640)
     loading_images: int = 512
+    scan_images: int = 100_000
     val_images: int = 128
     repeats: int = 50
 

@@ -23,6 +23,8 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("DETECTOR_DATASETS", str(home / "datasets"))
     monkeypatch.setenv("DETECTOR_OFFLINE", "1")
+    for variable in ("DETECTOR_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(autouse=True)

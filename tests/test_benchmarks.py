@@ -95,6 +95,11 @@ def test_loading_and_evaluation_print_a_table_each(bench):
     assert sum(line.startswith("64 px ours") for line in lines) == 2
 
 
+def test_reading_labels_is_timed_twice_the_second_time_from_what_is_kept(bench):
+    rows = [line.split() for line in bench("scan") if " start " in line]
+    assert [row[:4] for row in rows] == [["first", "start", "8", "56"], ["second", "start", "8", "56"]]
+
+
 def test_an_event_costs_well_under_a_microsecond_and_callbacks_a_share_of_a_training(bench):
     rows = [line.rsplit(maxsplit=3) for line in bench("callbacks")]
     cells = {row[0]: row[1:] for row in rows if len(row) == 4}
@@ -154,4 +159,4 @@ def test_a_peer_that_fails_is_reported_in_a_line(bench, tmp_path):
 def test_an_unknown_section_is_refused(bench, capsys):
     with pytest.raises(SystemExit):
         bench("trainign")
-    assert "--only trainign: the sections are training, loading" in capsys.readouterr().err
+    assert "--only trainign: the sections are training, scan, loading" in capsys.readouterr().err

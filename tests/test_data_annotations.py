@@ -37,16 +37,16 @@ def test_sizes_are_those_shown(tmp_path):
     assert measure_images(paths).tolist() == [[20, 30], [40, 12], [30, 20]]
 
 
-def test_only_changed_images_are_decoded_again(tmp_path, monkeypatch):
+def test_only_changed_images_are_read_again(tmp_path, monkeypatch):
     paths = [save(tmp_path / "a.png"), save(tmp_path / "b.png")]
     measure_images(paths)
     save(tmp_path / "b.png", 50, 60)
-    decoded = []
-    measure = annotations._measure
-    monkeypatch.setattr(annotations, "_measure", lambda path: decoded.append(path) or measure(path))
+    read = []
+    measure = annotations.measure_image
+    monkeypatch.setattr(annotations, "measure_image", lambda path: read.append(path) or measure(path))
 
     assert measure_images(paths).tolist() == [[20, 30], [50, 60]]
-    assert decoded == [paths[1]]
+    assert read == [paths[1]]
 
 
 def test_unusable_images_are_named_and_skipped(tmp_path, caplog):

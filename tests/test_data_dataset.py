@@ -166,3 +166,14 @@ def test_an_image_that_vanishes_is_named(annotations):
 
     with pytest.raises(DataError, match=r"/gone\.jpg can't be read any more"):
         DetectionDataset(gone, 64)[0]
+
+
+def test_an_image_of_another_size_than_before_is_named(annotations):
+    turned = Annotations(**{**vars(annotations), "sizes": annotations.sizes[:, ::-1].copy()})
+
+    for augmentation in (None, Augmentation()):
+        dataset = DetectionDataset(turned, 64, augmentation)
+        with pytest.raises(
+            DataError, match=r"5\.jpg has 480x640 px; it had 640x480 px when the data set was"
+        ):
+            dataset.load(5)

@@ -18,13 +18,13 @@ from detector.data.download import (
     Archive,
     download,
     fetch_dataset,
-    is_offline,
     locked,
     publish,
     staging_folder,
     unpack,
 )
 from detector.errors import DataError
+from detector.resources import is_offline
 
 BODY = bytes(range(256)) * 4000  # 1 MB
 

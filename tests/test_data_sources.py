@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.data.sources import IMAGE_SUFFIXES, PREFETCH, list_images, open_source, read_image
+from detector.data.images import read_image
+from detector.data.sources import IMAGE_SUFFIXES, PREFETCH, list_images, open_source
 from detector.errors import DataError
 
 COLOUR = (10, 100, 200)  # BGR

@@ -1,8 +1,8 @@
 """The index of a data set: images, their sizes and their boxes, whatever format they came in.
 
-Reading the files once is slow, so what was found is kept in small ``.npz`` files under the user's
-cache folder (``DETECTOR_CACHE``, else ``~/.cache/detector``). A file's size and modification time
-decide whether what is kept still holds; the folder of the data set is never written to.
+Reading the files once is slow, so what was found is kept in small ``.npz`` files in the user's cache
+(`detector.resources.cache_dir`). A file's size and modification time decide whether what is kept still
+holds; the folder of the data set is never written to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.image_size import MAX_PIXELS, is_too_large
-from detector.data.images import read_image, read_size
+from detector.data.images import MAX_PIXELS, measure_image
 from detector.errors import DataError
+from detector.resources import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,6 @@ class Annotations:
         start, stop = self.offsets[index], self.offsets[index + 1]
         return self.boxes[start:stop], self.labels[start:stop]
 
-    def box_counts(self) -> NDArray[np.int64]:
-        """(n,) boxes of each image."""
-        return np.diff(self.offsets)
-
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) boxes of each class."""
         return np.bincount(self.labels, minlength=len(self.names))
@@ -86,7 +82,10 @@ class Annotations:
 
 
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
-    """Decode every image once for its size; later calls decode only files that are new or changed.
+    """Read the size of every image once; later calls read only files that are new or changed.
+
+    The header is enough for most files. What it can't vouch for, such as a PNG with a wrong checksum or a
+    JPEG without an end, is decoded, so that broken files are known before they are trained on.
 
     Args:
         paths: image files.
@@ -105,8 +104,9 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
         sizes[~todo], cut[~todo] = known["sizes"][~todo], known["cut"][~todo]
     if todo.any():
         indices = np.flatnonzero(todo).tolist()
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            found = _progress(pool.map(_measure, [paths[i] for i in indices]), len(indices))
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+            warnings.filterwarnings("error", module=r"PIL\.")  # on damaged EXIF: then the image is decoded
+            found = _progress(pool.map(measure_image, [paths[i] for i in indices]), len(indices))
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
                 sizes[index], cut[index] = (height, width), is_cut
         write_index(place, stats=stats, sizes=sizes, cut=cut)
@@ -144,15 +144,6 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
     return keep
 
 
-def _measure(path: str) -> tuple[int, int, bool]:
-    """Height, width, and whether a JPEG ends early."""
-    image, is_cut = read_image(path, cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        size = read_size(path)
-        return (*size, False) if size is not None and is_too_large(size) else (0, 0, False)
-    return image.shape[0], image.shape[1], is_cut
-
-
 def _progress(items: Iterable[_T], total: int) -> Iterable[_T]:
     if total < 2000:
         return items
@@ -181,10 +172,8 @@ def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
 
 def index_file(kind: str, paths: Sequence[str]) -> Path:
     """Where what is known about these files is kept."""
-    root = os.environ.get("DETECTOR_CACHE")
-    folder = Path(root) if root else Path.home() / ".cache" / "detector"
     digest = hashlib.sha256("\n".join([f"{kind} {_VERSION}", *paths]).encode("utf-8", "surrogateescape"))
-    return folder / "labels" / f"{kind}-{digest.hexdigest()[:32]}.npz"
+    return cache_dir("labels") / f"{kind}-{digest.hexdigest()[:32]}.npz"
 
 
 def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.int64]] | None:

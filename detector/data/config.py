@@ -11,8 +11,7 @@
     stand_in: drawn          # optional: drawn scenes where the download fails
     drawn: {train: 512, val: 128}  # optional: the whole set is drawn (detector/data/drawn.py)
 
-The data sets that come with the package lie under `DETECTOR_DATASETS`, by default
-`~/.cache/detector/datasets`.
+The data sets that come with the package lie in `detector.resources.datasets_dir()`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from detector.data.download import ARCHIVE_SUFFIXES, Archive, fetch_dataset, loc
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
-from detector.resources import resource_dir
+from detector.resources import cache_dir, datasets_dir, resource_dir
 from detector.yamlio import YamlError, read_yaml
 
 LOGGER = logging.getLogger(__name__)
@@ -101,12 +100,6 @@ class DataConfig:
             "names": dict(self.names),
             "stand_in": self.stand_in,
         }
-
-
-def datasets_dir() -> Path:
-    """Return where the packaged data sets lie: DETECTOR_DATASETS, else ~/.cache/detector/datasets."""
-    chosen = os.environ.get("DETECTOR_DATASETS")
-    return Path(chosen).expanduser().absolute() if chosen else _cache_dir()
 
 
 def load_data_config(data: str | Path) -> DataConfig:
@@ -257,10 +250,6 @@ def _archives(path: Path, content: Mapping[str, Any]) -> tuple[Archive, ...]:
 # ---- the folders --------------------------------------------------------------------------------------
 
 
-def _cache_dir() -> Path:
-    return Path.home() / ".cache" / "detector" / "datasets"
-
-
 def _root(path: Path, content: Mapping[str, Any]) -> Path:
     given = content.get("path", "")
     if not isinstance(given, str):
@@ -318,7 +307,7 @@ def _place(config: DataConfig) -> Path:
     root = config.root
     if _is_writable(root.parent):
         return root
-    elsewhere = _cache_dir() / root.name
+    elsewhere = cache_dir("datasets") / root.name
     if not _is_packaged(config.yaml_path) or not _is_writable(elsewhere.parent):
         raise DataError(f"{config.yaml_path}: {root} is missing and {root.parent} can't be written.")
     LOGGER.warning("%s can't be written; using %s for %s", root.parent, elsewhere, config.name)

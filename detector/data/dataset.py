@@ -142,15 +142,25 @@ class DetectionDataset:
 
     def _decode(self, index: int) -> NDArray[Any]:
         height, width = self.loaded_hw[index].tolist()
-        flag = cv2.IMREAD_COLOR
+        full_h, full_w = self.annotations.sizes[index].tolist()
+        factor, flag = 1, cv2.IMREAD_COLOR
         if self.augmentation is not None:
             # the JPEG decoder itself can shrink: faster, and smoother than bilinear sampling
-            long_side = int(self.annotations.sizes[index].max())
-            flag = next((flag for factor, flag in _REDUCED if long_side // factor >= self.imgsz), flag)
+            fitting = (pair for pair in _REDUCED if max(full_h, full_w) // pair[0] >= self.imgsz)
+            factor, flag = next(fitting, (factor, flag))
         path = self.annotations.paths[index]
-        image, _ = read_image(path, flag)
-        if image is None:
-            raise DataError(f"{path} can't be read any more; was it changed or removed meanwhile?")
+        try:
+            image = read_image(path, flag, allow_cut=True)
+        except DataError as error:
+            raise DataError(
+                f"{path} can't be read any more; is it damaged, or was it changed or removed meanwhile?"
+            ) from error
+        rows, columns = (side * factor for side in image.shape[:2])
+        if abs(rows - full_h) >= factor or abs(columns - full_w) >= factor:  # shrunken sides are rounded
+            raise DataError(
+                f"{path} has {columns}x{rows} px; it had {full_w}x{full_h} px when the data set was read. Was it "
+                f"changed meanwhile? If not, its EXIF is damaged: save it again without."
+            )
         if image.shape[:2] == (height, width):
             return image
         resized = np.empty((height, width, 3), np.uint8)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import stat
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from detector.errors import DataError, first_line
+from detector.resources import is_offline
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -51,11 +51,6 @@ class Archive:
     url: str
     into: str = ""
     sha256: str | None = None
-
-
-def is_offline() -> bool:
-    """Tell whether the environment variable DETECTOR_OFFLINE forbids the network."""
-    return os.environ.get("DETECTOR_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 # ---- into place, whole --------------------------------------------------------------------------------

@@ -1,44 +1,250 @@
-"""Read image files."""
+"""Image files: their size from the header, whether they are whole, and their pixels.
+
+A file of a few kilobytes can hold an image of billions of equal pixels. What is larger than `MAX_PIXELS` is
+not decoded, and neither is a file whose kind or size its header does not tell. Pillow reads the headers, one
+reader a kind and only those that OpenCV decodes; its own limit, which is lower and only warns, is not asked.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from struct import error as StructError  # noqa: N812 - struct's own name for it is "error"
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngStream
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.WebPImagePlugin import WebPImageFile
 
-from detector.data.image_size import Size, image_size, is_too_large
+from detector.errors import DataError
+
+MAX_PIXELS = 1 << 28  # 16384 x 16384; telephones take 200 million
+TAIL = 4096  # bytes: cameras append data of their own after a JPEG's end marker, so it may lie a little before the end
+HEAD = 1 << 16  # bytes: of a JPEG these hold all up to the pixels, mostly
+MAX_HEAD = 1 << 24  # bytes searched for a JPEG's size; cameras embed whole images before it
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+CODESTREAM_START = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first two markers
+DAMAGE = (
+    *(OSError, EOFError, SyntaxError, StructError, ValueError, TypeError, LookupError, OverflowError),
+    *(RuntimeError, MemoryError, AttributeError, Image.DecompressionBombError, Warning),
+)  # what Pillow's readers let through on damaged headers; warnings where they are made errors
+
+Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
 
 
-def read_image(path: str, flags: int = cv2.IMREAD_COLOR) -> tuple[NDArray[Any] | None, bool]:
-    """Decode an image file, EXIF orientation applied.
+# ---- pixels -------------------------------------------------------------------------------------------
 
-    A JPEG file that ends early is decoded as far as it goes, with every version of OpenCV. A file whose header
-    promises more than `MAX_PIXELS` is not decoded.
+
+def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, allow_cut: bool = False) -> Pixels:
+    """Decode an image file; its EXIF orientation is applied.
 
     Args:
-        path: the file.
-        flags: OpenCV's ``IMREAD_`` flags.
+        path: The file.
+        flags: OpenCV's `IMREAD_` flags.
+        allow_cut: Decode a JPEG that ends early as far as it goes, with every version of OpenCV.
 
     Returns:
-        The image, or None if it can't be read; and whether it is a JPEG that ends early.
+        (H, W, 3) uint8 BGR; (H, W) for grey flags.
+
+    Raises:
+        DataError: If the file can't be read or decoded, or has more than `MAX_PIXELS`.
     """
     try:
-        data = np.fromfile(path, np.uint8)
-        # cameras append data of their own behind the end marker, so it may lie a little before the end
-        is_cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes()
-        if is_cut:
-            data = np.concatenate([data, np.array([0xFF, 0xD9], np.uint8)])
-        size = image_size(data.data)
-        return (None if size is None or is_too_large(size) else cv2.imdecode(data, flags)), is_cut
-    except (OSError, cv2.error):
-        return None, False
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    if not content:
+        raise DataError(f"{path} can't be read: it is empty or damaged.")
+    size = image_size(content)
+    if size is not None and is_too_large(size):
+        raise DataError(
+            f"{path} has {size[1]} x {size[0]} pixels; at most {MAX_PIXELS:,} are decoded: scale it down or "
+            f"cut it into tiles."
+        )
+    image = None if size is None else _decode(content, flags, allow_cut)
+    if image is None:
+        raise DataError(f"{path} can't be decoded: it is damaged or no image.")
+    return image
 
 
-def read_size(path: str) -> Size | None:
-    """Return height and width as the file's header tells them, before EXIF turns the image; None if it can't."""
+def measure_image(path: str) -> tuple[int, int, bool]:
+    """Measure an image as it is displayed, from its header where that is enough, else by decoding it.
+
+    Returns:
+        Height and width, px, and whether it is a JPEG that ends early; (0, 0) if the file can't be decoded.
+        An image of more than `MAX_PIXELS` is not decoded; its size is as stored.
+    """
     try:
-        return image_size(np.fromfile(path, np.uint8).data)
+        with Path(path).open("rb") as file:
+            displayed = _displayed_size(file)
+            if displayed is not None:
+                return *displayed, False
+            file.seek(0)
+            content = file.read()
     except OSError:
+        return 0, 0, False
+    size = image_size(content)
+    if size is None or is_too_large(size):
+        return *(size or (0, 0)), False
+    image = _decode(content, cv2.IMREAD_GRAYSCALE, allow_cut=True)
+    return (0, 0, False) if image is None else (image.shape[0], image.shape[1], _is_cut(content))
+
+
+def _decode(content: bytes, flags: int, allow_cut: bool) -> Pixels | None:
+    if allow_cut and _is_cut(content):
+        content += JPEG_END
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)  # type: ignore[return-value]
+    except cv2.error:
         return None
+
+
+def _is_cut(content: bytes) -> bool:
+    return content.startswith(JPEG_START[:2]) and JPEG_END not in content[-TAIL:]
+
+
+# ---- headers ------------------------------------------------------------------------------------------
+
+
+def is_too_large(size: Size) -> bool:
+    """Return whether an image (height, width) has more pixels than are decoded."""
+    return size[0] * size[1] > MAX_PIXELS
+
+
+def image_size(content: bytes) -> Size | None:
+    """Return the height and width that a decoder would make room for, before EXIF turns the image.
+
+    Args:
+        content: A JPEG, PNG, BMP, TIFF, WebP, JPEG 2000, AVIF or GIF file.
+
+    Returns:
+        (height, width), px, both above 0; None for other and for damaged files.
+    """
+    reader = next((read for start, read in _READERS if content.startswith(start)), None)
+    if reader is None and content[4:8] == b"ftyp":
+        reader = _avif
+    try:
+        width, height = reader(content) if reader is not None else (0, 0)
+    except DAMAGE:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+class _JpegHeader(JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Leave EXIF unread: it costs more than all else, and Pillow warns where it is damaged."""
+
+
+def _jpeg(content: bytes) -> Size:
+    return _JpegHeader(BytesIO(content[:MAX_HEAD])).size
+
+
+def _png(content: bytes) -> Size:
+    stream = PngStream(BytesIO(content[len(PNG_START) : HEAD]))
+    kind, place, length = stream.read()
+    if kind != b"IHDR":
+        return 0, 0
+    stream.chunk_IHDR(place, length)
+    return stream.im_size
+
+
+def _tiff(content: bytes) -> Size:
+    """Read the first directory alone: OpenCV decodes kinds of pixels that Pillow does not know."""
+    header = content[: 16 if content[2] == 43 else 8]  # 43: BigTIFF
+    tags = ImageFileDirectory_v2(header)
+    file = BytesIO(content)
+    file.seek(tags.next)
+    tags.load(file)
+    return int(tags[ExifTags.Base.ImageWidth]), int(tags[ExifTags.Base.ImageLength])
+
+
+def _jpeg2000(content: bytes) -> Size:
+    """Return the largest size of a codestream: what the boxes around it say is not what is decoded."""
+    sizes, place = [(0, 0)], content.find(CODESTREAM_START)
+    while place >= 0:
+        sizes.append(Jpeg2KImageFile(BytesIO(content[place : place + HEAD])).size)
+        place = content.find(CODESTREAM_START, place + 1)
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _avif(content: bytes) -> Size:
+    return AvifImageFile(BytesIO(content)).size
+
+
+_READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
+    (JPEG_START, _jpeg),
+    (PNG_START, _png),
+    (b"BM", lambda content: BmpImageFile(BytesIO(content)).size),
+    (b"GIF8", lambda content: GifImageFile(BytesIO(content)).size),
+    (b"RIFF", lambda content: WebPImageFile(BytesIO(content)).size),
+    (b"II*\0", _tiff),
+    (b"MM\0*", _tiff),
+    (b"II+\0", _tiff),
+    (b"\0\0\0\x0cjP", _jpeg2000),
+    (CODESTREAM_START, _jpeg2000),
+)
+
+
+# ---- without decoding ---------------------------------------------------------------------------------
+
+
+def _displayed_size(file: BinaryIO) -> Size | None:
+    """Return height and width as displayed; None where the file may be damaged or only decoding can tell.
+
+    A JPEG is whole if it has an end, as all decoders go on after damage inside; a PNG if its checksums are
+    right. Other kinds can't vouch for themselves.
+    """
+    head = file.read(HEAD)
+    try:
+        if head.startswith(JPEG_START):
+            return _displayed_jpeg(file, head)
+        if head.startswith(PNG_START):
+            return _displayed_png(file, head)
+    except DAMAGE:
+        pass  # decoding has the last word
+    return None
+
+
+def _displayed_jpeg(file: BinaryIO, head: bytes) -> Size | None:
+    image = _JpegHeader(BytesIO(head))
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(length - TAIL, 0))
+    if not image.tile or JPEG_END not in file.read():  # no tile: the pixels begin after `head`
+        return None
+    width, height = image.size
+    return (width, height) if _orientation(image.info.get("exif")) >= 5 else (height, width)
+
+
+def _displayed_png(file: BinaryIO, head: bytes) -> Size | None:
+    file.seek(len(PNG_START))
+    stream, kind = PngStream(file), b""
+    while kind != b"IEND":
+        kind, _, length = stream.read()
+        body = file.read(length)
+        stream.crc(kind, body)
+        if kind == b"eXIf" and _orientation(body) != 1:
+            return None  # not every version of OpenCV turns it
+    return image_size(head)
+
+
+def _orientation(exif: bytes | None) -> int:
+    """Return how EXIF says the image is turned, 1 to 8: 1 is not at all, from 5 on the sides are swapped."""
+    if not exif:
+        return 1
+    tags = Image.Exif()
+    tags.load(exif)
+    found = tags.get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1

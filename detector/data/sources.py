@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +21,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image as PilImage
+from PIL import ImageOps
 
-from detector.data.image_size import MAX_PIXELS, image_size, is_too_large
+from detector.data.images import Pixels, read_image
 from detector.errors import DataError
+from detector.resources import cache_dir
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,8 +36,6 @@ UNREADABLE_SUFFIXES = (".dng", ".heic", ".heif")
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 PREFETCH = 4  # images decoded ahead
 MAX_DOWNLOAD = 1 << 30  # bytes of one image
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SourceItem:
     """
 
     path: str
-    image: Image
+    image: Pixels
 
 
 class Source:
@@ -88,7 +88,7 @@ class Source:
                 continue
             yield item
 
-    def _decoders(self) -> Iterator[tuple[str, Any, Callable[[], Image]]]:
+    def _decoders(self) -> Iterator[tuple[str, Any, Callable[[], Pixels]]]:
         """Yield each entry with a function that waits for its pixels; a few entries are decoded ahead."""
         if len(self._entries) == 1:  # a thread would cost more than it hides
             name, image = self._entries[0]
@@ -96,7 +96,7 @@ class Source:
             return
         pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
         entries = iter(self._entries)
-        ahead: deque[tuple[str, Any, Future[Image]]] = deque()
+        ahead: deque[tuple[str, Any, Future[Pixels]]] = deque()
         try:
             while True:
                 for name, image in islice(entries, 1 + PREFETCH - len(ahead)):
@@ -169,29 +169,6 @@ def list_images(entries: Iterable[str | Path]) -> list[Path]:
             _check_suffix(path)
             images.append(path)
     return sorted(images)
-
-
-def read_image(path: Path) -> Image:
-    """Decode an image file as (H, W, 3) uint8 BGR; its EXIF orientation is applied.
-
-    Raises:
-        DataError: If the file can't be read or decoded, or has more than `MAX_PIXELS`.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-        size = image_size(data.data)
-        if size is not None and is_too_large(size):
-            raise DataError(
-                f"{path} has {size[1]} x {size[0]} pixels; at most {MAX_PIXELS:,} are decoded: scale it down or "
-                f"cut it into tiles."
-            )
-        image = None if size is None and data.size else cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:  # cv2.error: an empty file
-        reason = error.strerror if isinstance(error, OSError) else "it is empty or damaged"
-        raise DataError(f"{path} can't be read: {reason}.") from error
-    if image is None:
-        raise DataError(f"{path} can't be decoded: it is damaged or no image.")
-    return np.asarray(image, np.uint8)
 
 
 # ---- files --------------------------------------------------------------------------------------------
@@ -278,8 +255,8 @@ def _downloaded(url: str) -> Path:
     check_url(url)
     name = Path(unquote(urlsplit(url).path)).name
     _check_suffix(Path(name))
-    folder = Path.home() / ".cache" / "detector" / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:12]
-    return download(url, folder / name, max_bytes=MAX_DOWNLOAD)
+    folder = hashlib.sha256(url.encode()).hexdigest()[:12]  # several addresses may end in one name
+    return download(url, cache_dir("downloads") / folder / name, max_bytes=MAX_DOWNLOAD)
 
 
 # ---- memory -------------------------------------------------------------------------------------------
@@ -292,7 +269,7 @@ def _entries(source: Any, first: int) -> list[tuple[str, Any]]:
     if isinstance(source, torch.Tensor):
         images = source if source.ndim == 4 else source[None]
         return [(f"image{first + number}.jpg", image) for number, image in enumerate(images)]
-    if _is_pil(source):
+    if isinstance(source, PilImage.Image):
         filename = getattr(source, "filename", "")
         return [(str(Path(filename).absolute()) if filename else f"image{first}.jpg", source)]
     if isinstance(source, np.ndarray):
@@ -303,12 +280,7 @@ def _entries(source: Any, first: int) -> list[tuple[str, Any]]:
     )
 
 
-def _is_pil(image: Any) -> bool:
-    pil = sys.modules.get("PIL.Image")  # whoever hands us a PIL image has imported it
-    return pil is not None and isinstance(image, pil.Image)
-
-
-def _to_bgr(image: Any) -> Image:
+def _to_bgr(image: Any) -> Pixels:
     if isinstance(image, Path):
         return read_image(image)
     if isinstance(image, torch.Tensor):
@@ -318,7 +290,7 @@ def _to_bgr(image: Any) -> Image:
     return _from_pil(image)
 
 
-def _from_array(image: NDArray[Any]) -> Image:
+def _from_array(image: NDArray[Any]) -> Pixels:
     channels = {2: 1, 3: image.shape[-1]}.get(image.ndim, 0) if image.size else 0
     if image.dtype != np.uint8 or channels not in (1, 3, 4):
         raise DataError(
@@ -331,7 +303,7 @@ def _from_array(image: NDArray[Any]) -> Image:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code), np.uint8)
 
 
-def _from_tensor(image: torch.Tensor) -> Image:
+def _from_tensor(image: torch.Tensor) -> Pixels:
     shape = tuple(image.shape)
     fits = image.ndim == 3 and shape[0] == 3 and image.numel() > 0
     if not fits or not (image.dtype == torch.uint8 or image.is_floating_point()):
@@ -348,9 +320,7 @@ def _from_tensor(image: torch.Tensor) -> Image:
     return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
 
 
-def _from_pil(image: Any) -> Image:
-    from PIL import ImageOps
-
+def _from_pil(image: Any) -> Pixels:
     try:
         rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     except (OSError, ValueError) as error:

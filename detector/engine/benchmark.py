@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.data.sources import open_source, read_image
+from detector.data.images import read_image
+from detector.data.sources import open_source
 from detector.engine.data import make_val_loader, num_workers, open_data, read_split
 from detector.engine.device import select_precision
 from detector.engine.export import Exporter

@@ -213,7 +213,7 @@ class Exporter(Engine):
 
     def _pictures(self) -> tuple[list[NDArray[np.uint8]], str]:
         """Return pictures to prove the file on, and where they are from."""
-        from detector.data.sources import read_image
+        from detector.data.images import read_image
 
         images = self._images("val")
         if not images:
@@ -248,7 +248,7 @@ class Exporter(Engine):
 
     def _calibration(self) -> Iterator[NDArray[Any]]:
         """Yield inputs of the file made of training pictures."""
-        from detector.data.sources import read_image
+        from detector.data.images import read_image
 
         images = self._calibration_images()
         log.info("int8: calibrating on %d training pictures", len(images))

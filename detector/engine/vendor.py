@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
-from detector.data.download import download, is_offline
+from detector.data.download import download
 from detector.errors import CheckpointError, DataError, nearest
+from detector.resources import cache_dir, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def resolve_weights(weights: str | Path) -> Path:
     if str(weights) not in NAMES:
         hint = nearest(path.name, NAMES) if path.parent == Path() else ""
         raise CheckpointError(f"weights {str(weights)!r} do not exist: looked at {path.absolute()}{hint}")
-    kept = _folder() / path.name
+    kept = cache_dir("weights") / path.name
     if kept.is_file():
         return kept
     url = f"{RELEASE}/{path.name}"
@@ -48,8 +48,3 @@ def resolve_weights(weights: str | Path) -> Path:
         raise CheckpointError(
             f"weights {path.name!r} are not at {path.absolute()} and can't be fetched: {error}"
         ) from None
-
-
-def _folder() -> Path:
-    cache = os.environ.get("DETECTOR_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "detector") / "weights"

@@ -39,7 +39,7 @@ class TensorBoardLogger(Logger):
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
         """Write the compressed pictures as they are."""
-        from detector.data.image_size import image_size
+        from detector.data.images import image_size
 
         values = []
         for name, path in images.items():
