@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Exporter(Engine):
         self.kind = find_format(settings.format)
         self.precision = choose_precision(settings, self.kind)
         self.kind.need(f"format={settings.format}")
+        self.head = model.head_for(False if self._wants_ranking() else None)
         side = settings.imgsz if isinstance(settings.imgsz, list) else [settings.imgsz]
         self.imgsz = (side[0], side[-1])
 
@@ -89,7 +91,6 @@ class Exporter(Engine):
         """
         s, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
-        self.model.select_head(False if self._wants_ranking() else None)
         pictures, origin = self._pictures()
         if self.precision == "int8":
             self._calibration_images()  # before minutes of work
@@ -99,7 +100,7 @@ class Exporter(Engine):
         unproved.parent.mkdir(parents=True, exist_ok=True)
         try:
             write = self.kind.capture(job)
-            self._prove(write, unproved, pictures, origin)
+            self._prove(job, write, unproved, pictures, origin)
             wrong = judge(self.parity, self.precision)
             if wrong:
                 kept = self.stem.with_name(f"{self.stem.name}{suffix}.rejected")
@@ -132,7 +133,8 @@ class Exporter(Engine):
         elif self._wants_ranking():
             reduction = Reduction(None, 0.0, s.max_det, s.agnostic_nms)
         return Job(
-            model=self.model.cpu(),
+            model=self._on_cpu(),
+            head=self.head,
             imgsz=self.imgsz,
             batch=s.batch,
             dynamic=s.dynamic,
@@ -144,6 +146,11 @@ class Exporter(Engine):
             calibration=self._calibration,
             checkpoint=self.checkpoint,
         )
+
+    def _on_cpu(self) -> DetectionModel:
+        """Return the model, or a copy of it if it is on another device: the caller's own is not moved."""
+        on_cpu = all(parameter.device.type == "cpu" for parameter in self.model.parameters())
+        return self.model if on_cpu else deepcopy(self.model).cpu()
 
     def _describe(self, job: Job) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""
@@ -163,7 +170,7 @@ class Exporter(Engine):
             "imgsz": [height, width],
             "batch": batch,
             "dynamic": dynamic,
-            "head": self.model.selected_head,
+            "head": job.head,
             "preprocess": s.preprocess,
             "input": {
                 "name": "images",
@@ -186,14 +193,16 @@ class Exporter(Engine):
             "parity": {},
         }
 
-    def _prove(self, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str) -> None:
+    def _prove(
+        self, job: Job, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str
+    ) -> None:
         """Write the file and compare it with the model on pictures, at every size that matters."""
         write(path, self.metadata)
         contract = contract_of(self.metadata, path)
         runtime = self.kind.open(path, "fp32" if self.kind.computes else None)
         if not dict(runtime.metadata) == self.metadata:
             raise ExportError(f"{path}: gives back other metadata than was written")
-        model = Graph(self.model.fuse(), False, None, suppress_in_torch).eval()
+        model = Graph(job.model.fuse(head=job.head), False, None, suppress_in_torch).eval()
         found = []
         for size in proof_sizes(contract):
             inputs = to_inputs(pictures, size) / 255  # floats: a runtime that takes pixels would add steps

@@ -317,9 +317,8 @@ def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValS
         return model.runner(s)
     if s.names is not None:
         raise SettingsError("names= is for exported files that hold no names; leave it out")
-    model.select_head(s.nms)
-    device = select_device(s.device)
-    return Runner(model, device, select_precision(s.amp, device), s.compile)
+    head, device = model.head_for(s.nms), select_device(s.device)
+    return Runner(model, device, select_precision(s.amp, device), s.compile, head)
 
 
 def select_name(amp: bool | str) -> str:

@@ -87,18 +87,24 @@ class Runner:
         device: where to run the copy.
         precision: what it computes in.
         compile: run it through torch.compile.
+        head: the head to run; None is the selected one.
     """
 
     def __init__(
-        self, model: DetectionModel, device: torch.device, precision: Precision, compile: bool = False
+        self,
+        model: DetectionModel,
+        device: torch.device,
+        precision: Precision,
+        compile: bool = False,
+        head: str | None = None,
     ) -> None:
         self.device, self.precision = device, precision
         self.names = dict(model.names)
         self.num_classes = model.num_classes
         self.strides = tuple(model.strides)
-        self.head = model.selected_head
+        self.head = head or model.selected_head
         self.nms = self.head == "one2many"
-        self.network = model.fuse(precision.dtype).to(device).to(memory_format=precision.layout)
+        self.network = model.fuse(precision.dtype, self.head).to(device).to(memory_format=precision.layout)
         self.input_hw: tuple[int, int] | None = None
         if device.type == "cpu":
             keep_freed_memory()

@@ -41,7 +41,8 @@ class Job:
     """One export.
 
     Attributes:
-        model: the network, on the CPU, with its head selected; not fused.
+        model: the network, on the CPU, not fused; it is the caller's own and stays as it is.
+        head: the head to export.
         imgsz: height and width of the input, px.
         batch: images of the example.
         dynamic: leave batch, height and width free.
@@ -55,6 +56,7 @@ class Job:
     """
 
     model: DetectionModel
+    head: str
     imgsz: tuple[int, int]
     batch: int
     dynamic: bool
@@ -77,7 +79,7 @@ class Job:
             channels_last: lay out weights and features as processors like them.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        fused = self.model.fuse(dtype).to(memory_format=layout)
+        fused = self.model.fuse(dtype, self.head).to(memory_format=layout)
         return Graph(fused, self.preprocess, self.reduction, suppress or suppress_in_torch, layout).eval()
 
     def example(self) -> Tensor:
