@@ -7,7 +7,7 @@ The user-facing keys are those people know from other YOLO trainers.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -103,7 +103,9 @@ class Settings(BaseModel):
         try:
             parsed = cls.model_validate(known)
         except ValidationError as error:
-            problems += _explain(cls, known, error)
+            problems += explain_validation(
+                error, cls, known, lambda key, value, text: f"{key}={plain(value)}: {text}", _expected
+            )
         if problems:
             raise SettingsError("\n".join(problems))
         return parsed
@@ -471,20 +473,48 @@ def type_text(field: FieldInfo) -> str:
     return f"{text} {limits}" if limits else text
 
 
-def _explain(cls: type[Settings], given: Mapping[str, Any], error: ValidationError) -> list[str]:
-    """Turn pydantic's report into one sentence a key."""
+def explain_validation(
+    error: ValidationError,
+    model: type[BaseModel],
+    given: Mapping[str, Any],
+    sentence: Callable[[str, Any, str], str],
+    expected: Callable[[str, FieldInfo], str] | None = None,
+) -> list[str]:
+    """Turn pydantic's report on the keys of settings or of a file into one sentence per key.
+
+    Args:
+        error: The report.
+        model: The class that refused; its fields (or their aliases) are the known keys.
+        given: What was validated, by key.
+        sentence: Joins key, given value and what is expected, such as "expected int >= 1".
+        expected: Says what a field accepts where its own validator has not said so; default: its type.
+
+    Returns:
+        Sentences in the order of the report: unknown keys with the nearest known one, missing keys, values
+        that can't be used. A problem of several keys together (of a model validator) is its own sentence.
+    """
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     sentences: dict[str, str] = {}
     for item in error.errors():
-        key = str(item["loc"][0])
-        if key in sentences:
+        key = str(item["loc"][0]) if item["loc"] else ""
+        if key in sentences:  # a value that fits no part of a union is reported once per part
             continue
-        if item["type"] == "value_error":
-            expected = str(item["ctx"]["error"])
+        if item["type"] in ("extra_forbidden", "invalid_key"):  # invalid: not a text
+            sentences[key] = f"unknown key {key!r}{nearest(key, fields)}"
+        elif item["type"] == "missing":
+            sentences[key] = f"{key} is missing"
+        elif item["type"] == "value_error":
+            text = str(item["ctx"]["error"])
+            sentences[key] = sentence(key, given[key], text) if key else text
         else:
-            field = cls.model_fields[key]
-            expected = f"expected {type_text(field)}; the default is {key}={plain(field.default)}"
-        sentences[key] = f"{key}={plain(given[key])}: {expected}"
+            field = fields[key]
+            text = expected(key, field) if expected else f"expected {type_text(field)}"
+            sentences[key] = sentence(key, given[key], text)
     return list(sentences.values())
+
+
+def _expected(key: str, field: FieldInfo) -> str:
+    return f"expected {type_text(field)}; the default is {key}={plain(field.default)}"
 
 
 def plain(value: Any) -> str:
