@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from detector import __version__
+from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine.engine import Engine
 from detector.engine.exported import prepare, run_file
 from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown, to_inputs
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
-from detector.exporters.job import Graph, Job, Reduction, suppress_in_torch
+from detector.exporters.job import Graph, Job, suppress_in_torch
 from detector.nn.model import DetectionModel
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
 from detector.settings import ExportSettings, plain
@@ -129,9 +130,9 @@ class Exporter(Engine):
     def _job(self) -> Job:
         s, reduction = self.settings, None
         if s.nms:
-            reduction = Reduction(s.iou, s.conf, s.max_det, s.agnostic_nms)
+            reduction = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms)
         elif self._wants_ranking():
-            reduction = Reduction(None, 0.0, s.max_det, s.agnostic_nms)
+            reduction = NMSParams(0.0, None, s.max_det, s.agnostic_nms)
         return Job(
             model=self._on_cpu(),
             head=self.head,

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.boxes import NMSParams, to_detections
 from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
-from detector.engine.inference import Ready, Runner, Suppression, to_detections
+from detector.engine.inference import Ready, Runner
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
 from detector.nn.model import DetectionModel
@@ -203,11 +204,11 @@ class ExportedRunner:
         return torch.from_numpy(run_file(self.runtime, self.contract, images, self.path)), None
 
     @torch.inference_mode()
-    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+    def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
         """Reduce the file's predictions to detections: see `Runner.detect`."""
         if self.contract.suppressed is not None:
-            return [pick_rows(rows, how) for rows in preds]
-        return to_detections(preds, how, self.nms)
+            return [pick_rows(rows, params) for rows in preds]
+        return to_detections(preds, params, self.nms)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which torch uses one thread, unless it computes the file itself."""
@@ -225,12 +226,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pick_rows(rows: Tensor, how: Suppression) -> Tensor:
+def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
     """Choose among the detections of one image, (N, 6), as asked; the file has suppressed already."""
-    rows = rows[rows[:, 4] > how.conf]
-    if how.classes is not None:
-        rows = rows[torch.isin(rows[:, 5], rows.new_tensor(list(how.classes)))]
-    return rows[: how.max_det]
+    rows = rows[rows[:, 4] > params.conf]
+    if params.classes is not None:
+        rows = rows[torch.isin(rows[:, 5], rows.new_tensor(list(params.classes)))]
+    return rows[: params.max_det]
 
 
 def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -> NDArray[np.float32]:

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.letterbox import Letterbox, letterbox, letterbox_geometry
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, Suppression, to_image
+from detector.engine.inference import Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.results import Results
 from detector.settings import PredictSettings
@@ -55,7 +56,7 @@ class Predictor(Engine):
         self.speed: dict[str, float] = {}
         self._used: Counter[str] = Counter()
         s = settings
-        self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
+        self.suppression = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
         side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
         self.input_hw = runner.input_hw or (side[0], side[-1])
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from detector.boxes import cxcywh_to_xyxy
+from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, Suppression, to_image
+from detector.engine.inference import Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
 from detector.metrics import CocoEvaluator, Metrics
@@ -47,7 +47,7 @@ class Validator(Engine):
 
     def __init__(
         self,
-        suppression: Suppression,
+        suppression: NMSParams,
         callbacks: CallbackRegistry,
         save_dir: Path | None = None,
         single_cls: bool = False,
@@ -165,10 +165,10 @@ class Validator(Engine):
         return path
 
 
-def validation_suppression(s: DataSettings) -> Suppression:
+def validation_suppression(s: DataSettings) -> NMSParams:
     """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
     conf = 0.001 if s.conf is None else s.conf
-    return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
+    return NMSParams(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 
 def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:

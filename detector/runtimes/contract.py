@@ -8,29 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.boxes import NMSParams
 from detector.errors import ExportError
 from detector.runtimes import Port
 
 SCHEMA = 1
 KINDS = ("raw", "detections")
 DEFAULT_STRIDES = (8, 16, 32)  # of a file that does not say
-
-
-@dataclass(frozen=True)
-class Suppressed:
-    """How detections were reduced inside the file.
-
-    Attributes:
-        conf: least confidence.
-        iou: IoU above which a box was suppressed; None for an NMS-free head.
-        max_det: rows an image.
-        agnostic: suppression went across classes.
-    """
-
-    conf: float
-    iou: float | None
-    max_det: int
-    agnostic: bool
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ class Contract:
     dynamic: bool
     preprocess: bool
     kind: str
-    suppressed: Suppressed | None
+    suppressed: NMSParams | None
     head: str
     precision: str
 
@@ -105,7 +89,7 @@ def contract_of(metadata: Mapping[str, Any], path: Path) -> Contract:
             kind=str(metadata["output"]["kind"]),
             suppressed=None
             if how is None
-            else Suppressed(
+            else NMSParams(
                 conf=float(how["conf"]),
                 iou=None if how["iou"] is None else float(how["iou"]),
                 max_det=int(how["max_det"]),
@@ -180,7 +164,7 @@ def contract_from(
         dynamic=dynamic,
         preprocess=preprocess,
         kind="detections" if detections else "raw",
-        suppressed=Suppressed(0.0, None, most, False) if detections else None,
+        suppressed=NMSParams(0.0, None, most) if detections else None,
         head="one2many",
         precision="fp32",
     )
