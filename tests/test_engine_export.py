@@ -14,11 +14,12 @@ from detector import YOLO, exporters
 from detector.callbacks.registry import EVENTS
 from detector.cli import main
 from detector.data.drawn import FORMS
+from detector.data.letterbox import letterbox_batch
 from detector.engine.device import select_precision
 from detector.engine.export import choose_precision, put
 from detector.engine.exported import ExportedModel, run_file
 from detector.engine.inference import Runner
-from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match, to_inputs
+from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match
 from detector.errors import DataError, ExportError, MissingPackageError, ModelError, SettingsError
 from detector.exporters import FORMATS, Format, find_format, format_of
 from detector.runtimes import Port
@@ -35,6 +36,12 @@ GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
 MOST = ("onnx", slow("openvino"), "torchscript", slow("pt2"))  # where two of them show it
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
+
+
+def drawn_inputs(height, width):
+    """Four drawn scenes, (4, 3, H, W) uint8 RGB."""
+    images, _ = letterbox_batch(drawn_pictures((height, width)), (height, width))
+    return images.contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +137,7 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
     network = trained.model.fuse()
     for height, width in ((96, 96), (64, 160), (192, 128)):
         for batch in (1, 4):
-            images = to_inputs(drawn_pictures((height, width)), (height, width))[:batch]
+            images = drawn_inputs(height, width)[:batch]
             with torch.inference_mode():
                 expected = network.decode(network(images.float() / 255)["one2many"])
             found = run_file(runtime, opened.contract, images, path)
@@ -275,7 +282,7 @@ def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, t
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_openvino_takes_pixels_as_it_takes_floats(exported, dynamic):
     path = exported(format="openvino", dynamic=dynamic)
-    inputs = to_inputs(drawn_pictures((96, 96)), (96, 96))[:1]
+    inputs = drawn_inputs(96, 96)[:1]
     opened = YOLO(path).exported
     runtime = opened.runtime("fp32")
     assert runtime.takes_pixels
@@ -292,7 +299,7 @@ def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exp
     expected = Runner(trained.model, torch.device("cpu"), select_precision("fp32", torch.device("cpu")))
     for _ in range(2):
         for width in (32, 64, 96, 128, 160, 192):
-            inputs = to_inputs(drawn_pictures((64, width)), (64, width))[:1]
+            inputs = drawn_inputs(64, width)[:1]
             preds = run_file(runtime, opened.contract, inputs, path)
             assert np.abs(preds - expected.forward(inputs)[0].numpy()).max() < 0.01
     shapes = [shape for _, shape in runtime._requests]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from detector import __version__
 from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
+from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
 from detector.engine.exported import prepare, run_file
-from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown, to_inputs
+from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
 from detector.exporters.job import Graph, Job, suppress_in_torch
@@ -79,8 +80,7 @@ class Exporter(Engine):
         self.precision = choose_precision(settings, self.kind)
         self.kind.need(f"format={settings.format}")
         self.head = model.head_for(False if self._wants_ranking() else None)
-        side = settings.imgsz if isinstance(settings.imgsz, list) else [settings.imgsz]
-        self.imgsz = (side[0], side[-1])
+        self.imgsz = input_hw(settings.imgsz)
 
     def run(self) -> Path:
         """Write the file, run it, compare it with the model, and put it in place.
@@ -206,7 +206,7 @@ class Exporter(Engine):
         model = Graph(job.model.fuse(head=job.head), False, None, suppress_in_torch).eval()
         found = []
         for size in proof_sizes(contract):
-            inputs = to_inputs(pictures, size) / 255  # floats: a runtime that takes pixels would add steps
+            inputs = letterbox_batch(pictures, size)[0].contiguous() / 255  # as floats all runtimes take them
             with torch.inference_mode():
                 expected = torch.cat([model(images[None]) for images in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
@@ -263,7 +263,8 @@ class Exporter(Engine):
         images = self._calibration_images()
         log.info("int8: calibrating on %d training pictures", len(images))
         for path in images:
-            inputs = prepare(to_inputs([read_image(path)], self.imgsz), self.settings.preprocess)
+            pixels, _ = letterbox_batch([read_image(path)], self.imgsz)
+            inputs = prepare(pixels.contiguous(), self.settings.preprocess)
             yield inputs if self.settings.dynamic else np.repeat(inputs, self.settings.batch, 0)
 
 

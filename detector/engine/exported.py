@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.boxes import NMSParams, to_detections
+from detector.data.letterbox import input_hw
 from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
 from detector.engine.inference import Ready, Runner
 from detector.errors import ExportError, SettingsError, first_line
@@ -71,7 +72,8 @@ class ExportedModel:
                 raise ExportError(f"names={list(names)}: {self.path} holds its own names; leave names= out")
         else:
             listed = None if names is None else dict(enumerate_names(names))
-            self.contract = contract_from(runtime.input, runtime.output, listed, _sides(imgsz), self.path)
+            sides = None if imgsz is None else input_hw(imgsz)
+            self.contract = contract_from(runtime.input, runtime.output, listed, sides, self.path)
         self.names = dict(self.contract.names)
         self.num_classes = len(self.names)
 
@@ -158,7 +160,7 @@ class ExportedModel:
         if fixed is None:
             return
         height, width = fixed
-        if "imgsz" in given and _sides(s.imgsz) != fixed:
+        if "imgsz" in given and input_hw(s.imgsz) != fixed:
             raise SettingsError(
                 f"imgsz={plain(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, or "
                 f"export it with dynamic=true"
@@ -330,11 +332,3 @@ def select_name(amp: bool | str) -> str:
 def enumerate_names(names: Mapping[int, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield class id and name of a list or a map of names."""
     yield from names.items() if isinstance(names, Mapping) else enumerate(names)
-
-
-def _sides(imgsz: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return height and width."""
-    if imgsz is None:
-        return None
-    sides = [imgsz] if isinstance(imgsz, int) else list(imgsz)
-    return int(sides[0]), int(sides[-1])

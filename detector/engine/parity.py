@@ -14,7 +14,6 @@ from torch import Tensor
 
 from detector.boxes import NMSParams, box_iou, to_detections
 from detector.data.drawn import FORMS, draw_scene
-from detector.data.letterbox import letterbox, letterbox_geometry
 from detector.runtimes.contract import Contract
 
 PICTURES = 4  # of a proof
@@ -54,15 +53,6 @@ def drawn_pictures(imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """Return drawn scenes fit for an input of this size: (H, W, 3) uint8 BGR."""
     size = max(max(imgsz), 64)
     return [draw_scene(0, number, size, FORMS)[0] for number in range(PICTURES)]
-
-
-def to_inputs(pictures: list[NDArray[np.uint8]], imgsz: tuple[int, int]) -> Tensor:
-    """Letterbox pictures: (N, 3, H, W) uint8 RGB."""
-    fitted = [
-        letterbox(picture, letterbox_geometry((picture.shape[0], picture.shape[1]), imgsz))
-        for picture in pictures
-    ]
-    return torch.from_numpy(np.stack(fitted)).flip(-1).permute(0, 3, 1, 2).contiguous()
 
 
 def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, float]:
