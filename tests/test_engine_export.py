@@ -150,7 +150,7 @@ def test_suppression_and_normalisation_inside_the_file(name, trained, exported, 
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
     opened = YOLO(path)
     contract = opened.exported.contract
-    assert (contract.kind, contract.preprocess, contract.suppressed.max_det) == ("detections", True, 20)
+    assert (contract.kind, contract.preprocess, contract.suppression.max_det) == ("detections", True, 20)
     pixels = np.zeros((2, 96, 96, 3), np.uint8)
     pixels[0] = cv2.resize(photo, (96, 96))
     rows = opened.exported.runtime("fp32" if opened.exported.format.computes else None).run(pixels)
@@ -166,7 +166,7 @@ def test_the_nms_free_head_gives_detections(name, dual, photo):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)
     assert opened.exported.contract.head == "one2one"
-    assert opened.exported.contract.suppressed.iou is None
+    assert opened.exported.contract.suppression.iou is None
     settings = {"amp": False, "verbose": False, "conf": 0.1}
     (mine,) = dual.predict(photo, imgsz=96, rect=False, nms=False, max_det=30, **settings)
     (theirs,) = opened.predict(photo, **settings)
@@ -395,15 +395,32 @@ def test_a_file_that_is_no_detector(tmp_path):
         contract_from(Port((1, 10), "int64"), Port(), {0: "cat"}, (64, 64), Path("a"))
 
 
-@pytest.mark.parametrize("damage", [{"schema": 9}, {"names": {"0": "a", "2": "b"}}, {"imgsz": [7, 7]}, {"stride": "x"},
-                                    {"output": {"kind": "detections"}}, {"batch": 0}])  # fmt: skip
-def test_damaged_metadata_is_refused(damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"schema": 9}, "of schema 9, this version reads schema 1"),
+        ({"names": {"0": "a", "2": "b"}}, r"names has the keys \[0, 2\]; expected 0 to 1"),
+        ({"names": {}}, r"names has the keys \[\]; expected 0 to 0"),
+        ({"names": ["a"]}, "names=.*: expected class id -> name"),
+        ({"imgsz": [7, 7]}, r"imgsz=\[7,7\]: expected multiples of stride=32"),
+        ({"imgsz": 64}, "imgsz=64: expected height and width in px"),
+        ({"stride": "x", "batch": 0}, "stride=x: expected int > 0; batch=0: expected int .+ none >= 1"),
+        ({"stride": float("inf")}, "stride=inf: expected int > 0"),
+        ({"output": {"kind": "detections"}}, "kind=detections: expected suppression"),
+        ({"suppression": {"conf": 0.1, "iou": None, "max_det": 9, "agnostic": False}}, "kind=raw: expected no supp"),
+        ({"suppression": {"conf": 0.1, "max_det": 9}}, "suppression=.*: expected conf, iou, max_det and agnostic"),
+        ({"suppression": {"conf": "much", "iou": 1, "max_det": 9, "agnostic": 0}}, "suppression=.*: expected none, or"),
+        ({"output": 3}, "kind is missing"),
+        ({"head": "one3one"}, "head=one3one: expected one2many .+ one2one"),
+    ],
+)  # fmt: skip
+def test_damaged_metadata_is_refused(damage, told):
     good = {
         "schema": 1, "names": {"0": "a"}, "stride": 32, "imgsz": [64, 64], "batch": 1, "dynamic": False,
         "head": "one2many", "preprocess": False, "output": {"kind": "raw"}, "suppression": None, "precision": "fp32",
     }  # fmt: skip
     assert contract_of(good, Path("a")).input_hw == (64, 64)
-    with pytest.raises(ExportError, match="export the model again"):
+    with pytest.raises(ExportError, match=f"^a: its metadata is .*{told}.*; export the model again$"):
         contract_of(good | damage, Path("a"))
 
 

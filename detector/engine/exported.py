@@ -118,7 +118,7 @@ class ExportedModel:
         self._check_head(s.nms)
         self._check_reduction(s)
         self._check_input(s)
-        how = self.contract.suppressed
+        how = self.contract.suppression
         if isinstance(s, ValSettings) and how is not None and how.conf > 0.001:
             log.warning(
                 "%s gives detections from conf=%g up: figures lack those below; export it with conf=0.001 to have them",
@@ -135,7 +135,7 @@ class ExportedModel:
 
     def _check_reduction(self, s: PredictSettings | ValSettings) -> None:
         """Refuse thresholds that the suppression inside the file contradicts."""
-        how, given = self.contract.suppressed, s.model_fields_set
+        how, given = self.contract.suppression, s.model_fields_set
         if how is None:
             return
         wrong = []
@@ -189,7 +189,7 @@ class ExportedRunner:
         self.device, self.precision = CPU, Precision("cpu", None)
         self.names, self.num_classes = dict(contract.names), len(contract.names)
         self.strides: tuple[int, ...] = (contract.stride,)
-        self.head = contract.head
+        self.head: str = contract.head
         self.nms = contract.kind == "raw" and contract.head == "one2many"
         self.input_hw = contract.input_hw
 
@@ -208,7 +208,7 @@ class ExportedRunner:
     @torch.inference_mode()
     def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
         """Reduce the file's predictions to detections: see `Runner.detect`."""
-        if self.contract.suppressed is not None:
+        if self.contract.suppression is not None:
             return [pick_rows(rows, params) for rows in preds]
         return to_detections(preds, params, self.nms)
 

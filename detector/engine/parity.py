@@ -87,10 +87,10 @@ def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, fl
 
 def detections_of(preds: Tensor, contract: Contract, raw: bool | None = None) -> list[Tensor]:
     """Return the detections in predictions that a user would see: for each image (n, 6)."""
-    params = contract.suppressed or NMSParams(CONFIDENT, OVERLAP)
+    params = contract.suppression or NMSParams(CONFIDENT, OVERLAP)
     iou = OVERLAP if params.iou is None else params.iou
     params = replace(params, conf=max(CONFIDENT, params.conf), iou=iou)
-    if contract.suppressed is not None and not raw:
+    if contract.suppression is not None and not raw:
         return [rows[rows[:, 4] > params.conf] for rows in preds]
     return to_detections(preds, params, nms=contract.head == "one2many")
 
