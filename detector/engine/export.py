@@ -150,8 +150,7 @@ class Exporter(Engine):
 
     def _on_cpu(self) -> DetectionModel:
         """Return the model, or a copy of it if it is on another device: the caller's own is not moved."""
-        on_cpu = all(parameter.device.type == "cpu" for parameter in self.model.parameters())
-        return self.model if on_cpu else deepcopy(self.model).cpu()
+        return self.model if self.model.device.type == "cpu" else deepcopy(self.model).cpu()
 
     def _describe(self, job: Job) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""

@@ -39,6 +39,7 @@ class ExportedModel:
         metadata: what the file says of itself; empty if nothing.
         names: class id -> name.
         num_classes: number of classes, C.
+        device: where it runs.
 
     Args:
         path: the file or folder.
@@ -50,6 +51,8 @@ class ExportedModel:
         MissingPackageError: if its runtime is not installed.
     """
 
+    device = CPU
+
     def __init__(
         self,
         path: str | Path,
@@ -60,7 +63,7 @@ class ExportedModel:
         if not self.path.exists():
             raise ExportError(f"exported file {str(path)!r} does not exist: looked at {self.path.absolute()}")
         found = format_of(self.path)
-        assert found is not None, "YOLO asks before"
+        assert found is not None, "see exporters.is_exported"
         self.kind, self.format = found
         keep_freed_memory()
         self._open: dict[str | None, Runtime] = {}
@@ -315,7 +318,12 @@ def to_floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> Ready:
-    """Return a network or a file, ready to run as the settings ask."""
+    """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
+
+    Raises:
+        SettingsError: if the settings ask for what the file can't do, or for a device that is not there.
+        ModelError: if they ask for a head that the network does not have.
+    """
     if isinstance(model, ExportedModel):
         return model.runner(s)
     if s.names is not None:

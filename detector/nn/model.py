@@ -82,6 +82,11 @@ class DetectionModel(nn.Module):
         return self.config.num_classes
 
     @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
     def reg_max(self) -> int:
         """Bins per box side, R; 1 means the distance itself."""
         return self.config.reg_max
