@@ -143,18 +143,15 @@ def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path)
     import cv2
 
     from detector import YOLO
-    from detector.data.letterbox import letterbox, letterbox_geometry
+    from detector.data.letterbox import input_hw, letterbox_batch
 
     yolo = YOLO(file)
     network = yolo.model.float().eval()
     inputs, ours, scores = {}, {}, []
     end_to_end = "one2one" in network.head.heads
     for number, photo in enumerate(photos):
-        image = cv2.imread(str(photo))
-        image = letterbox(image, letterbox_geometry(image.shape[:2], (imgsz, imgsz), min_rect=True))
-        tensor = (
-            torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None].float() / 255
-        )
+        images, _ = letterbox_batch([cv2.imread(str(photo))], input_hw(imgsz), min_rect=True)
+        tensor = images.contiguous().float() / 255
         inputs[str(number)] = tensor.numpy()
         found = our_outputs(network, tensor)
         ours[str(number)] = found

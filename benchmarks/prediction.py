@@ -85,11 +85,10 @@ def find_some(network: DetectionModel, images: Tensor, conf: float = 0.25) -> No
 
 def letterboxed(bench: Bench) -> Tensor:
     """Return the photo as a network takes it, (1, 3, H, W) float RGB."""
-    from detector.data.letterbox import letterbox, letterbox_geometry
+    from detector.data.letterbox import input_hw, letterbox_batch
 
-    place = letterbox_geometry(bench.photo.shape[:2], (bench.photo_imgsz,) * 2, True)
-    array = np.ascontiguousarray(letterbox(bench.photo, place)[..., ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(array)[None].float() / 255
+    images, _ = letterbox_batch([bench.photo], input_hw(bench.photo_imgsz), min_rect=True)
+    return images.contiguous().float() / 255
 
 
 def save_weights(bench: Bench, model: str) -> tuple[str, str]:

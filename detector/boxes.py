@@ -8,12 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 EPS = 1e-7
-MAX_CANDIDATES = 30_000
+MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression: bounds its quadratic time
+MIN_PREFIX = 1024  # up to so many candidates are suppressed at once, unsorted
+
+
+@dataclass(frozen=True)
+class NMSParams:
+    """How raw predictions are reduced to detections.
+
+    Attributes:
+        conf: keep scores above this.
+        iou: suppress a box that overlaps a better one of its class by more than this; None ranks only, as the
+            predictions of an NMS-free head need it.
+        max_det: maximum detections per image; the best ones.
+        agnostic: let boxes of different classes suppress each other; without suppression, only the best class of
+            each anchor point.
+        multi_label: every class of an anchor point above `conf` is a candidate, not only its best one (validation).
+        classes: class ids to keep; None keeps all.
+    """
+
+    conf: float
+    iou: float | None = 0.7
+    max_det: int = 300
+    agnostic: bool = False
+    multi_label: bool = False
+    classes: Sequence[int] | None = None
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
@@ -188,10 +213,11 @@ def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
 
     A box is judged by better ones only, so the survivors among the best n are the first survivors of
     all: a prefix is enough as soon as it yields `max_det`. Greedy suppression is quadratic, hence the gain.
+    The first prefix leaves room for three boxes in four to be suppressed; where more are, it grows fourfold.
     """
     from torchvision.ops import nms
 
-    size = max(1024, 4 * max_det)
+    size = max(MIN_PREFIX, 4 * max_det)
     if len(boxes) <= size:
         survivors: Tensor = nms(boxes, scores, iou)
         return survivors[:max_det]
@@ -204,43 +230,32 @@ def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
         size *= 4
 
 
-def non_max_suppression(
-    preds: Tensor,
-    conf: float,
-    iou: float,
-    max_det: int = 300,
-    multi_label: bool = False,
-    agnostic: bool = False,
-    classes: Sequence[int] | None = None,
-) -> list[Tensor]:
+def non_max_suppression(preds: Tensor, params: NMSParams) -> list[Tensor]:
     """Turn decoded predictions into detections by greedy non-maximum suppression.
+
+    An anchor point is dropped if its best class is not among `params.classes` (single label).
 
     Args:
         preds: (B, 4 + C, A) float, cxcywh in input px and C probabilities per anchor point.
-        conf: keep scores above this.
-        iou: suppress a box that overlaps a better one of its class by more than this.
-        max_det: most detections per image; the best ones.
-        multi_label: every class of an anchor above `conf` is a candidate, not only its best one.
-        agnostic: let boxes of different classes suppress each other.
-        classes: labels to keep; None keeps all. An anchor is dropped if its best class is not among
-            them (single label).
+        params: thresholds and limits; `iou` is a number.
 
     Returns:
         B tensors (n, 6) float32: x1, y1, x2, y2 in input px, score, label; best first. float64 if `preds` is.
     """
-    wanted = _wanted(classes, preds.shape[1] - 4, preds.device)
-    passed = preds[:, 4:].amax(1) > conf  # (B, A)
+    assert params.iou is not None, "an NMS-free head: see select_top"
+    wanted = _wanted(params.classes, preds.shape[1] - 4, preds.device)
+    passed = preds[:, 4:].amax(1) > params.conf  # (B, A)
     detections = []
     for image_preds, image_passed in zip(preds, passed, strict=True):
         image_preds = image_preds[:, image_passed.nonzero().squeeze(1)]
         if not image_preds.shape[1]:  # nothing found: the rest would only take time
             detections.append(preds.new_zeros(0, 6, dtype=torch.promote_types(preds.dtype, torch.float32)))
             continue
-        rows = _candidates(image_preds, conf, multi_label, wanted)
+        rows = _candidates(image_preds, params.conf, params.multi_label, wanted)
         boxes, labels = rows[:, :4], rows[:, 5:]
-        if not agnostic and len(rows):  # one plane per class, so that classes never touch
+        if not params.agnostic and len(rows):  # one plane per class, so that classes never touch
             boxes = boxes + labels * (boxes.max() - boxes.min() + 1)
-        detections.append(rows[_keep(boxes, rows[:, 4], iou, max_det)])
+        detections.append(rows[_keep(boxes, rows[:, 4], params.iou, params.max_det)])
     return detections
 
 
@@ -276,31 +291,27 @@ def top_detections(preds: Tensor, max_det: int, agnostic: bool = False) -> Tenso
     return torch.cat((cxcywh_to_xyxy(boxes), scores[..., None], labels[..., None].to(scores.dtype)), -1)
 
 
-def select_top(
-    preds: Tensor,
-    conf: float,
-    max_det: int = 300,
-    agnostic: bool = False,
-    classes: Sequence[int] | None = None,
-) -> list[Tensor]:
+def select_top(preds: Tensor, params: NMSParams) -> list[Tensor]:
     """Turn the decoded predictions of an NMS-free head into detections.
 
     Args:
         preds: (B, 4 + C, A) float, cxcywh in input px and C probabilities per anchor point.
-        conf: keep scores above this.
-        max_det: most detections per image; the best ones.
-        agnostic: only the best class of each anchor point.
-        classes: labels to keep; None keeps all.
+        params: thresholds and limits; `iou` and `multi_label` are not used.
 
     Returns:
         B tensors (n, 6) float32: x1, y1, x2, y2 in input px, score, label; best first. float64 if `preds` is.
     """
     preds = preds if preds.dtype == torch.float64 else preds.float()
-    wanted = _wanted(classes, preds.shape[1] - 4, preds.device)
+    wanted = _wanted(params.classes, preds.shape[1] - 4, preds.device)
     if wanted is not None:
         scores = preds[:, 4:]
-        if agnostic:  # the best class decides first, then whether it is wanted
+        if params.agnostic:  # the best class decides first, then whether it is wanted
             scores = scores.where(scores == scores.amax(1, keepdim=True), 0)
         preds = torch.cat((preds[:, :4], scores * wanted[:, None]), 1)
-    rows = top_detections(preds, max_det, agnostic)
-    return [image_rows[image_rows[:, 4] > conf] for image_rows in rows]
+    rows = top_detections(preds, params.max_det, params.agnostic)
+    return [image_rows[image_rows[:, 4] > params.conf] for image_rows in rows]
+
+
+def to_detections(preds: Tensor, params: NMSParams, nms: bool) -> list[Tensor]:
+    """Turn decoded predictions into detections, by suppression or, for an NMS-free head, without it."""
+    return non_max_suppression(preds, params) if nms else select_top(preds, params)

@@ -14,13 +14,12 @@ from detector.callbacks.loading import load_callbacks, taken_over
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
 from detector.engine.checkpoint import read_weights, save_checkpoint
-from detector.engine.device import select_device
 from detector.engine.exported import ExportedModel, make_runner
 from detector.engine.inference import Ready
 from detector.engine.restore import build_network, read_config
 from detector.engine.weights import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
-from detector.exporters import format_of
+from detector.exporters import is_exported
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
     DEFAULT_MODEL,
@@ -89,7 +88,7 @@ class YOLO:
         self.exported: ExportedModel | None = None
         self.source = model
         suffix = Path(model).suffix
-        if suffix not in WEIGHT_SUFFIXES and format_of(model) is not None:
+        if is_exported(model):
             self.exported = ExportedModel(model, names, imgsz)
             height, width = self.exported.contract.imgsz
             self.ckpt = {"settings": {"imgsz": height} if height == width else {}}
@@ -127,16 +126,18 @@ class YOLO:
         return self._network
 
     @property
+    def _opened(self) -> DetectionModel | ExportedModel:
+        return self._network if self.exported is None else self.exported
+
+    @property
     def names(self) -> dict[int, str]:
         """Class id -> name."""
-        return self.exported.names if self.exported is not None else self.model.names
+        return self._opened.names
 
     @property
     def device(self) -> Any:
         """Device of the weights."""
-        if self.exported is not None:
-            return select_device("cpu")
-        return next(self.model.parameters()).device
+        return self._opened.device
 
     def info(self, imgsz: int = 640) -> ModelInfo:
         """Print and return layers, parameters and GFLOPs (2 x multiply-adds) at a square input."""
@@ -423,8 +424,6 @@ class YOLO:
 
 
 log = logging.getLogger("detector")
-
-WEIGHT_SUFFIXES = (".pt", ".safetensors", ".yaml", ".yml")
 
 
 def class_names(content: dict[str, Any]) -> dict[int, str]:

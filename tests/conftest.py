@@ -84,7 +84,8 @@ def make_finder(folder: Path, dual: bool = False) -> Path:
     import torch
 
     from detector import YOLO
-    from detector.engine.parity import drawn_pictures, to_inputs
+    from detector.data.letterbox import letterbox_batch
+    from detector.engine.parity import drawn_pictures
 
     text = TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower())
     (folder / "tiny.yaml").write_text(f"names: [{', '.join(FORMS[:6])}]\n{text}")
@@ -101,7 +102,8 @@ def make_finder(folder: Path, dual: bool = False) -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # averages over all that follows
     with torch.no_grad():
-        yolo.model.train()(to_inputs(drawn_pictures((192, 192)), (192, 192)).float() / 255)
+        images, _ = letterbox_batch(drawn_pictures((192, 192)), (192, 192))
+        yolo.model.train()(images.contiguous().float() / 255)
     return yolo.save(folder / "best.pt")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detector.boxes import (
     MAX_CANDIDATES,
+    NMSParams,
     aspect_angle,
     box_iou,
     ciou,
@@ -112,7 +113,7 @@ def test_aspect_weight_of_ciou_is_constant_for_the_gradient() -> None:
 )
 def test_suppression_matches_the_reference(key: str, options: dict[str, float]) -> None:
     preds = torch.tensor(VECTORS["nms"]["pred_4+2_by_8"])[None]
-    (result,) = non_max_suppression(preds, **options)
+    (result,) = non_max_suppression(preds, NMSParams(**options))
     torch.testing.assert_close(result, torch.tensor(VECTORS["nms"][key]))
 
 
@@ -120,7 +121,9 @@ def test_suppression_matches_the_reference(key: str, options: dict[str, float]) 
 def test_suppression_equals_the_textbook_loop(agnostic: bool) -> None:
     preds = random_preds(2, 3, 60)
     for image, result in zip(
-        preds, non_max_suppression(preds, 0.3, 0.5, multi_label=True, agnostic=agnostic), strict=True
+        preds,
+        non_max_suppression(preds, NMSParams(0.3, 0.5, multi_label=True, agnostic=agnostic)),
+        strict=True,
     ):
         labels, anchors = (image[4:] > 0.3).nonzero(as_tuple=True)
         boxes, scores = cxcywh_to_xyxy(image[:4].T)[anchors], image[4 + labels, anchors]
@@ -131,8 +134,8 @@ def test_suppression_equals_the_textbook_loop(agnostic: bool) -> None:
 
 def test_a_prefix_gives_the_same_detections_as_all_candidates() -> None:
     preds = random_preds(1, 2, 4000)
-    (few,) = non_max_suppression(preds, 0.001, 0.3, max_det=20, multi_label=True)
-    (many,) = non_max_suppression(preds, 0.001, 0.3, max_det=100_000, multi_label=True)
+    (few,) = non_max_suppression(preds, NMSParams(0.001, 0.3, max_det=20, multi_label=True))
+    (many,) = non_max_suppression(preds, NMSParams(0.001, 0.3, max_det=100_000, multi_label=True))
     assert 20 < len(many) < 8000
     assert few.tolist() == many[:20].tolist()
 
@@ -143,30 +146,33 @@ def test_only_the_best_candidates_enter() -> None:
     preds[0, 0] = torch.arange(anchors) * 20.0
     preds[0, 2:4] = 10.0
     preds[0, 4] = torch.linspace(0.1, 0.9, anchors)
-    (result,) = non_max_suppression(preds, 0.05, 0.7, max_det=anchors)
+    (result,) = non_max_suppression(preds, NMSParams(0.05, 0.7, max_det=anchors))
     assert len(result) == MAX_CANDIDATES
     assert result[0, 0] == preds[0, 0, -1] - 5
 
 
 def test_class_filter_drops_an_anchor_whose_best_class_is_not_wanted() -> None:
     preds = torch.tensor([[20.0, 20, 10, 10, 0.9, 0.6], [80.0, 80, 10, 10, 0.2, 0.5]]).T[None]
-    (single,) = non_max_suppression(preds, 0.25, 0.7, classes=[1])
+    (single,) = non_max_suppression(preds, NMSParams(0.25, 0.7, classes=[1]))
     assert single[:, 4:].tolist() == [[0.5, 1.0]]
-    (multi,) = non_max_suppression(preds, 0.25, 0.7, classes=[1], multi_label=True)
+    (multi,) = non_max_suppression(preds, NMSParams(0.25, 0.7, classes=[1], multi_label=True))
     assert multi[:, 5].tolist() == [1.0, 1.0] and len(multi) == 2
 
 
 def test_images_without_detections_give_empty_rows() -> None:
     preds = random_preds(2, 3, 10)
     preds[0, 4:] = 0
-    for empty, found in (non_max_suppression(preds, 0.25, 0.7), select_top(preds, 0.25)):
+    for empty, found in (
+        non_max_suppression(preds, NMSParams(0.25, 0.7)),
+        select_top(preds, NMSParams(0.25)),
+    ):
         assert empty.shape == (0, 6) and found.shape[0] > 0
 
 
 def test_half_precision_scores_give_float32_detections() -> None:
     preds = random_preds(1, 3, 10).bfloat16()
-    assert non_max_suppression(preds, 0.25, 0.7)[0].dtype == torch.float32
-    assert select_top(preds, 0.25)[0].dtype == torch.float32
+    assert non_max_suppression(preds, NMSParams(0.25, 0.7))[0].dtype == torch.float32
+    assert select_top(preds, NMSParams(0.25))[0].dtype == torch.float32
 
 
 def test_two_stage_selection_ranks_pairs_of_the_best_anchors() -> None:
@@ -184,10 +190,10 @@ def test_two_stage_selection_ranks_pairs_of_the_best_anchors() -> None:
 def test_wanted_classes_are_not_crowded_out_of_the_top() -> None:
     preds = torch.zeros(1, 6, 3)
     preds[0, 4:] = torch.tensor([[0.9, 0.8, 0.1], [0.3, 0.1, 0.5]])
-    (rows,) = select_top(preds, 0.25, max_det=2, classes=[1])
+    (rows,) = select_top(preds, NMSParams(0.25, max_det=2, classes=[1]))
     assert rows[:, 5].tolist() == [1.0, 1.0]
     torch.testing.assert_close(rows[:, 4], torch.tensor([0.5, 0.3]))
-    (agnostic,) = select_top(preds, 0.25, max_det=2, agnostic=True, classes=[1])
+    (agnostic,) = select_top(preds, NMSParams(0.25, max_det=2, agnostic=True, classes=[1]))
     torch.testing.assert_close(agnostic[:, 4], torch.tensor([0.5]))
 
 
@@ -197,6 +203,6 @@ def test_wanted_classes_are_not_crowded_out_of_the_top() -> None:
 def test_an_image_without_detections_gives_no_rows(dtype: torch.dtype, expected: torch.dtype) -> None:
     preds = torch.zeros(2, 7, 20, dtype=dtype)
     preds[1, :, 3] = torch.tensor([5, 5, 4, 4, 0.1, 0.9, 0.2])
-    none, one = non_max_suppression(preds, 0.5, 0.7)
+    none, one = non_max_suppression(preds, NMSParams(0.5, 0.7))
     assert none.shape == (0, 6) and one.shape == (1, 6)
     assert none.dtype == one.dtype == expected

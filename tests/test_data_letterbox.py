@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape
+from detector.data.letterbox import (
+    fit_size,
+    input_hw,
+    letterbox,
+    letterbox_batch,
+    letterbox_geometry,
+    rect_shape,
+)
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "vectors.json").read_text())["letterbox"]
 
@@ -44,6 +51,31 @@ def test_letterbox_enlarges_when_asked():
     out = letterbox(image, letterbox_geometry((10, 20), (40, 40)))
 
     assert (out[10:30] == 200).all() and (out[:10] == 114).all() and (out[30:] == 114).all()
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "expected"), [(640, (640, 640)), ([320], (320, 320)), ([320, 640], (320, 640))]
+)
+def test_one_side_or_both_give_height_and_width(imgsz, expected):
+    assert input_hw(imgsz) == expected
+
+
+def test_a_batch_is_its_letterboxed_images_in_rgb():
+    images = [np.random.default_rng(i).integers(0, 256, (30 + i, 50, 3), np.uint8) for i in range(2)]
+
+    batch, places = letterbox_batch(images, (64, 96), min_rect=True)
+
+    assert [place.out_hw for place in places] == [(64, 96)] * 2, "two shapes: the whole input"
+    for image, place, found in zip(images, places, batch, strict=True):
+        assert (found.numpy() == letterbox(image, place)[..., ::-1].transpose(2, 0, 1)).all()
+
+
+def test_images_of_one_shape_are_padded_to_whole_strides_only():
+    images = [np.zeros((30, 60, 3), np.uint8)] * 2
+
+    batch, _ = letterbox_batch(images, (96, 96), min_rect=True, stride=16)
+
+    assert batch.shape == (2, 3, 48, 96)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,23 @@ import sys
 import pytest
 import torch
 
-from detector.engine.device import select_device, select_precision
+from detector.engine import device as device_module
+from detector.engine.device import StageTimer, select_device, select_precision
 from detector.errors import SettingsError
 
 CPU = torch.device("cpu")
+
+
+def test_a_timer_adds_up_the_stages_of_all_batches(monkeypatch):
+    clock = iter([0.0, 1.0, 1.5, 3.5, 10.0, 10.25])
+    monkeypatch.setattr(device_module, "perf_counter", lambda: next(clock))
+    timer = StageTimer(CPU, ("load", "run", "save"))
+    timer.start()
+    assert (timer.stop("load"), timer.stop("run")) == (0.5, 2.0)
+    timer.start()
+    timer.stop("run")
+    assert timer.seconds == {"load": 0.5, "run": 2.25, "save": 0.0}
+    assert timer.ms_per_image(10) == {"load": 50.0, "run": 225.0, "save": 0.0}
 
 
 def test_auto_is_a_device_of_this_machine():

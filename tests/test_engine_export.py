@@ -14,11 +14,12 @@ from detector import YOLO, exporters
 from detector.callbacks.registry import EVENTS
 from detector.cli import main
 from detector.data.drawn import FORMS
+from detector.data.letterbox import letterbox_batch
 from detector.engine.device import select_precision
 from detector.engine.export import choose_precision, put
 from detector.engine.exported import ExportedModel, run_file
 from detector.engine.inference import Runner
-from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match, to_inputs
+from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match
 from detector.errors import DataError, ExportError, MissingPackageError, ModelError, SettingsError
 from detector.exporters import FORMATS, Format, find_format, format_of
 from detector.runtimes import Port
@@ -35,6 +36,12 @@ GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
 MOST = ("onnx", slow("openvino"), "torchscript", slow("pt2"))  # where two of them show it
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
+
+
+def drawn_inputs(height, width):
+    """Four drawn scenes, (4, 3, H, W) uint8 RGB."""
+    images, _ = letterbox_batch(drawn_pictures((height, width)), (height, width))
+    return images.contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +137,7 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
     network = trained.model.fuse()
     for height, width in ((96, 96), (64, 160), (192, 128)):
         for batch in (1, 4):
-            images = to_inputs(drawn_pictures((height, width)), (height, width))[:batch]
+            images = drawn_inputs(height, width)[:batch]
             with torch.inference_mode():
                 expected = network.decode(network(images.float() / 255)["one2many"])
             found = run_file(runtime, opened.contract, images, path)
@@ -143,7 +150,7 @@ def test_suppression_and_normalisation_inside_the_file(name, trained, exported, 
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
     opened = YOLO(path)
     contract = opened.exported.contract
-    assert (contract.kind, contract.preprocess, contract.suppressed.max_det) == ("detections", True, 20)
+    assert (contract.kind, contract.preprocess, contract.suppression.max_det) == ("detections", True, 20)
     pixels = np.zeros((2, 96, 96, 3), np.uint8)
     pixels[0] = cv2.resize(photo, (96, 96))
     rows = opened.exported.runtime("fp32" if opened.exported.format.computes else None).run(pixels)
@@ -159,7 +166,7 @@ def test_the_nms_free_head_gives_detections(name, dual, photo):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)
     assert opened.exported.contract.head == "one2one"
-    assert opened.exported.contract.suppressed.iou is None
+    assert opened.exported.contract.suppression.iou is None
     settings = {"amp": False, "verbose": False, "conf": 0.1}
     (mine,) = dual.predict(photo, imgsz=96, rect=False, nms=False, max_det=30, **settings)
     (theirs,) = opened.predict(photo, **settings)
@@ -275,7 +282,7 @@ def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, t
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_openvino_takes_pixels_as_it_takes_floats(exported, dynamic):
     path = exported(format="openvino", dynamic=dynamic)
-    inputs = to_inputs(drawn_pictures((96, 96)), (96, 96))[:1]
+    inputs = drawn_inputs(96, 96)[:1]
     opened = YOLO(path).exported
     runtime = opened.runtime("fp32")
     assert runtime.takes_pixels
@@ -292,7 +299,7 @@ def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exp
     expected = Runner(trained.model, torch.device("cpu"), select_precision("fp32", torch.device("cpu")))
     for _ in range(2):
         for width in (32, 64, 96, 128, 160, 192):
-            inputs = to_inputs(drawn_pictures((64, width)), (64, width))[:1]
+            inputs = drawn_inputs(64, width)[:1]
             preds = run_file(runtime, opened.contract, inputs, path)
             assert np.abs(preds - expected.forward(inputs)[0].numpy()).max() < 0.01
     shapes = [shape for _, shape in runtime._requests]
@@ -388,15 +395,32 @@ def test_a_file_that_is_no_detector(tmp_path):
         contract_from(Port((1, 10), "int64"), Port(), {0: "cat"}, (64, 64), Path("a"))
 
 
-@pytest.mark.parametrize("damage", [{"schema": 9}, {"names": {"0": "a", "2": "b"}}, {"imgsz": [7, 7]}, {"stride": "x"},
-                                    {"output": {"kind": "detections"}}, {"batch": 0}])  # fmt: skip
-def test_damaged_metadata_is_refused(damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"schema": 9}, "of schema 9, this version reads schema 1"),
+        ({"names": {"0": "a", "2": "b"}}, r"names has the keys \[0, 2\]; expected 0 to 1"),
+        ({"names": {}}, r"names has the keys \[\]; expected 0 to 0"),
+        ({"names": ["a"]}, "names=.*: expected class id -> name"),
+        ({"imgsz": [7, 7]}, r"imgsz=\[7,7\]: expected multiples of stride=32"),
+        ({"imgsz": 64}, "imgsz=64: expected height and width in px"),
+        ({"stride": "x", "batch": 0}, "stride=x: expected int > 0; batch=0: expected int .+ none >= 1"),
+        ({"stride": float("inf")}, "stride=inf: expected int > 0"),
+        ({"output": {"kind": "detections"}}, "kind=detections: expected suppression"),
+        ({"suppression": {"conf": 0.1, "iou": None, "max_det": 9, "agnostic": False}}, "kind=raw: expected no supp"),
+        ({"suppression": {"conf": 0.1, "max_det": 9}}, "suppression=.*: expected conf, iou, max_det and agnostic"),
+        ({"suppression": {"conf": "much", "iou": 1, "max_det": 9, "agnostic": 0}}, "suppression=.*: expected none, or"),
+        ({"output": 3}, "kind is missing"),
+        ({"head": "one3one"}, "head=one3one: expected one2many .+ one2one"),
+    ],
+)  # fmt: skip
+def test_damaged_metadata_is_refused(damage, told):
     good = {
         "schema": 1, "names": {"0": "a"}, "stride": 32, "imgsz": [64, 64], "batch": 1, "dynamic": False,
         "head": "one2many", "preprocess": False, "output": {"kind": "raw"}, "suppression": None, "precision": "fp32",
     }  # fmt: skip
     assert contract_of(good, Path("a")).input_hw == (64, 64)
-    with pytest.raises(ExportError, match="export the model again"):
+    with pytest.raises(ExportError, match=f"^a: its metadata is .*{told}.*; export the model again$"):
         contract_of(good | damage, Path("a"))
 
 

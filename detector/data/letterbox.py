@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 GREY = 114  # the value of every pixel that no image covers
+
+
+def input_hw(imgsz: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width of the input that an `imgsz` setting asks for: one side, or both."""
+    sides = [imgsz] if isinstance(imgsz, int) else imgsz
+    return int(sides[0]), int(sides[-1])
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,13 @@ def letterbox_geometry(
     spare_w, spare_h = new_w - width, new_h - height
     if min_rect:
         spare_w, spare_h = spare_w % stride, spare_h % stride
+    top, left = spare_h // 2, spare_w // 2  # an odd row or column of padding goes below and to the right
     return Letterbox(
         new_wh=(width, height),
-        top=round(spare_h / 2 - 0.1),
-        bottom=round(spare_h / 2 + 0.1),
-        left=round(spare_w / 2 - 0.1),
-        right=round(spare_w / 2 + 0.1),
+        top=top,
+        bottom=spare_h - top,
+        left=left,
+        right=spare_w - left,
         ratio=(width / w, height / h),
     )
 
@@ -84,6 +94,31 @@ def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
     view = canvas[geometry.top : geometry.top + height, geometry.left : geometry.left + width]
     resize_into(image, view)
     return canvas
+
+
+def letterbox_batch(
+    images: Sequence[NDArray[np.uint8]], new_hw: tuple[int, int], min_rect: bool = False, stride: int = 32
+) -> tuple[Tensor, list[Letterbox]]:
+    """Letterbox images of any shapes into one batch.
+
+    Args:
+        images: (H, W, 3) uint8 BGR arrays.
+        new_hw: height and width of the input, input px.
+        min_rect: where all images have one shape, pad only up to the next multiple of ``stride``.
+        stride: see ``min_rect``, input px.
+
+    Returns:
+        (B, 3, H, W) uint8 RGB, whose memory is (B, H, W, 3); and where each image lies in it.
+    """
+    min_rect = min_rect and len({image.shape for image in images}) == 1
+    places = [
+        letterbox_geometry((image.shape[0], image.shape[1]), new_hw, min_rect, stride=stride)
+        for image in images
+    ]
+    stack = np.empty((len(images), *places[0].out_hw, 3), np.uint8)
+    for image, place, rgb in zip(images, places, stack, strict=True):
+        cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=rgb)
+    return torch.from_numpy(stack).permute(0, 3, 1, 2), places
 
 
 def resize_into(image: NDArray[Any], view: NDArray[Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 
@@ -107,6 +109,35 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class StageTimer:
+    """Adds up the time that the stages of a batch take, once the device has done its work.
+
+    Attributes:
+        seconds: stage -> seconds of all batches so far.
+    """
+
+    def __init__(self, device: torch.device, stages: Sequence[str]) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(stages, 0.0)
+        self.start()
+
+    def start(self) -> None:
+        """Begin the first stage of a batch."""
+        self.last = perf_counter()
+
+    def stop(self, stage: str) -> float:
+        """Book the seconds since the start or the last stop under `stage`, and return them."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        before, self.last = self.last, perf_counter()
+        self.seconds[stage] += self.last - before
+        return self.last - before
+
+    def ms_per_image(self, images: int) -> dict[str, float]:
+        """Return stage -> milliseconds per image, of so many images."""
+        return {stage: 1e3 * seconds / max(images, 1) for stage, seconds in self.seconds.items()}
 
 
 _kept = 0  # bytes that `keep_freed_memory` was asked to keep so far

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from detector import __version__
+from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
+from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
 from detector.engine.exported import prepare, run_file
-from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown, to_inputs
+from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
-from detector.exporters.job import Graph, Job, Reduction, suppress_in_torch
+from detector.exporters.job import Graph, Job, suppress_in_torch
 from detector.nn.model import DetectionModel
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
 from detector.settings import ExportSettings, plain
@@ -76,8 +79,8 @@ class Exporter(Engine):
         self.kind = find_format(settings.format)
         self.precision = choose_precision(settings, self.kind)
         self.kind.need(f"format={settings.format}")
-        side = settings.imgsz if isinstance(settings.imgsz, list) else [settings.imgsz]
-        self.imgsz = (side[0], side[-1])
+        self.head = model.head_for(False if self._wants_ranking() else None)
+        self.imgsz = input_hw(settings.imgsz)
 
     def run(self) -> Path:
         """Write the file, run it, compare it with the model, and put it in place.
@@ -89,7 +92,6 @@ class Exporter(Engine):
         """
         s, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
-        self.model.select_head(False if self._wants_ranking() else None)
         pictures, origin = self._pictures()
         if self.precision == "int8":
             self._calibration_images()  # before minutes of work
@@ -99,7 +101,7 @@ class Exporter(Engine):
         unproved.parent.mkdir(parents=True, exist_ok=True)
         try:
             write = self.kind.capture(job)
-            self._prove(write, unproved, pictures, origin)
+            self._prove(job, write, unproved, pictures, origin)
             wrong = judge(self.parity, self.precision)
             if wrong:
                 kept = self.stem.with_name(f"{self.stem.name}{suffix}.rejected")
@@ -128,11 +130,12 @@ class Exporter(Engine):
     def _job(self) -> Job:
         s, reduction = self.settings, None
         if s.nms:
-            reduction = Reduction(s.iou, s.conf, s.max_det, s.agnostic_nms)
+            reduction = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms)
         elif self._wants_ranking():
-            reduction = Reduction(None, 0.0, s.max_det, s.agnostic_nms)
+            reduction = NMSParams(0.0, None, s.max_det, s.agnostic_nms)
         return Job(
-            model=self.model.cpu(),
+            model=self._on_cpu(),
+            head=self.head,
             imgsz=self.imgsz,
             batch=s.batch,
             dynamic=s.dynamic,
@@ -144,6 +147,10 @@ class Exporter(Engine):
             calibration=self._calibration,
             checkpoint=self.checkpoint,
         )
+
+    def _on_cpu(self) -> DetectionModel:
+        """Return the model, or a copy of it if it is on another device: the caller's own is not moved."""
+        return self.model if self.model.device.type == "cpu" else deepcopy(self.model).cpu()
 
     def _describe(self, job: Job) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""
@@ -163,7 +170,7 @@ class Exporter(Engine):
             "imgsz": [height, width],
             "batch": batch,
             "dynamic": dynamic,
-            "head": self.model.selected_head,
+            "head": job.head,
             "preprocess": s.preprocess,
             "input": {
                 "name": "images",
@@ -186,17 +193,19 @@ class Exporter(Engine):
             "parity": {},
         }
 
-    def _prove(self, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str) -> None:
+    def _prove(
+        self, job: Job, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str
+    ) -> None:
         """Write the file and compare it with the model on pictures, at every size that matters."""
         write(path, self.metadata)
         contract = contract_of(self.metadata, path)
         runtime = self.kind.open(path, "fp32" if self.kind.computes else None)
         if not dict(runtime.metadata) == self.metadata:
             raise ExportError(f"{path}: gives back other metadata than was written")
-        model = Graph(self.model.fuse(), False, None, suppress_in_torch).eval()
+        model = Graph(job.model.fuse(head=job.head), False, None, suppress_in_torch).eval()
         found = []
         for size in proof_sizes(contract):
-            inputs = to_inputs(pictures, size) / 255  # floats: a runtime that takes pixels would add steps
+            inputs = letterbox_batch(pictures, size)[0].contiguous() / 255  # as floats all runtimes take them
             with torch.inference_mode():
                 expected = torch.cat([model(images[None]) for images in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
@@ -253,7 +262,8 @@ class Exporter(Engine):
         images = self._calibration_images()
         log.info("int8: calibrating on %d training pictures", len(images))
         for path in images:
-            inputs = prepare(to_inputs([read_image(path)], self.imgsz), self.settings.preprocess)
+            pixels, _ = letterbox_batch([read_image(path)], self.imgsz)
+            inputs = prepare(pixels.contiguous(), self.settings.preprocess)
             yield inputs if self.settings.dynamic else np.repeat(inputs, self.settings.batch, 0)
 
 

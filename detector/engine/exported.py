@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.boxes import NMSParams, to_detections
+from detector.data.letterbox import input_hw
 from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
-from detector.engine.inference import Ready, Runner, Suppression, to_detections
+from detector.engine.inference import Ready, Runner
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
 from detector.nn.model import DetectionModel
@@ -37,6 +39,7 @@ class ExportedModel:
         metadata: what the file says of itself; empty if nothing.
         names: class id -> name.
         num_classes: number of classes, C.
+        device: where it runs.
 
     Args:
         path: the file or folder.
@@ -48,6 +51,8 @@ class ExportedModel:
         MissingPackageError: if its runtime is not installed.
     """
 
+    device = CPU
+
     def __init__(
         self,
         path: str | Path,
@@ -58,7 +63,7 @@ class ExportedModel:
         if not self.path.exists():
             raise ExportError(f"exported file {str(path)!r} does not exist: looked at {self.path.absolute()}")
         found = format_of(self.path)
-        assert found is not None, "YOLO asks before"
+        assert found is not None, "see exporters.is_exported"
         self.kind, self.format = found
         keep_freed_memory()
         self._open: dict[str | None, Runtime] = {}
@@ -70,7 +75,8 @@ class ExportedModel:
                 raise ExportError(f"names={list(names)}: {self.path} holds its own names; leave names= out")
         else:
             listed = None if names is None else dict(enumerate_names(names))
-            self.contract = contract_from(runtime.input, runtime.output, listed, _sides(imgsz), self.path)
+            sides = None if imgsz is None else input_hw(imgsz)
+            self.contract = contract_from(runtime.input, runtime.output, listed, sides, self.path)
         self.names = dict(self.contract.names)
         self.num_classes = len(self.names)
 
@@ -115,7 +121,7 @@ class ExportedModel:
         self._check_head(s.nms)
         self._check_reduction(s)
         self._check_input(s)
-        how = self.contract.suppressed
+        how = self.contract.suppression
         if isinstance(s, ValSettings) and how is not None and how.conf > 0.001:
             log.warning(
                 "%s gives detections from conf=%g up: figures lack those below; export it with conf=0.001 to have them",
@@ -132,7 +138,7 @@ class ExportedModel:
 
     def _check_reduction(self, s: PredictSettings | ValSettings) -> None:
         """Refuse thresholds that the suppression inside the file contradicts."""
-        how, given = self.contract.suppressed, s.model_fields_set
+        how, given = self.contract.suppression, s.model_fields_set
         if how is None:
             return
         wrong = []
@@ -157,7 +163,7 @@ class ExportedModel:
         if fixed is None:
             return
         height, width = fixed
-        if "imgsz" in given and _sides(s.imgsz) != fixed:
+        if "imgsz" in given and input_hw(s.imgsz) != fixed:
             raise SettingsError(
                 f"imgsz={plain(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, or "
                 f"export it with dynamic=true"
@@ -186,7 +192,7 @@ class ExportedRunner:
         self.device, self.precision = CPU, Precision("cpu", None)
         self.names, self.num_classes = dict(contract.names), len(contract.names)
         self.strides: tuple[int, ...] = (contract.stride,)
-        self.head = contract.head
+        self.head: str = contract.head
         self.nms = contract.kind == "raw" and contract.head == "one2many"
         self.input_hw = contract.input_hw
 
@@ -203,11 +209,11 @@ class ExportedRunner:
         return torch.from_numpy(run_file(self.runtime, self.contract, images, self.path)), None
 
     @torch.inference_mode()
-    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+    def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
         """Reduce the file's predictions to detections: see `Runner.detect`."""
-        if self.contract.suppressed is not None:
-            return [pick_rows(rows, how) for rows in preds]
-        return to_detections(preds, how, self.nms)
+        if self.contract.suppression is not None:
+            return [pick_rows(rows, params) for rows in preds]
+        return to_detections(preds, params, self.nms)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return a context in which torch uses one thread, unless it computes the file itself."""
@@ -225,12 +231,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pick_rows(rows: Tensor, how: Suppression) -> Tensor:
+def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
     """Choose among the detections of one image, (N, 6), as asked; the file has suppressed already."""
-    rows = rows[rows[:, 4] > how.conf]
-    if how.classes is not None:
-        rows = rows[torch.isin(rows[:, 5], rows.new_tensor(list(how.classes)))]
-    return rows[: how.max_det]
+    rows = rows[rows[:, 4] > params.conf]
+    if params.classes is not None:
+        rows = rows[torch.isin(rows[:, 5], rows.new_tensor(list(params.classes)))]
+    return rows[: params.max_det]
 
 
 def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -> NDArray[np.float32]:
@@ -312,14 +318,18 @@ def to_floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> Ready:
-    """Return a network or a file, ready to run as the settings ask."""
+    """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
+
+    Raises:
+        SettingsError: if the settings ask for what the file can't do, or for a device that is not there.
+        ModelError: if they ask for a head that the network does not have.
+    """
     if isinstance(model, ExportedModel):
         return model.runner(s)
     if s.names is not None:
         raise SettingsError("names= is for exported files that hold no names; leave it out")
-    model.select_head(s.nms)
-    device = select_device(s.device)
-    return Runner(model, device, select_precision(s.amp, device), s.compile)
+    head, device = model.head_for(s.nms), select_device(s.device)
+    return Runner(model, device, select_precision(s.amp, device), s.compile, head)
 
 
 def select_name(amp: bool | str) -> str:
@@ -330,11 +340,3 @@ def select_name(amp: bool | str) -> str:
 def enumerate_names(names: Mapping[int, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield class id and name of a list or a map of names."""
     yield from names.items() if isinstance(names, Mapping) else enumerate(names)
-
-
-def _sides(imgsz: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return height and width."""
-    if imgsz is None:
-        return None
-    sides = [imgsz] if isinstance(imgsz, int) else list(imgsz)
-    return int(sides[0]), int(sides[-1])

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from detector.boxes import clip_boxes, non_max_suppression, scale_boxes, select_top
+from detector.boxes import NMSParams, clip_boxes, scale_boxes, to_detections
 from detector.engine.compiled import compile_network
 from detector.engine.device import Precision, keep_freed_memory
 from detector.engine.packed import can_pack, pack_convolutions
 from detector.nn.model import DetectionModel, HeadPreds
-
-
-@dataclass(frozen=True)
-class Suppression:
-    """How raw predictions are reduced to detections.
-
-    Attributes:
-        conf: least confidence.
-        iou: IoU above which a box is suppressed.
-        max_det: most detections an image.
-        agnostic: suppress across classes.
-        multi_label: a box may stand for several classes (validation).
-        classes: class ids to keep, or None for all.
-    """
-
-    conf: float
-    iou: float = 0.7
-    max_det: int = 300
-    agnostic: bool = False
-    multi_label: bool = False
-    classes: Sequence[int] | None = None
 
 
 class Ready(Protocol):
@@ -65,7 +43,7 @@ class Ready(Protocol):
         """Run images, (B, 3, H, W) uint8 RGB or float in 0..1; returns predictions for `detect`, and raw ones."""
         ...
 
-    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+    def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
         """Reduce predictions to detections: for each image (n, 6)."""
         ...
 
@@ -87,18 +65,24 @@ class Runner:
         device: where to run the copy.
         precision: what it computes in.
         compile: run it through torch.compile.
+        head: the head to run; None is the selected one.
     """
 
     def __init__(
-        self, model: DetectionModel, device: torch.device, precision: Precision, compile: bool = False
+        self,
+        model: DetectionModel,
+        device: torch.device,
+        precision: Precision,
+        compile: bool = False,
+        head: str | None = None,
     ) -> None:
         self.device, self.precision = device, precision
         self.names = dict(model.names)
         self.num_classes = model.num_classes
         self.strides = tuple(model.strides)
-        self.head = model.selected_head
+        self.head = head or model.selected_head
         self.nms = self.head == "one2many"
-        self.network = model.fuse(precision.dtype).to(device).to(memory_format=precision.layout)
+        self.network = model.fuse(precision.dtype, self.head).to(device).to(memory_format=precision.layout)
         self.input_hw: tuple[int, int] | None = None
         if device.type == "cpu":
             keep_freed_memory()
@@ -133,13 +117,13 @@ class Runner:
         return self._run(images)
 
     @torch.inference_mode()
-    def detect(self, preds: Tensor, how: Suppression) -> list[Tensor]:
+    def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
         """Reduce decoded predictions to detections.
 
         Returns:
             For each image (n, 6): x1, y1, x2, y2 in input px, confidence, class; most confident first.
         """
-        return to_detections(preds, how, self.nms)
+        return to_detections(preds, params, self.nms)
 
 
 def make_run(network: DetectionModel, head: str) -> Callable[[Tensor], tuple[Tensor, HeadPreds]]:
@@ -150,21 +134,6 @@ def make_run(network: DetectionModel, head: str) -> Callable[[Tensor], tuple[Ten
         return network.decode(preds), preds
 
     return run
-
-
-def to_detections(preds: Tensor, how: Suppression, nms: bool) -> list[Tensor]:
-    """Reduce decoded predictions, (B, 4 + C, A), to detections, (n, 6) for each image: with suppression or without."""
-    if not nms:
-        return select_top(preds, how.conf, how.max_det, agnostic=how.agnostic, classes=how.classes)
-    return non_max_suppression(
-        preds,
-        how.conf,
-        how.iou,
-        max_det=how.max_det,
-        multi_label=how.multi_label,
-        agnostic=how.agnostic,
-        classes=how.classes,
-    )
 
 
 def to_image(

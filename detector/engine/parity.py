@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.boxes import box_iou, non_max_suppression, top_detections
+from detector.boxes import NMSParams, box_iou, to_detections
 from detector.data.drawn import FORMS, draw_scene
-from detector.data.letterbox import letterbox, letterbox_geometry
 from detector.runtimes.contract import Contract
 
 PICTURES = 4  # of a proof
@@ -56,15 +55,6 @@ def drawn_pictures(imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
     return [draw_scene(0, number, size, FORMS)[0] for number in range(PICTURES)]
 
 
-def to_inputs(pictures: list[NDArray[np.uint8]], imgsz: tuple[int, int]) -> Tensor:
-    """Letterbox pictures: (N, 3, H, W) uint8 RGB."""
-    fitted = [
-        letterbox(picture, letterbox_geometry((picture.shape[0], picture.shape[1]), imgsz))
-        for picture in pictures
-    ]
-    return torch.from_numpy(np.stack(fitted)).flip(-1).permute(0, 3, 1, 2).contiguous()
-
-
 def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, float]:
     """Compare a file's predictions with the model's.
 
@@ -97,15 +87,12 @@ def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, fl
 
 def detections_of(preds: Tensor, contract: Contract, raw: bool | None = None) -> list[Tensor]:
     """Return the detections in predictions that a user would see: for each image (n, 6)."""
-    how = contract.suppressed
-    conf = max(CONFIDENT, how.conf if how else 0.0)
-    if how is not None and not raw:
-        return [rows[rows[:, 4] > conf] for rows in preds]
-    most, agnostic = (how.max_det, how.agnostic) if how else (300, False)
-    if contract.head == "one2one":
-        return [rows[rows[:, 4] > conf] for rows in top_detections(preds.float(), most, agnostic)]
-    overlap = how.iou if how and how.iou is not None else OVERLAP
-    return non_max_suppression(preds, conf, overlap, max_det=most, agnostic=agnostic)
+    params = contract.suppression or NMSParams(CONFIDENT, OVERLAP)
+    iou = OVERLAP if params.iou is None else params.iou
+    params = replace(params, conf=max(CONFIDENT, params.conf), iou=iou)
+    if contract.suppression is not None and not raw:
+        return [rows[rows[:, 4] > params.conf] for rows in preds]
+    return to_detections(preds, params, nms=contract.head == "one2many")
 
 
 def match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

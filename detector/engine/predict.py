@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
-from detector.data.letterbox import Letterbox, letterbox, letterbox_geometry
+from detector.data.letterbox import Letterbox, input_hw, letterbox_batch
+from detector.engine.device import StageTimer
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, Suppression, to_image
+from detector.engine.inference import Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.results import Results
 from detector.settings import PredictSettings
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from detector.data.sources import Source, SourceItem
 
 log = logging.getLogger(__name__)
+
+STAGES = ("preprocess", "inference", "postprocess")
 
 
 class Predictor(Engine):
@@ -55,17 +56,15 @@ class Predictor(Engine):
         self.speed: dict[str, float] = {}
         self._used: Counter[str] = Counter()
         s = settings
-        self.suppression = Suppression(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
-        side = s.imgsz if isinstance(s.imgsz, list) else [s.imgsz]
-        self.input_hw = runner.input_hw or (side[0], side[-1])
+        self.suppression = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
+        self.input_hw = runner.input_hw or input_hw(s.imgsz)
 
     def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""
         s = self.settings
         if s.save or s.save_txt or s.save_crop:
             self.save_dir = make_run_folder(s.project, s.name or "predict", s.exist_ok)
-        seconds = {"preprocess": 0.0, "inference": 0.0, "postprocess": 0.0}
-        count = 0
+        timer, count = StageTimer(self.runner.device, STAGES), 0
         self.fire("on_predict_start")
         items = iter(source)
         try:
@@ -73,7 +72,7 @@ class Predictor(Engine):
                 self.batch = batch
                 self.fire("on_predict_batch_start")
                 with self.runner.threads():
-                    self.results = self._predict(batch, seconds)
+                    self.results = self._predict(batch, timer)
                 self.fire("on_predict_postprocess_end")
                 self.fire("on_predict_batch_end")
                 count += len(batch)
@@ -86,41 +85,33 @@ class Predictor(Engine):
             if isinstance(items, Generator):
                 items.close()
             self.batch = None
-            self.speed = {stage: 1e3 * spent / max(count, 1) for stage, spent in seconds.items()}
+            self.speed = timer.ms_per_image(count)
             if source.skipped:
                 log.warning("%d of %d images could not be read and were skipped", source.skipped, len(source))
             self.fire("on_predict_end")
 
-    def _predict(self, batch: list[SourceItem], seconds: dict[str, float]) -> list[Results]:
-        times = [perf_counter()]
-        images, boxes_in = self.preprocess([item.image for item in batch])
-        times.append(self._now())
+    def _predict(self, batch: list[SourceItem], timer: StageTimer) -> list[Results]:
+        timer.start()
+        images, places = self.preprocess([item.image for item in batch])
+        spent = {"preprocess": timer.stop("preprocess")}
         decoded, _ = self.runner.forward(images)
-        times.append(self._now())
+        spent["inference"] = timer.stop("inference")
         detections = self.runner.detect(decoded, self.suppression)
         found = [
             to_image(rows.float(), place.ratio, place.pad, item.image.shape[:2])
-            for rows, place, item in zip(detections, boxes_in, batch, strict=True)
+            for rows, place, item in zip(detections, places, batch, strict=True)
         ]
-        times.append(self._now())
-        stages = {name: b - a for name, a, b in zip(seconds, times, times[1:], strict=False)}
-        for name, spent in stages.items():
-            seconds[name] += spent
-        speed = {name: 1e3 * spent / len(batch) for name, spent in stages.items()}
+        spent["postprocess"] = timer.stop("postprocess")
+        speed = {stage: 1e3 * seconds / len(batch) for stage, seconds in spent.items()}
         return [
             Results(item.image, path=item.path, names=self.runner.names, boxes=rows, speed=dict(speed))
             for item, rows in zip(batch, found, strict=True)
         ]
 
-    def _now(self) -> float:
-        if self.runner.device.type == "cuda":
-            torch.cuda.synchronize(self.runner.device)
-        return perf_counter()
-
     def preprocess(self, images: list[NDArray[np.uint8]]) -> tuple[Tensor, list[Letterbox]]:
         """Letterbox images into one batch.
 
-        Padding is the least rectangle when all images have one shape and `rect` is on; else the full size, as it
+        Padding is minimal when all images have one shape and `rect` is on; else the full size, as it
         always is for an exported file of fixed size.
 
         Args:
@@ -129,18 +120,8 @@ class Predictor(Engine):
         Returns:
             (B, 3, H, W) uint8 RGB, and where each image lies in it.
         """
-        free = self.runner.input_hw is None
-        min_rect = free and self.settings.rect and len({image.shape for image in images}) == 1
-        places = [
-            letterbox_geometry(
-                (image.shape[0], image.shape[1]), self.input_hw, min_rect, stride=max(self.runner.strides)
-            )
-            for image in images
-        ]
-        stack = np.empty((len(images), *places[0].out_hw, 3), np.uint8)
-        for image, place, rgb in zip(images, places, stack, strict=True):
-            cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=rgb)
-        return torch.from_numpy(stack).permute(0, 3, 1, 2), places
+        min_rect = self.settings.rect and self.runner.input_hw is None
+        return letterbox_batch(images, self.input_hw, min_rect, max(self.runner.strides))
 
     def _write(self, result: Results) -> None:
         """Write what the settings ask for."""

@@ -6,16 +6,16 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from detector.boxes import cxcywh_to_xyxy
+from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
+from detector.engine.device import StageTimer
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, Suppression, to_image
+from detector.engine.inference import Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
 from detector.metrics import CocoEvaluator, Metrics
@@ -47,7 +47,7 @@ class Validator(Engine):
 
     def __init__(
         self,
-        suppression: Suppression,
+        suppression: NMSParams,
         callbacks: CallbackRegistry,
         save_dir: Path | None = None,
         single_cls: bool = False,
@@ -84,13 +84,13 @@ class Validator(Engine):
         self.final, self.names = final, annotations.names
         self.fire("on_val_start")
         evaluator = self.evaluator = CocoEvaluator(annotations.names)
-        seconds = dict.fromkeys(STAGES, 0.0)
+        timer = StageTimer(runner.device, STAGES)
         loss_sum: Tensor | None = None
         count = 0
         for self.batch in loader:
             self.fire("on_val_batch_start")
             with runner.threads():
-                items = self._run_batch(runner, loss, seconds)
+                items = self._run_batch(runner, loss, timer)
             if items is not None:
                 loss_sum = items if loss_sum is None else loss_sum + items
             self._collect(evaluator, annotations)
@@ -98,7 +98,7 @@ class Validator(Engine):
             self.fire("on_val_batch_end")
             self.batch = self.preds = None
         self.metrics = evaluator.compute(full=final)
-        self.speed = self.metrics.speed = {stage: 1e3 * seconds[stage] / max(count, 1) for stage in STAGES}
+        self.speed = self.metrics.speed = timer.ms_per_image(count)
         self.losses = {}
         if loss is not None and loss_sum is not None:
             means = (loss_sum / count).tolist()
@@ -107,18 +107,18 @@ class Validator(Engine):
         self.fire("on_val_end")
         return self.metrics
 
-    def _run_batch(self, runner: Ready, loss: Loss | None, seconds: dict[str, float]) -> Tensor | None:
+    def _run_batch(self, runner: Ready, loss: Loss | None, timer: StageTimer) -> Tensor | None:
         """Find `preds` of the batch; returns its loss terms times its images, (3,), if a loss was asked for."""
         assert self.batch is not None
-        clock = Clock(seconds, runner.device)
+        timer.start()
         images = self.batch.images.to(runner.device, non_blocking=True)
-        clock.stop("preprocess")
+        timer.stop("preprocess")
         decoded, raw = runner.forward(images)
-        clock.stop("inference")
+        timer.stop("inference")
         items = None if loss is None else self._loss(loss, runner, raw)
-        clock.stop("loss")
+        timer.stop("loss")
         self.preds = self._detections(runner, decoded)
-        clock.stop("postprocess")
+        timer.stop("postprocess")
         return items
 
     def _loss(self, loss: Loss, runner: Ready, raw: Any) -> Tensor:
@@ -165,10 +165,10 @@ class Validator(Engine):
         return path
 
 
-def validation_suppression(s: DataSettings) -> Suppression:
+def validation_suppression(s: DataSettings) -> NMSParams:
     """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
     conf = 0.001 if s.conf is None else s.conf
-    return Suppression(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
+    return NMSParams(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 
 def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
@@ -205,19 +205,3 @@ def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tupl
     speed = ", ".join(f"{stage} {ms:.1f}" for stage, ms in validator.speed.items())
     log.info("%s\nms an image: %s\nresults are in %s", metrics.table(), speed, folder)
     return validator, metrics
-
-
-class Clock:
-    """Adds the time between stops to a dict of seconds by stage."""
-
-    def __init__(self, seconds: dict[str, float], device: torch.device) -> None:
-        self.seconds, self.device = seconds, device
-        self.last = perf_counter()
-
-    def stop(self, stage: str) -> None:
-        """Book the time since the last stop under `stage`."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = perf_counter()
-        self.seconds[stage] += now - self.last
-        self.last = now

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLUGIN_GROUP = "detector.exporters"
+NETWORK_SUFFIXES = (".pt", ".safetensors", ".yaml", ".yml")
+"""Of files that a network is made of: weights and architectures."""
 
 Write = Callable[[Path, Mapping[str, Any]], None]
 """Writes what was captured to a path, with metadata inside."""
@@ -200,6 +202,11 @@ def format_of(path: str | Path) -> tuple[str, Format] | None:
         if name.endswith(entry.suffix):
             return known, entry
     return None
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a path names an exported file, to be run by its runtime; if not, it is a network's: see the endings."""
+    return Path(path).suffix not in NETWORK_SUFFIXES and format_of(path) is not None
 
 
 def _function(place: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detector.boxes import cxcywh_to_xyxy
+from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.nn.model import DetectionModel
 
 MOST_BATCH, MOST_SIDE = 256, 4096  # of a dynamic file; exporters want bounds
@@ -20,34 +20,18 @@ Suppress = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """How a network's predictions are reduced to detections inside the file.
-
-    Attributes:
-        iou: IoU above which a box is suppressed; None ranks only (an NMS-free head).
-        conf: least confidence of a box.
-        max_det: rows an image.
-        agnostic: suppress across classes.
-    """
-
-    iou: float | None
-    conf: float
-    max_det: int
-    agnostic: bool
-
-
-@dataclass(frozen=True)
 class Job:
     """One export.
 
     Attributes:
-        model: the network, on the CPU, with its head selected; not fused.
+        model: the network, on the CPU, not fused; it is the caller's own and stays as it is.
+        head: the head to export.
         imgsz: height and width of the input, px.
         batch: images of the example.
         dynamic: leave batch, height and width free.
         precision: one of the format's.
         preprocess: take (B, H, W, 3) uint8 BGR instead of (B, 3, H, W) float RGB.
-        reduction: give detections instead of raw predictions; None for raw.
+        reduction: give detections instead of raw predictions, one class per anchor point; None for raw.
         opset: ONNX operator set, or None for the default.
         simplify: shorten the graph.
         calibration: yields (1, ...) inputs of real pictures, for int8.
@@ -55,12 +39,13 @@ class Job:
     """
 
     model: DetectionModel
+    head: str
     imgsz: tuple[int, int]
     batch: int
     dynamic: bool
     precision: str
     preprocess: bool
-    reduction: Reduction | None
+    reduction: NMSParams | None
     opset: int | None
     simplify: bool
     calibration: Callable[[], Iterator[NDArray[Any]]]
@@ -77,7 +62,7 @@ class Job:
             channels_last: lay out weights and features as processors like them.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        fused = self.model.fuse(dtype).to(memory_format=layout)
+        fused = self.model.fuse(dtype, self.head).to(memory_format=layout)
         return Graph(fused, self.preprocess, self.reduction, suppress or suppress_in_torch, layout).eval()
 
     def example(self) -> Tensor:
@@ -113,7 +98,7 @@ class Graph(nn.Module):
         self,
         network: DetectionModel,
         preprocess: bool,
-        reduction: Reduction | None,
+        reduction: NMSParams | None,
         suppress: Suppress,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
@@ -138,20 +123,20 @@ class Graph(nn.Module):
         preds = self.network.decode(self.network(images)[self.network.selected_head])
         return preds if self.reduction is None else self.reduce(preds, self.reduction)
 
-    def reduce(self, preds: Tensor, how: Reduction) -> Tensor:
+    def reduce(self, preds: Tensor, params: NMSParams) -> Tensor:
         """Reduce raw predictions to detections; all shapes follow from the input's."""
         boxes = cxcywh_to_xyxy(preds[:, :4].transpose(1, 2))  # (B, A, 4)
-        if how.iou is None and not how.agnostic:
-            return rank_pairs(boxes, preds[:, 4:], how.max_det)
+        if params.iou is None and not params.agnostic:
+            return rank_pairs(boxes, preds[:, 4:], params.max_det)
         scores, labels = preds[:, 4:].max(1)  # (B, A)
-        if how.iou is not None:
+        if params.iou is not None:
             judged = (
-                scores[:, None] if how.agnostic else preds[:, 4:].where(preds[:, 4:] == scores[:, None], 0)
+                scores[:, None] if params.agnostic else preds[:, 4:].where(preds[:, 4:] == scores[:, None], 0)
             )
-            scores = scores * self.suppress(boxes, judged, how.conf, how.iou)
+            scores = scores * self.suppress(boxes, judged, params.conf, params.iou)
         rows = torch.cat((boxes, scores[..., None], labels[..., None].to(boxes.dtype)), -1)
-        rows = nn.functional.pad(rows, (0, 0, 0, how.max_det))  # so that there are enough to choose from
-        best = rows[..., 4].topk(how.max_det).indices
+        rows = nn.functional.pad(rows, (0, 0, 0, params.max_det))  # so that there are enough to choose from
+        best = rows[..., 4].topk(params.max_det).indices
         rows = rows.gather(1, best[..., None].expand(-1, -1, 6))
         return rows * (rows[..., 4:5] > 0)
 

@@ -33,7 +33,8 @@ BLOCKS: dict[str, type[nn.Module]] = {
     )
 }
 DETECT = "Detect"
-TABLE_KEYS = ("nc", "names", "scales", "reg_max", "dual_head", "end2end", "class_branch", "backbone", "head")
+LISTS = (list, tuple)
+ROW = "[from, repeats, block, [arguments]]"
 FAMILIAR = {  # spellings of other YOLO tables, read as well
     ("nn.Upsample", "[None, 2, 'nearest']"): ("Upsample", [2]),
     ("nn.Upsample", "['None', 2, 'nearest']"): ("Upsample", [2]),
@@ -41,8 +42,40 @@ FAMILIAR = {  # spellings of other YOLO tables, read as well
     (DETECT, "['nc']"): (DETECT, []),
 }
 CLASS_BRANCHES = ("plain", "depthwise")
-MAX_FACTOR, MAX_REPEATS = 100, 1000
+MAX_FACTOR = 100  # of depth and width; the shipped tables go up to 1.5
+MAX_REPEATS = 1000  # of a row; the shipped tables go up to 6
 DEEP_SCALES = ("m", "l", "x")  # sizes whose C3k2 rows always use C3k
+
+
+class Rule(NamedTuple):
+    """What a value has to be: in words, and as a question."""
+
+    wanted: str
+    fits: Callable[[Any], bool]
+
+
+COUNT = Rule("a whole number from 1", lambda v: type(v) is int and v > 0)
+POSITIVE = Rule("a number above 0", lambda v: type(v) in (int, float) and v > 0)
+FLAG = Rule("true or false", lambda v: type(v) is bool)
+ROWS = Rule(f"rows {ROW}", lambda v: isinstance(v, LISTS))
+ARGUMENTS = {"int": COUNT, "float": POSITIVE, "bool": FLAG}
+"""By the annotation of a block's parameter."""
+TABLE = {
+    "nc": Rule(COUNT.wanted, lambda v: v is None or COUNT.fits(v)),
+    "names": Rule(
+        "a list of class names", lambda v: v is None or (isinstance(v, (*LISTS, dict)) and len(v) > 0)
+    ),
+    "scales": Rule(
+        "size: [depth, width, most channels]", lambda v: v is None or (isinstance(v, dict) and len(v) > 0)
+    ),
+    "reg_max": COUNT,
+    "dual_head": FLAG,
+    "end2end": FLAG,
+    "class_branch": Rule(f"one of {', '.join(CLASS_BRANCHES)}", lambda v: v in CLASS_BRANCHES),
+    "backbone": ROWS,
+    "head": ROWS,
+}
+"""The keys of a model YAML."""
 
 
 class Row(NamedTuple):
@@ -190,7 +223,7 @@ def load_model_config(
     path, scale = _find(Path(model))
     table = _read(path)
     scales = table.get("scales")
-    if scale is None and isinstance(scales, Mapping):
+    if scale is None and isinstance(scales, dict):
         ending = re.search(r"[\d_-]([^\W\d_]+)$", path.stem)
         scale = ending[1] if ending and ending[1] in scales else None
     if names is not None or num_classes is not None:
@@ -213,23 +246,20 @@ def config_from_table(
         name: name of the config instead of the file's stem and the size.
 
     Raises:
-        ModelError: the table or a row can't be used.
+        ModelError: the table or some rows can't be used.
     """
-    unknown = [
-        f"unknown key {key!r}{nearest(str(key), TABLE_KEYS)}" for key in table if key not in TABLE_KEYS
+    unknown = [f"unknown key {key!r}{nearest(str(key), TABLE)}" for key in table if key not in TABLE]
+    problems = [f"{', '.join(unknown)}; allowed are {', '.join(TABLE)}"] if unknown else []
+    problems += [
+        f"{key}={table[key]!r}; expected {rule.wanted}"
+        for key, rule in TABLE.items()
+        if key in table and not rule.fits(table[key])
     ]
-    if unknown:
-        raise ModelError(f"{file}: {', '.join(unknown)}; allowed are {', '.join(TABLE_KEYS)}.")
+    if problems:
+        raise ModelError("\n".join(f"{file}: {problem}." for problem in problems))
     scale, (depth, width, most) = _size(table.get("scales"), scale, file)
-    reg_max, dual_head = table.get("reg_max", 16), table.get("dual_head", table.get("end2end", False))
-    if type(reg_max) is not int or reg_max < 1:
-        raise ModelError(f"{file}: reg_max={reg_max!r}; expected a whole number from 1.")
-    if type(dual_head) is not bool:
-        raise ModelError(f"{file}: dual_head={dual_head!r}; expected true or false.")
-    rows = _rows(table, file)
-    branch = table.get("class_branch", "depthwise" if any(row.block == "C3k2" for row in rows) else "plain")
-    if branch not in CLASS_BRANCHES:
-        raise ModelError(f"{file}: class_branch={branch!r}; expected one of {', '.join(CLASS_BRANCHES)}.")
+    rows = _rows([*table.get("backbone", ()), *table.get("head", ())], file)
+    branch = "depthwise" if any(row.block == "C3k2" for row in rows) else "plain"
     stem = Path(file).stem
     config = ModelConfig(
         name=name or (stem if not scale or stem.endswith(scale) else stem + scale),
@@ -238,9 +268,9 @@ def config_from_table(
         width=width,
         max_channels=most,
         names=_names(table, file),
-        reg_max=reg_max,
-        dual_head=dual_head,
-        class_branch=branch,
+        reg_max=table.get("reg_max", 16),  # as in YOLOv8 and YOLO11
+        dual_head=table.get("dual_head", table.get("end2end", False)),
+        class_branch=table.get("class_branch", branch),
         rows=rows,
     )
     config.layers(file)
@@ -284,13 +314,11 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
     """Choose a size: its name and (depth, width, most channels)."""
     if scales is None:
         return "", (1.0, 1.0, inf)
-    if not isinstance(scales, Mapping) or not scales:
-        raise ModelError(f"{file}: scales={scales!r}; expected size: [depth, width, most channels].")
     scale = next(iter(scales)) if scale is None else scale
     if scale not in scales:
         raise ModelError(f"{file}: no size {scale!r}; it has {', '.join(map(str, scales))}.")
     values = scales[scale]
-    if not isinstance(values, Sequence) or len(values) != 3 or not all(_is_positive(v) for v in values):
+    if not isinstance(values, LISTS) or len(values) != 3 or not all(map(POSITIVE.fits, values)):
         raise ModelError(
             f"{file}: size {scale}: {values!r}; expected [depth, width, most channels], all above 0."
         )
@@ -300,54 +328,46 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
     return str(scale), (depth, width, most)
 
 
-def _is_positive(value: Any) -> bool:
-    """Whether it is a number above 0."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
 def _names(table: Mapping[str, Any], file: str) -> tuple[str, ...]:
     """Class names from `names` and / or `nc`; class_0 ... where only their number is known."""
     names, num_classes = table.get("names"), table.get("nc")
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
-        raise ModelError(f"{file}: nc={num_classes!r}; expected a whole number from 1.")
     if names is None:
         return tuple(f"class_{i}" for i in range(num_classes or 80))
-    if isinstance(names, Mapping):
+    if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise ModelError(f"{file}: names has the keys {list(names)}; expected 0 to {len(names) - 1}.")
         names = [names[i] for i in range(len(names))]
-    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise ModelError(f"{file}: names={names!r}; expected a list of class names.")
     if num_classes not in (None, len(names)):
         raise ModelError(f"{file}: nc={num_classes}, but names lists {len(names)}; expected as many.")
     return tuple(str(name) for name in names)
 
 
-def _rows(table: Mapping[str, Any], file: str) -> tuple[Row, ...]:
-    """Check all rows of backbone and head."""
-    raw: list[Any] = []
-    for key in ("backbone", "head"):
-        part = table.get(key, [])
-        if not isinstance(part, Sequence) or isinstance(part, str):
-            raise ModelError(f"{file}: {key}={part!r}; expected rows [from, repeats, block, [arguments]].")
-        raw += part
-    rows = tuple(_row(values, i, file) for i, values in enumerate(raw))
+def _rows(raw: list[Any], file: str) -> tuple[Row, ...]:
+    """Check all rows of backbone and head; every bad one is reported."""
+    rows, problems = [], []
+    for i, values in enumerate(raw):
+        try:
+            rows.append(_row(values, i, file))
+        except ModelError as error:
+            problems.append(str(error))
+    if problems:
+        raise ModelError("\n".join(problems))
     places = [i for i, row in enumerate(rows) if row.block == DETECT]
     if not rows or places != [len(rows) - 1]:
         raise ModelError(
             f"{file}: Detect in rows {places} of {len(rows)}; expected it once, as the last row."
         )
-    return rows
+    return tuple(rows)
 
 
 def _row(values: Any, index: int, file: str) -> Row:
     """Check one row."""
     where = _where(file, index, values)
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 4:
-        raise ModelError(f"{where}: expected [from, repeats, block, [arguments]].")
+    if not isinstance(values, LISTS) or len(values) != 4:
+        raise ModelError(f"{where}: expected {ROW}.")
     source, repeats, block, args = values
     block, args = FAMILIAR.get((str(block), str(args)), (block, args))
-    source = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    source = list(source) if isinstance(source, LISTS) else [source]
     if not source or any(type(s) is not int or not -max(index, 1) <= s < index for s in source):
         raise ModelError(
             f"{where}: from={values[0]!r}; expected earlier layers (0 to {index - 1}) or -1 and below."
@@ -363,7 +383,7 @@ def _row(values: Any, index: int, file: str) -> Row:
         raise ModelError(
             f"{where}: {block} reads one layer; expected a single number as from, or a Concat before it."
         )
-    if not isinstance(args, Sequence) or isinstance(args, str):
+    if not isinstance(args, LISTS):
         raise ModelError(f"{where}: arguments={args!r}; expected a list.")
     _check_arguments(block, args, where)
     return Row(tuple(source), repeats, block, tuple(args))
@@ -382,15 +402,10 @@ def _check_arguments(block: str, args: Sequence[Any], where: str) -> None:
     usage = f"{block} takes [{', '.join(p.name + _default(p) for p in parameters)}]"
     if not len(required) <= len(args) <= len(parameters):
         raise ModelError(f"{where}: {len(args)} arguments; {usage}.")
-    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "int": ("a whole number from 1", lambda v: type(v) is int and v > 0),
-        "float": ("a number above 0", _is_positive),
-        "bool": ("true or false", lambda v: type(v) is bool),
-    }
     for parameter, value in zip(parameters, args, strict=False):
-        wanted, fits = checks[parameter.annotation]
-        if not fits(value):
-            raise ModelError(f"{where}: {parameter.name}={value!r}; expected {wanted}; {usage}.")
+        rule = ARGUMENTS[parameter.annotation]
+        if not rule.fits(value):
+            raise ModelError(f"{where}: {parameter.name}={value!r}; expected {rule.wanted}; {usage}.")
 
 
 def _default(parameter: inspect.Parameter) -> str:

@@ -82,6 +82,11 @@ class DetectionModel(nn.Module):
         return self.config.num_classes
 
     @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
     def reg_max(self) -> int:
         """Bins per box side, R; 1 means the distance itself."""
         return self.config.reg_max
@@ -101,11 +106,11 @@ class DetectionModel(nn.Module):
         """The head run outside training: "one2many", whose predictions need suppression, or "one2one"."""
         return self.head.selected
 
-    def select_head(self, nms: bool | None) -> None:
-        """Choose the head run outside training.
+    def head_for(self, nms: bool | None) -> str:
+        """Return the name of the head that an `nms` setting asks for.
 
         Args:
-            nms: False chooses the NMS-free one-to-one head, None and True the one-to-many head.
+            nms: False is the NMS-free one-to-one head, None and True the one-to-many head.
 
         Raises:
             ModelError: the network doesn't have that head.
@@ -114,7 +119,11 @@ class DetectionModel(nn.Module):
         if name not in self.head.heads:
             allowed = "None or True" if nms is False else "False"
             raise ModelError(f"nms={nms}: {self.config.name} has no {name} head; expected nms={allowed}.")
-        self.head.selected = name
+        return name
+
+    def select_head(self, nms: bool | None) -> None:
+        """Choose the head run outside training: see `head_for`."""
+        self.head.selected = self.head_for(nms)
 
     def forward(self, images: Tensor) -> dict[str, HeadPreds]:
         """Predict.
@@ -146,16 +155,18 @@ class DetectionModel(nn.Module):
         return self.head.decode(preds)
 
     @torch.no_grad()
-    def fuse(self, dtype: torch.dtype | None = None) -> DetectionModel:
-        """Return a faster copy for inference: normalisation folded, only the selected head, eval mode.
+    def fuse(self, dtype: torch.dtype | None = None, head: str | None = None) -> DetectionModel:
+        """Return a faster copy for inference: normalisation folded, one head, eval mode.
 
         The network itself is left as it is. Fusing a fused network gives a plain copy.
 
         Args:
             dtype: dtype of all convolutions but the last of every branch, such as bfloat16, instead of the
                 weights' own: a little faster than autocast, which casts weights and inputs in every call.
+            head: the head to keep; None keeps the selected one.
         """
         fused = deepcopy(self).eval()
+        fused.head.selected = head or self.selected_head
         fused.head.keep_selected()
         for parent in list(fused.modules()):
             for name, child in parent.named_children():

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from detector.errors import ExportError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from detector.boxes import NMSParams
+from detector.errors import ExportError, first_line
 from detector.runtimes import Port
+from detector.settings import explain_validation, plain, type_text
 
 SCHEMA = 1
-KINDS = ("raw", "detections")
 DEFAULT_STRIDES = (8, 16, 32)  # of a file that does not say
 
 
-@dataclass(frozen=True)
-class Suppressed:
-    """How detections were reduced inside the file.
-
-    Attributes:
-        conf: least confidence.
-        iou: IoU above which a box was suppressed; None for an NMS-free head.
-        max_det: rows an image.
-        agnostic: suppression went across classes.
-    """
-
-    conf: float
-    iou: float | None
-    max_det: int
-    agnostic: bool
-
-
-@dataclass(frozen=True)
-class Contract:
+class Contract(BaseModel):
     """What a file takes and gives.
 
     The input is (B, 3, H, W) float32 RGB in 0..1, or with `preprocess` (B, H, W, 3) uint8 BGR; letterboxed.
@@ -45,25 +30,35 @@ class Contract:
         names: class id -> name.
         stride: what height and width are multiples of, px.
         imgsz: height and width of the input, px; of a dynamic file those it was exported with.
-        batch: images a run, or None for any number.
+        batch: images per run, or None for any number.
         dynamic: height and width are free.
         preprocess: takes uint8 BGR.
         kind: "raw" or "detections".
-        suppressed: how detections were made; None for raw output.
+        suppression: how detections were made; None for raw output.
         head: "one2many" or "one2one".
         precision: fp32, fp16, bf16 or int8.
     """
 
-    names: dict[int, str]
-    stride: int
-    imgsz: tuple[int, int]
-    batch: int | None
+    model_config = ConfigDict(frozen=True)
+
+    names: dict[int, str] = Field(description="class id -> name")
+    stride: int = Field(gt=0)
+    imgsz: tuple[int, int] = Field(description="height and width in px")
+    batch: int | None = Field(ge=1)
     dynamic: bool
     preprocess: bool
-    kind: str
-    suppressed: Suppressed | None
-    head: str
+    kind: Literal["raw", "detections"]
+    suppression: NMSParams | None = Field(description="none, or conf, iou, max_det and agnostic")
+    head: Literal["one2many", "one2one"]
     precision: str
+
+    @field_validator("suppression", mode="before")
+    @classmethod
+    def _is_complete(cls, value: Any) -> Any:
+        """Refuse what a file has to say and would otherwise get by default."""
+        if isinstance(value, Mapping) and not value.keys() >= {"conf", "iou", "max_det", "agnostic"}:
+            raise ValueError("expected conf, iou, max_det and agnostic")
+        return value
 
     @property
     def input_hw(self) -> tuple[int, int] | None:
@@ -84,52 +79,47 @@ def contract_of(metadata: Mapping[str, Any], path: Path) -> Contract:
     """Check metadata and return the contract.
 
     Raises:
-        ExportError: if something is missing or of a wrong kind.
+        ExportError: if something is missing, of a wrong kind or contradicts the rest; names all of it.
     """
     if metadata.get("schema") != SCHEMA:
         raise ExportError(
             f"{path}: its metadata is of schema {metadata.get('schema')!r}, this version reads schema {SCHEMA}; "
             f"export the model again"
         )
+    output = metadata.get("output")
+    given = dict(metadata)
+    if isinstance(output, Mapping) and "kind" in output:
+        given["kind"] = output["kind"]
     try:
-        names = {int(number): str(name) for number, name in metadata["names"].items()}
-        height, width = (int(side) for side in metadata["imgsz"])
-        how = metadata["suppression"]
-        contract = Contract(
-            names=names,
-            stride=int(metadata["stride"]),
-            imgsz=(height, width),
-            batch=None if metadata["batch"] is None else int(metadata["batch"]),
-            dynamic=bool(metadata["dynamic"]),
-            preprocess=bool(metadata["preprocess"]),
-            kind=str(metadata["output"]["kind"]),
-            suppressed=None
-            if how is None
-            else Suppressed(
-                conf=float(how["conf"]),
-                iou=None if how["iou"] is None else float(how["iou"]),
-                max_det=int(how["max_det"]),
-                agnostic=bool(how["agnostic"]),
-            ),
-            head=str(metadata["head"]),
-            precision=str(metadata["precision"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ExportError(
-            f"{path}: its metadata is damaged ({type(error).__name__}: {error}); export the model again"
-        ) from None
-    fits = (
-        sorted(names) == list(range(len(names)))
-        and names
-        and contract.kind in KINDS
-        and (contract.kind == "detections") == (contract.suppressed is not None)
-        and 0 < contract.stride <= min(contract.imgsz)
-        and not any(side % contract.stride for side in contract.imgsz)
-        and (contract.batch is None or contract.batch >= 1)
-    )
-    if not fits:
-        raise ExportError(f"{path}: its metadata contradicts itself; export the model again")
+        contract = Contract.model_validate(given)
+    except ValidationError as error:
+        problems = explain_validation(error, Contract, given, _sentence, _expected)
+    else:
+        problems = contradictions(contract)
+    if problems:
+        raise ExportError(f"{path}: its metadata is damaged: {'; '.join(problems)}; export the model again")
     return contract
+
+
+def contradictions(contract: Contract) -> list[str]:
+    """Return in words what can't be true together."""
+    c, count = contract, len(contract.names)
+    wrong = []
+    if not count or sorted(c.names) != list(range(count)):
+        wrong.append(f"names has the keys {sorted(c.names)}; expected 0 to {max(count - 1, 0)}")
+    if not all(side >= c.stride and side % c.stride == 0 for side in c.imgsz):
+        wrong.append(f"imgsz={plain(c.imgsz)}: expected multiples of stride={c.stride}")
+    if (c.kind == "detections") != (c.suppression is not None):
+        wrong.append(f"kind={c.kind}: expected {'no ' * (c.kind == 'raw')}suppression with it")
+    return wrong
+
+
+def _sentence(key: str, value: Any, text: str) -> str:
+    return f"{key}={first_line(ValueError(plain(value)))}: {text}"
+
+
+def _expected(key: str, field: FieldInfo) -> str:
+    return f"expected {field.description or type_text(field)}"
 
 
 def contract_from(
@@ -173,14 +163,14 @@ def contract_from(
         )
     most = rows[1] if rows is not None and detections and rows[1] is not None else 300
     return Contract(
-        names=dict(names),
+        names={number: str(name) for number, name in names.items()},
         stride=DEFAULT_STRIDES[-1],
         imgsz=imgsz,
         batch=shape[0] if input.shape is not None else None,
         dynamic=dynamic,
         preprocess=preprocess,
         kind="detections" if detections else "raw",
-        suppressed=Suppressed(0.0, None, most, False) if detections else None,
+        suppression=NMSParams(0.0, None, most) if detections else None,
         head="one2many",
         precision="fp32",
     )
