@@ -170,7 +170,8 @@ class Trainer(Engine):
         except (KeyboardInterrupt, SystemExit) as error:
             self.exception = self.exception or error
         discard_if_unused(getattr(self, "save_dir", None))
-        self.name_costly_callbacks(perf_counter() - self._began)
+        if slow := self.callbacks.slow_callbacks_text(perf_counter() - self._began):
+            log.info("%s", slow)
         if (raised := self.exception or failure) is not None:
             raise raised
 
@@ -431,8 +432,8 @@ class Trainer(Engine):
             ).eval()
             self.final_checkpoint = content
         if self.data.val_loader is not None:
-            self.final_model.select_head(self.settings.nms)
-            runner = Runner(self.final_model, self.device, self.precision)
+            head = self.final_model.head_for(self.settings.nms)
+            runner = Runner(self.final_model, self.device, self.precision, head=head)
             self.final_metrics = self.validator.run(
                 runner, self.data.val_loader, self.data.val_annotations, final=True
             )
@@ -460,15 +461,6 @@ class Trainer(Engine):
         if self.lock is not None:
             self.lock.release()
         self.batch = self.preds = None
-
-    def name_costly_callbacks(self, seconds: float) -> None:
-        """Name the callbacks that took over 1 % of a run of so many seconds."""
-        rows = [
-            f"{fn}{'' if fn.endswith(event) else f' on {event}'} {spent:.1f} s ({spent / seconds:.0%})"
-            for event, fn, spent in self.callbacks.costly(seconds)
-        ]
-        if rows:
-            log.info("callbacks that took over 1 %% of the run: %s", ", ".join(rows))
 
     # ------------------------------------------------------------------ the state
 
