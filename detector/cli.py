@@ -114,11 +114,8 @@ def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
 
 def _is_text(field: Any) -> bool:
     """Return whether a setting takes text, so that name=2024 stays text."""
-    return (
-        field is not None
-        and str in getattr(field.annotation, "__args__", (field.annotation,))
-        and int not in (getattr(field.annotation, "__args__", ()))
-    )
+    kinds = () if field is None else getattr(field.annotation, "__args__", (field.annotation,))
+    return str in kinds and int not in kinds
 
 
 def parse_value(text: str, is_text: bool = False) -> Any:

@@ -7,7 +7,6 @@ first, and each takes the unclaimed label it overlaps best.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,14 +189,6 @@ class ConfusionMatrix:
         """Return the matrix with every column (true class) divided by its sum; empty columns stay 0."""
         totals = self.matrix.sum(0, keepdims=True)
         return np.asarray(self.matrix / np.maximum(totals, 1))
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Return one row per predicted class: its name and the count for each true class."""
-        titles = [*self.names.values(), "background"]
-        return [
-            {"predicted": title, **dict(zip(titles, row.tolist(), strict=True))}
-            for title, row in zip(titles, self.matrix, strict=True)
-        ]
 
 
 def count_confusions(predicted: Index, true: Index, names: dict[int, str]) -> ConfusionMatrix:

@@ -22,6 +22,10 @@ LOGGER_NAMES = ("tensorboard", "mlflow", "wandb", "comet")
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
+RECT_HELP = "pad to the least rectangle; false = the full square, as files of fixed size always do"
+NAMES_HELP = "class names, for an exported file that does not hold them"
+COMPILE_HELP = "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md"
+
 
 def setting(default: Any, theme: str, help: str, *, unit: str = "", **limits: Any) -> Any:
     """Declare one setting: a pydantic field that also knows its theme, help line and unit."""
@@ -320,10 +324,9 @@ class TrainSettings(DataSettings):
                 and 0 < value[0] <= value[1]
             ):
                 return (float(value[0]), float(value[1]))
-            raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
-        if isinstance(value, (int, float)) and not 0 <= value < 1:
-            raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
-        return value
+        elif not isinstance(value, (int, float)) or 0 <= value < 1:
+            return value
+        raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
 
 
 class ValSettings(DataSettings):
@@ -331,17 +334,9 @@ class ValSettings(DataSettings):
 
     split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set to validate on")
     save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
-    rect: bool = setting(
-        True, "model", "pad to the least rectangle; false = the full square, as files of fixed size always do"
-    )
-    names: list[str] | None = setting(
-        None, "model", "class names, for an exported file that does not hold them"
-    )
-    compile: bool = setting(
-        False,
-        "machine",
-        "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md",
-    )
+    rect: bool = setting(True, "model", RECT_HELP)
+    names: list[str] | None = setting(None, "model", NAMES_HELP)
+    compile: bool = setting(False, "machine", COMPILE_HELP)
 
 
 class PredictSettings(Settings):
@@ -354,17 +349,9 @@ class PredictSettings(Settings):
         640, "model", "longer side of the network input, or [height, width]", unit="px"
     )
     batch: int = setting(1, "data", "images a batch", ge=1)
-    rect: bool = setting(
-        True, "model", "pad to the least rectangle; false = the full square, as files of fixed size always do"
-    )
-    names: list[str] | None = setting(
-        None, "model", "class names, for an exported file that does not hold them"
-    )
-    compile: bool = setting(
-        False,
-        "machine",
-        "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md",
-    )
+    rect: bool = setting(True, "model", RECT_HELP)
+    names: list[str] | None = setting(None, "model", NAMES_HELP)
+    compile: bool = setting(False, "machine", COMPILE_HELP)
     conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
     iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "most detections an image", ge=1)
