@@ -93,7 +93,9 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
         metadata = json.loads(header, object_pairs_hook=_once).get("__metadata__") or {}
     except CheckpointError:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
+    except KeyError as error:  # of the package's table of types
+        raise CheckpointError(f"{path}: can't be read as .safetensors (torch has no type {error})") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: can't be read as .safetensors ({first_line(error)})") from None
     for name, value in weights.items():
         if value.dtype not in DTYPES or value.ndim > MAX_DIMENSIONS:
