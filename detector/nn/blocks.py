@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-BN_EPS = 1e-3
-BN_MOMENTUM = 0.03
+BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # those of the published YOLO weights, which rely on the first
 
 
 class Activation(nn.Module):
