@@ -96,7 +96,6 @@ class Runner:
             self._run = compile_network(self._run)
 
     def threads(self) -> AbstractContextManager[None]:
-        """Return a context that changes nothing."""
         return nullcontext()
 
     @torch.inference_mode()

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from detector.boxes import EPS, aspect_angle
 
-METRIC_EPS = (
-    1e-9  # against division by 0, and the least distance of an anchor point from the border of its box
-)
+METRIC_EPS = 1e-9  # against division by 0; and an anchor point on the border of a box is not inside it
 PAIRS_ON_CPU = 2**17  # (box, anchor point) pairs worked on at once: they stay in the cache
 PAIRS_ON_ACCELERATOR = 2**24  # few kernels, well below 1 GB
 

@@ -79,7 +79,6 @@ class DetectionLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return ("box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss")
 
     def __call__(self, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -188,7 +187,6 @@ class SingleHeadLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return self.one2many.names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
@@ -236,7 +234,6 @@ class DualHeadLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return self.losses["one2one"].names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
