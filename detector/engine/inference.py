@@ -16,7 +16,7 @@ from detector.engine.packed import can_pack, pack_convolutions
 from detector.nn.model import DetectionModel, HeadPreds
 
 VALIDATION_CONF = 0.001
-"""Least score in validation, unless `conf` says otherwise: precision over recall needs the unsure detections too."""
+"""Minimum score in validation, unless `conf` says otherwise: precision over recall needs the unsure detections too."""
 
 
 class Ready(Protocol):
