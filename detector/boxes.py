@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EPS = 1e-7
+EPS = 1e-7  # keeps areas and sides from being divided by zero
 MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression: bounds its quadratic time
 MIN_PREFIX = 1024  # up to so many candidates are suppressed at once, unsorted
 
@@ -52,19 +52,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     """
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat((centre - half, centre + half), -1)
-
-
-def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """Convert corners to centre and size.
-
-    Args:
-        boxes_xyxy: (..., 4) float, any unit.
-
-    Returns:
-        (..., 4) float, cxcywh, the same unit.
-    """
-    near, far = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-    return torch.cat(((near + far) / 2, far - near), -1)
 
 
 def clip_boxes(boxes_xyxy: Tensor, height: float, width: float) -> Tensor:

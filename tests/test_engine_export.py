@@ -21,7 +21,7 @@ from detector.engine.exported import ExportedModel, run_file
 from detector.engine.inference import Runner
 from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match
 from detector.errors import DataError, ExportError, MissingPackageError, ModelError, SettingsError
-from detector.exporters import FORMATS, Format, find_format, format_of
+from detector.exporters import FORMATS, Format, find_format, format_of, is_exported
 from detector.runtimes import Port
 from detector.runtimes.contract import contract_from, contract_of
 from detector.settings import ExportSettings
@@ -353,6 +353,16 @@ def test_a_package_adds_a_format(trained, monkeypatch, tmp_path):
     assert path == tmp_path / "best.mine"
     assert YOLO(path).names == trained.names
     assert format_of("a/b.mine")[0] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "exported"),
+    [("best.onnx", True), ("best_openvino", True), ("best_openvino/model.xml", True), ("best.torchscript", True),
+     ("best.pt2", True), ("best_ncnn/", True), ("best.pte", True), ("best.pt", False), ("best.safetensors", False),
+     ("yolo11n.yaml", False), ("yolo11n", False)],
+)  # fmt: skip
+def test_the_ending_says_whether_a_file_is_exported_or_a_networks(path, exported):
+    assert is_exported(path) is exported
 
 
 # ---- files of others -------------------------------------------------------------------------------------

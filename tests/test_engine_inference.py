@@ -8,6 +8,18 @@ from detector.nn.model import DetectionModel
 QUICK = {"imgsz": 96, "verbose": False}
 
 
+@pytest.mark.parametrize("selected", [None, False])
+def test_a_model_on_another_device_is_copied_to_be_exported(selected, tmp_path, monkeypatch):
+    yolo = YOLO(make_finder(tmp_path, dual=True))
+    yolo.model.select_head(nms=selected)
+    moved, cpu = [], DetectionModel.cpu
+    monkeypatch.setattr(DetectionModel, "device", torch.device("cuda"))  # as if it were there
+    monkeypatch.setattr(DetectionModel, "cpu", lambda self: moved.append(self) or cpu(self))
+    yolo.export(format="torchscript", nms=False, **QUICK)
+    assert len(moved) == 1 and moved[0] is not yolo.model
+    assert yolo.exporter.metadata["head"] == "one2one"
+
+
 def state_of(network):
     """Everything of a network that inference has no business with."""
     return (

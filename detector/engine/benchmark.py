@@ -148,15 +148,15 @@ class Bench:
     def measure(self, variant: Variant) -> dict[str, Any]:
         """Return the row of one variant."""
         parity: dict[str, Any] = {}
-        path, opened = self.source, self.model
-        exported: ExportedModel | DetectionModel = opened
+        path = self.source
+        opened: DetectionModel | ExportedModel = self.model
         if variant.format != "pt":
             exporter = self._exporter(variant)
             path = exporter.run()
             parity = exporter.parity
-            exported = ExportedModel(path)
+            opened = ExportedModel(path)
         val = ValSettings.parse({**self.val_settings, "amp": variant.compute, "compile": variant.compile})
-        runner = make_runner(exported, val)
+        runner = make_runner(opened, val)
         validator = Validator(validation_suppression(val), CallbackRegistry())
         metrics = validator.run(runner, self.loader, self.annotations, final=False)
         network, whole = self._time(runner)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from detector.errors import SettingsError
+from detector.errors import SettingsError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,6 @@ def explain(error: Exception) -> str:
             "torch.compile found no working C++ compiler here; install one (Debian: apt install g++) or name it in "
             "the variable CXX"
         )
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
-    telling = next((line for line in lines if "error:" in line), lines[0])
+    lines = (line.strip() for line in str(cause).splitlines())
+    telling = next((line for line in lines if "error:" in line), first_line(cause))
     return f"torch.compile can't compile this network here ({telling}); TORCH_LOGS=dynamo,inductor tells more"

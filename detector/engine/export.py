@@ -30,7 +30,7 @@ from detector.settings import ExportSettings, plain
 
 log = logging.getLogger(__name__)
 
-MAX_CALIBRATION = 300  # pictures
+MAX_CALIBRATION = 300  # images, as many as nncf takes by default
 RAW = "raw", "columns of cx cy w h in input px, then a probability a class"
 DETECTIONS = "detections", "rows of x1 y1 x2 y2 in input px, score, class; score 0 is padding"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from detector.boxes import NMSParams, to_detections
 from detector.data.letterbox import input_hw
 from detector.engine.device import Precision, keep_freed_memory, select_device, select_precision
-from detector.engine.inference import Ready, Runner
+from detector.engine.inference import VALIDATION_CONF, Ready, Runner
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
 from detector.nn.model import DetectionModel
@@ -122,11 +122,12 @@ class ExportedModel:
         self._check_reduction(s)
         self._check_input(s)
         how = self.contract.suppression
-        if isinstance(s, ValSettings) and how is not None and how.conf > 0.001:
+        if isinstance(s, ValSettings) and how is not None and how.conf > VALIDATION_CONF:
             log.warning(
-                "%s gives detections from conf=%g up: figures lack those below; export it with conf=0.001 to have them",
+                "%s gives detections from conf=%g up: figures lack those below; export it with conf=%g to have them",
                 self.path.name,
                 how.conf,
+                VALIDATION_CONF,
             )
         return ExportedRunner(self.runtime(self._compute(s.amp)), self.contract, self.path)
 

@@ -15,6 +15,9 @@ from detector.engine.device import Precision, keep_freed_memory
 from detector.engine.packed import can_pack, pack_convolutions
 from detector.nn.model import DetectionModel, HeadPreds
 
+VALIDATION_CONF = 0.001
+"""Minimum score in validation, unless `conf` says otherwise: precision over recall needs the unsure detections too."""
+
 
 class Ready(Protocol):
     """A network or an exported file, ready to run: what val and predict need of it.
@@ -93,7 +96,6 @@ class Runner:
             self._run = compile_network(self._run)
 
     def threads(self) -> AbstractContextManager[None]:
-        """Return a context that changes nothing."""
         return nullcontext()
 
     @torch.inference_mode()

@@ -15,7 +15,7 @@ from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine.device import StageTimer
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, to_image
+from detector.engine.inference import VALIDATION_CONF, Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
 from detector.metrics import CocoEvaluator, Metrics
@@ -167,7 +167,7 @@ class Validator(Engine):
 
 def validation_suppression(s: DataSettings) -> NMSParams:
     """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
-    conf = 0.001 if s.conf is None else s.conf
+    conf = VALIDATION_CONF if s.conf is None else s.conf
     return NMSParams(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 

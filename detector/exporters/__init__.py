@@ -78,7 +78,6 @@ class Format:
             )
 
     def capture(self, job: Job) -> Write:
-        """Capture the network of a job."""
         write: Write = _function(self.export)(job)
         return write
 

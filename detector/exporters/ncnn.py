@@ -18,7 +18,7 @@ from detector.exporters import Write
 from detector.exporters.job import Job
 from detector.runtimes.ncnn import BIN, METADATA_FILE, PARAM
 
-MAX_SECONDS = 600
+MAX_SECONDS = 600  # of pnnx, far more than it needs: a hang has an end
 
 
 def export(job: Job) -> Write:

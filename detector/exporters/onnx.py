@@ -88,7 +88,7 @@ def translate_suppress(boxes: Any, scores: Any, conf: float, iou: float) -> Any:
     chosen = op.NonMaxSuppression(
         boxes,
         scores,
-        op.Constant(value_ints=[1 << 30]),
+        op.Constant(value_ints=[1 << 30]),  # boxes per class: no limit
         op.Constant(value_floats=[iou]),
         op.Constant(value_floats=[conf]),
     )  # (n, 3): image, class, box

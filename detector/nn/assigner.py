@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detector.boxes import EPS, aspect_angle
 
-METRIC_EPS = 1e-9
+METRIC_EPS = 1e-9  # against division by 0; and an anchor point on the border of a box is not inside it
 PAIRS_ON_CPU = 2**17  # (box, anchor point) pairs worked on at once: they stay in the cache
 PAIRS_ON_ACCELERATOR = 2**24  # few kernels, well below 1 GB
 
@@ -48,10 +48,10 @@ def assign(
 ) -> Assignment:
     """Choose positive anchor points and their target scores.
 
-    An anchor point inside a box has the metric p^0.5 * u^6 for it (TOOD eq. 3): p is the predicted probability
-    of the box's class, u the CIoU of box and prediction. Every box takes its `topk` best anchor points; one that
-    several take goes to the box it overlaps most. The targets of a box are its metrics, scaled so that the
-    largest equals its largest overlap. An anchor point of metric 0 is never taken.
+    An anchor point inside a box has the metric p^0.5 * u^6 for it (TOOD eq. 3 with alpha = 0.5, beta = 6): p is
+    the predicted probability of the box's class, u the CIoU of box and prediction. Every box takes its `topk` best
+    anchor points; one that several take goes to the box it overlaps most. The targets of a box are its metrics,
+    scaled so that the largest equals its largest overlap. An anchor point of metric 0 is never taken.
 
     Args:
         scores: (B, C, A) float, class logits.

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-BN_EPS = 1e-3
-BN_MOMENTUM = 0.03
+BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # those of the published YOLO weights, which rely on the first
 
 
 class Activation(nn.Module):
     """SiLU; in place where no gradient needs its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply x * sigmoid(x) elementwise."""
         return silu(x, inplace=not torch.is_grad_enabled())
 
 
@@ -56,7 +54,6 @@ class Conv(nn.Module):
         self.act = ACTIVATION if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise, activate."""
         return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
 
 
@@ -93,7 +90,6 @@ class FusedConv(nn.Module):
         self.act = trained.act
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve and activate."""
         return self.act(self.conv(x))  # type: ignore[no-any-return]
 
 
@@ -132,7 +128,6 @@ class Bottleneck(nn.Module):
         self.add = shortcut and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply both convolutions and the shortcut."""
         y: Tensor = self.cv2(self.cv1(x))
         return x + y if self.add else y
 
@@ -167,7 +162,6 @@ class C2f(nn.Module):
         return Bottleneck(channels, channels, shortcut, expansion=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Split, run the chain, join."""
         parts = list(self.cv1(x).chunk(2, 1))
         for stage in self.m:
             parts.append(stage(parts[-1]))
@@ -205,7 +199,6 @@ class C3(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run both branches and join them."""
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))  # type: ignore[no-any-return]
 
 
@@ -238,7 +231,6 @@ class Attention(nn.Module):
         self.pe = Conv(channels, channels, 3, groups=channels, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend, add the positional term, project."""
         batch, channels, height, width = x.shape
         qkv = self.qkv(x).reshape(batch, self.heads, -1, height * width)  # (B, heads, 2 key + value, HW)
         q, k, v = qkv.split((self.key_channels, self.key_channels, self.value_channels), 2)
@@ -260,7 +252,6 @@ class PSABlock(nn.Module):
         self.ffn = nn.Sequential(Conv(channels, 2 * channels), Conv(2 * channels, channels, act=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply both residual steps."""
         x = x + self.attn(x)
         return x + self.ffn(x)  # type: ignore[no-any-return]
 
@@ -290,7 +281,6 @@ class C3k2(C2f):
         super().__init__(channels_in, channels_out, repeats, shortcut=True, expansion=expansion)
 
     def stage(self, channels: int, shortcut: bool) -> nn.Module:
-        """Build one item of the chain."""
         if self.kind == "attention":
             return nn.Sequential(Bottleneck(channels, channels, shortcut), PSABlock(channels))
         return C3k(channels) if self.kind == "c3k" else Bottleneck(channels, channels, shortcut)
@@ -318,7 +308,6 @@ class C2PSA(nn.Module):
         self.m = nn.Sequential(*(PSABlock(hidden) for _ in range(repeats)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Split, attend, join."""
         a, b = self.cv1(x).chunk(2, 1)
         return self.cv2(torch.cat((a, self.m(b)), 1))  # type: ignore[no-any-return]
 
@@ -353,7 +342,6 @@ class SPPF(nn.Module):
         self.add = residual and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool repeatedly and join the stages."""
         stages = [self.cv1(x)]
         for _ in range(self.pools):
             stages.append(self.m(stages[-1]))

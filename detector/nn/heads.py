@@ -151,6 +151,7 @@ class Detect(nn.Module):
         super().__init__()
         self.strides = strides
         self.reg_max = reg_max
+        # no branch is narrower than its outputs; the class branch follows the classes up to 100 only
         box_width = max(16, channels[0] // 4, 4 * reg_max)
         class_width = max(channels[0], min(num_classes, 100))
         class_branch = _depthwise_branch if depthwise else _plain_branch
@@ -164,7 +165,12 @@ class Detect(nn.Module):
         self.selected = "one2many"
 
     def _set_biases(self, num_classes: int) -> None:
-        """Start from distances of 2 and about five objects of any class per 640 px image and level."""
+        """Start from about five objects of any class per level of a 640 px image, and from distances of two cells.
+
+        The first is the prior of the focal loss (arXiv:1708.02002, section 3.3): with the usual bias of 0 the many
+        empty anchor points would drown the first steps. log(p) stands for logit(p), which it equals for small p. The
+        second holds where a branch gives the distance itself; over bins an equal bias says nothing.
+        """
         for box, classes, stride in zip(self.cv2, self.cv3, self.strides, strict=True):
             nn.init.constant_(box[-1].bias, 2.0)  # type: ignore[index]
             nn.init.constant_(classes[-1].bias, log(5 / num_classes / (640 / stride) ** 2))  # type: ignore[index]

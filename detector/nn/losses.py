@@ -79,7 +79,6 @@ class DetectionLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return ("box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss")
 
     def __call__(self, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -161,7 +160,8 @@ def _corners(points: Tensor, distances: Tensor) -> Tensor:
 def _distribution_loss(raw: Tensor, wanted: Tensor, bins: Tensor) -> Tensor:
     """Distribution focal loss, mean over the sides (generalised focal loss, arXiv:2006.04388, eq. 6).
 
-    The two bins beside the target share its probability linearly, which is a hat of width 1 around it.
+    The two bins beside the target share its probability linearly, which is a hat of width 1 around it. A target
+    at or beyond the last bin is put 0.01 before it, so that two bins share it like any other.
 
     Args:
         raw: (B, S, 4 R) float logits.
@@ -187,7 +187,6 @@ class SingleHeadLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return self.one2many.names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
@@ -235,7 +234,6 @@ class DualHeadLoss:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """Names of the three terms."""
         return self.losses["one2one"].names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
@@ -293,6 +291,8 @@ def build_loss(
         gains = (box, cls, dfl, class_weights)
         return DetectionLoss(model.num_classes, model.reg_max, *gains, topk, topk2, min_side)
 
-    if model.dual_head:
+    if (
+        model.dual_head
+    ):  # one anchor point a box, the best of seven candidates; ten for the head with suppression
         return DualHeadLoss(head_loss(10), head_loss(7, topk2=1), model.selected_head == "one2many")
     return SingleHeadLoss(head_loss(10))

@@ -83,7 +83,6 @@ class DetectionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         return next(self.parameters()).device
 
     @property

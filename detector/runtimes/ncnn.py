@@ -39,7 +39,6 @@ class Ncnn:
         self.input, self.output = Port(), Port()
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict."""
         return np.stack([self._run(image) for image in images])
 
     def _run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -46,7 +46,6 @@ class OnnxRuntime:
         self._names = inputs[0].name, [outputs[0].name]
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict."""
         preds: NDArray[np.float32] = self.session.run(self._names[1], {self._names[0]: images})[0]
         return preds
 

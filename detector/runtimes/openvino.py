@@ -142,6 +142,6 @@ def _takes_floats(port: Port) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return the line of an error that says something: OpenVINO puts the places in its source first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]
-    return first_line(Exception((telling or lines or [""])[0]))
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = "\n".join(line for line in lines if not line.startswith(("Exception from", "Check ")))
+    return first_line(RuntimeError(telling) if telling.strip() else error)

@@ -40,7 +40,6 @@ class TorchExport:
 
     @torch.inference_mode()
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict."""
         preds: NDArray[np.float32] = self.program(torch.from_numpy(images)).numpy()
         return preds
 
