@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.models import write_tiny
 
 from detector.data.drawn import FORMS, make_drawn_dataset
 
@@ -44,63 +45,16 @@ def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return yaml
 
 
-TINY = """
-scales:
-  n: [1.0, 1.0, 64]
-reg_max: {reg_max}
-dual_head: {dual_head}
-class_branch: depthwise
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [24, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, []]
-"""
-
-
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> Path:
     """Path of a model YAML: five convolutions and a head, for tests of the engines."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY.format(reg_max=16, dual_head="false"), encoding="utf-8")
-    return path
+    return write_tiny(tmp_path / "tiny.yaml")
 
 
 @pytest.fixture
 def tiny_dual_model(tmp_path: Path) -> Path:
     """Path of a model YAML with two heads and plain distances, as in YOLO26."""
-    path = tmp_path / "tiny_dual.yaml"
-    path.write_text(TINY.format(reg_max=1, dual_head="true"), encoding="utf-8")
-    return path
-
-
-def make_finder(folder: Path, dual: bool = False) -> Path:
-    """Save a tiny untrained model that finds different things in different places; returns the path."""
-    import torch
-
-    from detector import YOLO
-    from detector.engine.parity import drawn_pictures, to_inputs
-
-    text = TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower())
-    (folder / "tiny.yaml").write_text(f"names: [{', '.join(FORMS[:6])}]\n{text}")
-    torch.manual_seed(0)
-    yolo = YOLO(folder / "tiny.yaml")
-    head = yolo.model.head
-    for name, branch in head.named_children():
-        for level in branch if name.endswith("cv3") else ():
-            torch.nn.init.normal_(level[-1].weight)
-            torch.nn.init.constant_(level[-1].bias, -6)
-        for level in branch if name.endswith("cv2") else ():
-            torch.nn.init.normal_(level[-1].weight, std=0.2)
-    for module in yolo.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # averages over all that follows
-    with torch.no_grad():
-        yolo.model.train()(to_inputs(drawn_pictures((192, 192)), (192, 192)).float() / 255)
-    return yolo.save(folder / "best.pt")
+    return write_tiny(tmp_path / "tiny_dual.yaml", dual=True)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 import torch
-from disk import damaged
+from support.disk import damaged
+from support.models import write_tiny
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -20,16 +21,13 @@ SEED, PLACES = 0, 250  # of each format
 @pytest.fixture(scope="module")
 def finished_run(drawn_dataset, tmp_path_factory):
     """The folder of a training with a state and the one before."""
-    from conftest import TINY
-
     folder = tmp_path_factory.mktemp("damaged")
-    (folder / "tiny.yaml").write_text(TINY.format(reg_max=1, dual_head="true"))
     kept = folder / "kept"
 
     def keep(trainer):
         shutil.copytree(trainer.save_dir, kept)
 
-    yolo = YOLO(folder / "tiny.yaml")
+    yolo = YOLO(write_tiny(folder / "tiny.yaml", dual=True))
     yolo.train(
         data=drawn_dataset, project=folder, imgsz=64, batch=4, epochs=2, workers=0, plots=False, device="cpu",
         verbose=False, optimizer="AdamW", callbacks=[("on_final_eval_end", keep)],

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_finder
+from support.models import make_finder
 
 from detector import YOLO, exporters
 from detector.callbacks.registry import EVENTS

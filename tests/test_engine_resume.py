@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from support.models import write_tiny
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -32,8 +32,7 @@ def left_alone(drawn_dataset, tmp_path_factory):
         key = str((dual, sorted(settings.items())))
         if key not in done:
             folder = tmp_path_factory.mktemp("whole")
-            tiny = folder / "tiny.yaml"
-            tiny.write_text(TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower()))
+            tiny = write_tiny(folder / "tiny.yaml", dual)
             YOLO(tiny).train(**(QUICK | {"data": drawn_dataset, "project": folder} | settings))
             done[key] = folder / "train"
         return done[key]

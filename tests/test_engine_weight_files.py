@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_files import peer_network, write_peer
+from support.foreign_files import peer_network, write_peer
 
 from detector.engine.checkpoint import save_checkpoint
 from detector.engine.tensor_file import write_tensor_file

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from disk import KINDS, count_operations, failing, watched
+from support.disk import KINDS, count_operations, failing, watched
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
