@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.models import write_tiny
+from support.training import train
 
+from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
 
 
@@ -55,6 +59,16 @@ def tiny_model(tmp_path: Path) -> Path:
 def tiny_dual_model(tmp_path: Path) -> Path:
     """Path of a model YAML with two heads and plain distances, as in YOLO26."""
     return write_tiny(tmp_path / "tiny_dual.yaml", dual=True)
+
+
+@pytest.fixture
+def train_tiny(tiny_model: Path, drawn_dataset: Path, tmp_path: Path) -> Callable[..., YOLO]:
+    """Train the tiny model on the drawn data set; see `support.training.train`. Every argument can be given."""
+
+    def train_tiny(*callbacks: Any, model: YOLO | Path = tiny_model, **settings: Any) -> YOLO:
+        return train(model, *callbacks, **({"data": drawn_dataset, "project": tmp_path} | settings))
+
+    return train_tiny
 
 
 @pytest.fixture
