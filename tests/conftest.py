@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.models import write_tiny
-from support.training import train
+from support.training import draw_results, train
 
 from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
@@ -69,6 +69,20 @@ def train_tiny(tiny_model: Path, drawn_dataset: Path, tmp_path: Path) -> Callabl
         return train(model, *callbacks, **({"data": drawn_dataset, "project": tmp_path} | settings))
 
     return train_tiny
+
+
+@pytest.fixture
+def train_logged(train_tiny: Callable[..., YOLO]) -> Callable[..., list[dict[str, float]]]:
+    """Like `train_tiny`, with the named loggers only, and a results.png to log; return each epoch's metrics."""
+
+    def train_logged(*callbacks: Any, **settings: Any) -> list[dict[str, float]]:
+        seen: list[dict[str, float]] = []
+        note = ("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
+        quiet = {"plugins": False, "loggers": "none"}
+        train_tiny(note, ("on_train_end", draw_results), *callbacks, **(quiet | settings))
+        return seen
+
+    return train_logged
 
 
 @pytest.fixture

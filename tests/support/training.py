@@ -37,23 +37,6 @@ def train(model: YOLO | Path, *callbacks: Any, **settings: Any) -> YOLO:
     return yolo
 
 
-def train_logged(
-    model: Path, data: Path, project: Path, *callbacks: Any, **settings: Any
-) -> list[dict[str, float]]:
-    """Train without plugins and with the loggers that are named only; return the metrics of each epoch.
-
-    At its end, a results.png is in the run folder for the loggers to take.
-    """
-    seen: list[dict[str, float]] = []
-    always = (
-        ("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics))),
-        ("on_train_end", draw_results),
-    )
-    quiet = {"plugins": False, "loggers": "none"}
-    train(model, *always, *callbacks, data=data, project=project, **(quiet | settings))
-    return seen
-
-
 def draw_results(trainer: Any) -> None:
     """Write a results.png of 60 x 40 px, which a training leaves when it makes plots."""
     cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
