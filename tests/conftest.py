@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.models import write_tiny
+from numpy.typing import NDArray
+from support.models import make_finder, write_tiny
 from support.training import draw_results, train
 
 from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
+from detector.engine import parity
+from detector.engine.parity import drawn_pictures
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -85,10 +90,53 @@ def train_logged(train_tiny: Callable[..., YOLO]) -> Callable[..., list[dict[str
     return train_logged
 
 
+@pytest.fixture(scope="session")
+def finder_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of weights with one head that find different things, untrained. Don't change it."""
+    return make_finder(tmp_path_factory.mktemp("finder"))
+
+
+@pytest.fixture(scope="session")
+def dual_finder_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise with two heads."""
+    return make_finder(tmp_path_factory.mktemp("dual_finder"), dual=True)
+
+
+@pytest.fixture
+def trained(finder_weights: Path, tmp_path: Path) -> YOLO:
+    """A model of `finder_weights`, as best.pt in the test's own folder."""
+    return YOLO(shutil.copy(finder_weights, tmp_path / "best.pt"))
+
+
+@pytest.fixture
+def dual(dual_finder_weights: Path, tmp_path: Path) -> YOLO:
+    """A model of `dual_finder_weights`, as dual.pt in the test's own folder."""
+    return YOLO(shutil.copy(dual_finder_weights, tmp_path / "dual.pt"))
+
+
+@pytest.fixture(scope="session")
+def exported(finder_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export `finder_weights` for 96 px with some options; the same ones once only. Don't change the files."""
+    done: dict[tuple[tuple[str, Any], ...], Path] = {}
+
+    def export(**options: Any) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in done:
+            folder = tmp_path_factory.mktemp("exported")
+            done[key] = YOLO(finder_weights).export(folder=folder, imgsz=96, verbose=False, **options)
+        return done[key]
+
+    return export
+
+
+@pytest.fixture
+def photo() -> NDArray[np.uint8]:
+    """An image that is not square."""
+    return drawn_pictures((192, 192))[0][:150]
+
+
 @pytest.fixture
 def any_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every int8 file pass its proof: an untrained network does not survive 256 steps."""
-    from detector.engine import parity
-
     loose = {**parity.TOLERANCES, "int8": parity.Tolerance(1e9, 1.0, 0.0)}
     monkeypatch.setattr(parity, "TOLERANCES", loose)

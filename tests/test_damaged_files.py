@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.disk import damaged
 from support.models import write_tiny
+from support.training import train
 
-from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.resume import FILE, PREVIOUS, find_run
 from detector.engine.weight_files import read_weights
@@ -27,11 +27,8 @@ def finished_run(drawn_dataset, tmp_path_factory):
     def keep(trainer):
         shutil.copytree(trainer.save_dir, kept)
 
-    yolo = YOLO(write_tiny(folder / "tiny.yaml", dual=True))
-    yolo.train(
-        data=drawn_dataset, project=folder, imgsz=64, batch=4, epochs=2, workers=0, plots=False, device="cpu",
-        verbose=False, optimizer="AdamW", callbacks=[("on_final_eval_end", keep)],
-    )  # fmt: skip
+    tiny = write_tiny(folder / "tiny.yaml", dual=True)
+    train(tiny, ("on_final_eval_end", keep), data=drawn_dataset, project=folder, optimizer="AdamW")
     return kept
 
 

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 from support.models import write_tiny
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.resume import find_run
 from detector.errors import CheckpointError, DataError, SettingsError
 
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 3, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "close_mosaic": 1,
-}  # fmt: skip
+QUICK = quick_settings(epochs=3, close_mosaic=1)
 
 
 @pytest.fixture(scope="module")

@@ -2,31 +2,25 @@
 
 import csv
 import hashlib
+from functools import partial
 
 import pytest
 import torch
 import yaml
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import DetectorError, TrainingError
 
-QUICK = {
-    "imgsz": 96,
-    "batch": 4,
-    "epochs": 2,
-    "workers": 0,
-    "plots": False,
-    "verbose": False,
-    "device": "cpu",
-}
+SIZE = 96  # levels of 12, 6 and 3 cells
 
 
-def train(model, data, folder, **settings):
-    yolo = YOLO(model)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return yolo
+@pytest.fixture
+def train_tiny(train_tiny):
+    """Train on images of SIZE."""
+    return partial(train_tiny, imgsz=SIZE)
 
 
 def digest(weights):
@@ -36,8 +30,8 @@ def digest(weights):
     return sha.hexdigest()
 
 
-def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path / "runs", plots=True, optimizer="AdamW")
+def test_a_run_leaves_what_it_should(train_tiny, tmp_path):
+    yolo = train_tiny(project=tmp_path / "runs", plots=True, optimizer="AdamW")
     folder = tmp_path / "runs" / "train"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert written >= {
@@ -58,8 +52,8 @@ def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
     assert yolo.source == folder / "weights/best.pt"
 
 
-def test_best_weights_bring_back_the_model(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path)
+def test_best_weights_bring_back_the_model(train_tiny, tmp_path):
+    yolo = train_tiny()
     again = YOLO(tmp_path / "train/weights/best.pt")
     assert again.names == yolo.names
     assert digest(again.model.state_dict()) == digest(yolo.model.state_dict())
@@ -69,32 +63,32 @@ def test_best_weights_bring_back_the_model(tiny_model, drawn_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
-def test_the_same_seed_gives_the_same_weights_with_any_workers(model, drawn_dataset, tmp_path, request):
+def test_the_same_seed_gives_the_same_weights_with_any_workers(train_tiny, model, tmp_path, request):
     digests = set()
     for run, workers in enumerate((0, 0, 2)):
-        train(request.getfixturevalue(model), drawn_dataset, tmp_path / str(run), workers=workers)
+        train_tiny(model=request.getfixturevalue(model), project=tmp_path / str(run), workers=workers)
         digests.add(digest(load_checkpoint(tmp_path / str(run) / "train/weights/last.pt")["weights"]))
     assert len(digests) == 1
 
 
-def test_another_seed_gives_other_weights(tiny_model, drawn_dataset, tmp_path):
+def test_another_seed_gives_other_weights(train_tiny, tmp_path):
     digests = {
-        digest(train(tiny_model, drawn_dataset, tmp_path / str(seed), seed=seed, epochs=1).model.state_dict())
+        digest(train_tiny(project=tmp_path / str(seed), seed=seed, epochs=1).model.state_dict())
         for seed in (0, 1)
     }
     assert len(digests) == 2
 
 
-def test_training_leaves_the_global_random_state_alone(tiny_model, drawn_dataset, tmp_path):
+def test_training_leaves_the_global_random_state_alone(train_tiny, tiny_model):
     torch.manual_seed(7)
     expected = torch.rand(3)
     yolo = YOLO(tiny_model)
     torch.manual_seed(7)
-    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
+    train_tiny(model=yolo, epochs=1)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path):
+def test_a_callback_sees_this_epochs_metrics(train_tiny, tiny_model):
     seen = []
     yolo = YOLO(tiny_model)
 
@@ -104,12 +98,12 @@ def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path
             (trainer.epoch, trainer.fitness, trainer.metrics["metrics/mAP50-95"], trainer.lr["lr/pg0"])
         )
 
-    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    train_tiny(model=yolo)
     assert [epoch for epoch, *_ in seen] == [0, 1]
     assert all(fitness == value for _, fitness, value, _ in seen)
 
 
-def test_stop_ends_the_run_cleanly_after_the_batch(tiny_model, drawn_dataset, tmp_path):
+def test_stop_ends_the_run_cleanly_after_the_batch(train_tiny, tiny_model, tmp_path):
     yolo, batches = YOLO(tiny_model), []
 
     @yolo.add_callback("on_train_batch_end")
@@ -117,19 +111,18 @@ def test_stop_ends_the_run_cleanly_after_the_batch(tiny_model, drawn_dataset, tm
         batches.append(trainer.batch_index)
         trainer.stop = True
 
-    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    train_tiny(model=yolo)
     assert batches == [0]
     assert (tmp_path / "train/weights/last.pt").exists()
     assert yolo.metrics is not None
 
 
-def test_early_stopping_counts_epochs_without_a_better_fitness(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 30, "patience": 1, "lr0": 1e-9}))
+def test_early_stopping_counts_epochs_without_a_better_fitness(train_tiny):
+    yolo = train_tiny(epochs=30, patience=1, lr0=1e-9)
     assert yolo.trainer.epoch < 29
 
 
-def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset, tmp_path):
+def test_a_non_finite_loss_names_step_terms_and_files(train_tiny, tiny_model, tmp_path):
     yolo = YOLO(tiny_model)
 
     @yolo.add_callback("on_train_batch_start")
@@ -139,7 +132,7 @@ def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset,
                 next(trainer.model.parameters()).fill_(float("nan"))
 
     with pytest.raises(TrainingError) as caught:
-        yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+        train_tiny(model=yolo)
     message = str(caught.value)
     assert "epoch 2, step 3" in message
     assert "box_loss=" in message
@@ -153,21 +146,20 @@ def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset,
     ("settings", "error"),
     [({}, "DataError"), ({"device": "cuda:99"}, "SettingsError"), ({"wandb": True}, "MissingPackageError")],
 )
-def test_on_exception_and_teardown_fire_when_set_up_fails(settings, error, tiny_model, tmp_path):
+def test_on_exception_and_teardown_fire_when_set_up_fails(train_tiny, settings, error, tiny_model, tmp_path):
     seen = []
     yolo = YOLO(tiny_model)
     yolo.add_callback("on_exception", lambda trainer: seen.append(type(trainer.exception).__name__))
     yolo.add_callback("teardown", lambda trainer: seen.append("teardown"))
     with pytest.raises(DetectorError):
-        yolo.train(**({"data": tmp_path / "nowhere.yaml", "project": tmp_path} | QUICK | settings))
+        train_tiny(model=yolo, data=tmp_path / "nowhere.yaml", **settings)
     assert seen == [error, "teardown"]
     assert not (tmp_path / "train").exists()  # nothing but settings was written
 
 
-def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path, epochs=1)
-    again = YOLO(tmp_path / "train/weights/best.pt")
-    again.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1, "freeze": 3}))
+def test_fine_tuning_takes_the_weights(train_tiny, tmp_path):
+    yolo = train_tiny(epochs=1)
+    again = train_tiny(model=tmp_path / "train/weights/best.pt", epochs=1, freeze=3)
     mine, theirs = yolo.model.state_dict(), again.model.state_dict()
     assert torch.equal(mine["model.0.conv.weight"], theirs["model.0.conv.weight"])
     assert not torch.equal(mine["model.4.conv.weight"], theirs["model.4.conv.weight"])
@@ -190,18 +182,15 @@ def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):
     ],
     ids=str,
 )
-def test_settings_work_together_with_training(settings, tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path, **settings)
+def test_settings_work_together_with_training(train_tiny, settings, tmp_path):
+    yolo = train_tiny(**settings)
     assert yolo.metrics.fitness >= 0
     assert (tmp_path / "train/weights/epoch2.pt").exists() == ("save_period" in settings)
     assert yolo.trainer.epoch == (0 if "time" in settings else 1)
 
 
-def test_accumulation_steps_less_often(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, **(QUICK | {"nbs": 16, "warmup_epochs": 0.0, "epochs": 4})
-    )
+def test_accumulation_steps_less_often(train_tiny):
+    yolo = train_tiny(nbs=16, warmup_epochs=0.0, epochs=4)
     assert yolo.trainer.ema.updates == 2
 
 
@@ -210,6 +199,6 @@ def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
     from detector.settings import TrainSettings
 
     settings = TrainSettings.parse(
-        QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1}
+        quick_settings(data=str(drawn_dataset), project=str(tmp_path), imgsz=SIZE, epochs=1)
     )
     assert Trainer(settings, load_model_config(tiny_model)).run().num_images == 4

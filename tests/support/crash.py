@@ -42,7 +42,6 @@ from typing import Any
 from unittest import mock
 
 from .disk import CrashError, watched
-from .models import write_tiny
 
 WAYS = ("instant", "saving", "saving", "operation", "operation", "term", "term all")
 LIVES = 7  # a training is killed so often at most
@@ -90,6 +89,8 @@ class Drawing:
 def make_scene(folder: Path) -> None:
     """Draw a data set and write the two architectures."""
     from detector.data.drawn import FORMS, make_drawn_dataset
+
+    from .models import write_tiny
 
     names = list(FORMS[:3])
     make_drawn_dataset(folder / "data", {"train": 8, "val": 4}, names, seed=0, size=96)

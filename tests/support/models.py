@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from detector import YOLO
+from detector.data.drawn import FORMS
+from detector.engine.parity import drawn_pictures, to_inputs
+from detector.results import Results
+
 TINY = """
 scales:
   n: [1.0, 1.0, 64]
@@ -36,12 +43,6 @@ def write_tiny(path: Path, dual: bool = False, first: str = "") -> Path:
 
 def make_finder(folder: Path, dual: bool = False) -> Path:
     """Save a tiny untrained model that finds different things in different places; returns the path."""
-    import torch
-
-    from detector import YOLO
-    from detector.data.drawn import FORMS
-    from detector.engine.parity import drawn_pictures, to_inputs
-
     torch.manual_seed(0)
     yolo = YOLO(write_tiny(folder / "tiny.yaml", dual, first=f"names: [{', '.join(FORMS[:6])}]\n"))
     head = yolo.model.head
@@ -57,3 +58,10 @@ def make_finder(folder: Path, dual: bool = False) -> Path:
     with torch.no_grad():
         yolo.model.train()(to_inputs(drawn_pictures((192, 192)), (192, 192)).float() / 255)
     return yolo.save(folder / "best.pt")
+
+
+def assert_same_boxes(a: Results, b: Results, pixels: float = 0.05) -> None:
+    """Assert that two results of one image hold the same boxes, scores and classes, and more than three."""
+    rows = [torch.cat((r.boxes.xyxy, r.boxes.conf[:, None], r.boxes.cls[:, None]), 1) for r in (a, b)]
+    assert len(rows[0]) == len(rows[1]) > 3, (len(rows[0]), len(rows[1]))
+    assert torch.allclose(rows[0], rows[1], atol=pixels), (rows[0] - rows[1]).abs().max()
