@@ -19,6 +19,6 @@ def test_the_file_runs_with_executorch_alone(trained, exported):
     images = torch.rand(1, 3, 96, 96)
     network = trained.model.fuse()
     with torch.inference_mode():
-        expected = network.decode(network(images))["one2many"]
+        expected = network.decode(network(images)["one2many"])
     (found,) = program.load_method("forward").execute((images,))
     assert torch.allclose(found, expected, atol=1e-2)

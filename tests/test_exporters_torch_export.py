@@ -13,5 +13,5 @@ def test_the_file_runs_with_torch_alone(trained, exported):
     images = torch.rand(1, 3, 96, 96)
     network = trained.model.fuse()
     with torch.inference_mode():
-        expected = network.decode(network(images))["one2many"]
+        expected = network.decode(network(images)["one2many"])
         assert torch.allclose(program(images), expected, atol=1e-2)

@@ -7,7 +7,7 @@ import torch
 from detector import YOLO
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_the_file_runs_with_torch_alone(trained, exported):
     path = exported(format="torchscript")
     extra = {"detector": ""}
@@ -16,7 +16,7 @@ def test_the_file_runs_with_torch_alone(trained, exported):
     images = torch.rand(1, 3, 96, 96)
     network = trained.model.fuse()
     with torch.inference_mode():
-        expected = network.decode(network(images))["one2many"]
+        expected = network.decode(network(images)["one2many"])
         assert torch.allclose(program(images), expected, atol=1e-2)
 
 

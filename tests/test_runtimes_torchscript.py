@@ -6,7 +6,7 @@ from detector.runtimes import Port
 from detector.runtimes.torchscript import load
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_program_of_others_says_nothing_of_itself(tmp_path):
     torch.jit.trace(torch.nn.ReLU(), torch.zeros(1, 2)).save(str(tmp_path / "relu.torchscript"))
     runtime = load(tmp_path / "relu.torchscript")
