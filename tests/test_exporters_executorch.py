@@ -7,7 +7,7 @@ from detector import YOLO
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # it calls itself experimental
+@pytest.mark.filterwarnings("ignore:This API is experimental")  # ExecuTorch at its import
 def test_the_file_runs_with_executorch_alone(trained, exported):
     from executorch.runtime import Runtime
 
