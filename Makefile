@@ -34,7 +34,7 @@ fuzz: $(STAMP)  ## made-up label files, YAML, images and checkpoints, for some m
 	FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare their ends; some 6 minutes; SEED=1 for other kills
-	$(BIN)/python tests/crash.py --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.support.crash --seed $(or $(SEED),0)
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from support.models import make_finder, write_tiny
+from support.training import draw_results, train
 
+from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
+from detector.engine import parity
+from detector.engine.parity import drawn_pictures
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,71 +56,89 @@ def drawn_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return yaml
 
 
-TINY = """
-scales:
-  n: [1.0, 1.0, 64]
-reg_max: {reg_max}
-dual_head: {dual_head}
-class_branch: depthwise
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [24, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [[2, 3, 4], 1, Detect, []]
-"""
-
-
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> Path:
     """Path of a model YAML: five convolutions and a head, for tests of the engines."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY.format(reg_max=16, dual_head="false"), encoding="utf-8")
-    return path
+    return write_tiny(tmp_path / "tiny.yaml")
 
 
 @pytest.fixture
 def tiny_dual_model(tmp_path: Path) -> Path:
     """Path of a model YAML with two heads and plain distances, as in YOLO26."""
-    path = tmp_path / "tiny_dual.yaml"
-    path.write_text(TINY.format(reg_max=1, dual_head="true"), encoding="utf-8")
-    return path
+    return write_tiny(tmp_path / "tiny_dual.yaml", dual=True)
 
 
-def make_finder(folder: Path, dual: bool = False) -> Path:
-    """Save a tiny untrained model that finds different things in different places; returns the path."""
-    import torch
+@pytest.fixture
+def train_tiny(tiny_model: Path, drawn_dataset: Path, tmp_path: Path) -> Callable[..., YOLO]:
+    """Train the tiny model on the drawn data set; see `support.training.train`. Every argument can be given."""
 
-    from detector import YOLO
-    from detector.data.letterbox import letterbox_batch
-    from detector.engine.parity import drawn_pictures
+    def train_tiny(*callbacks: Any, model: YOLO | Path = tiny_model, **settings: Any) -> YOLO:
+        return train(model, *callbacks, **({"data": drawn_dataset, "project": tmp_path} | settings))
 
-    text = TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower())
-    (folder / "tiny.yaml").write_text(f"names: [{', '.join(FORMS[:6])}]\n{text}")
-    torch.manual_seed(0)
-    yolo = YOLO(folder / "tiny.yaml")
-    head = yolo.model.head
-    for name, branch in head.named_children():
-        for level in branch if name.endswith("cv3") else ():
-            torch.nn.init.normal_(level[-1].weight)
-            torch.nn.init.constant_(level[-1].bias, -6)
-        for level in branch if name.endswith("cv2") else ():
-            torch.nn.init.normal_(level[-1].weight, std=0.2)
-    for module in yolo.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # averages over all that follows
-    with torch.no_grad():
-        images, _ = letterbox_batch(drawn_pictures((192, 192)), (192, 192))
-        yolo.model.train()(images.contiguous().float() / 255)
-    return yolo.save(folder / "best.pt")
+    return train_tiny
+
+
+@pytest.fixture
+def train_logged(train_tiny: Callable[..., YOLO]) -> Callable[..., list[dict[str, float]]]:
+    """Like `train_tiny`, with the named loggers only, and a results.png to log; return each epoch's metrics."""
+
+    def train_logged(*callbacks: Any, **settings: Any) -> list[dict[str, float]]:
+        seen: list[dict[str, float]] = []
+        note = ("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
+        quiet = {"plugins": False, "loggers": "none"}
+        train_tiny(note, ("on_train_end", draw_results), *callbacks, **(quiet | settings))
+        return seen
+
+    return train_logged
+
+
+@pytest.fixture(scope="session")
+def finder_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of weights with one head that find different things, untrained. Don't change it."""
+    return make_finder(tmp_path_factory.mktemp("finder"))
+
+
+@pytest.fixture(scope="session")
+def dual_finder_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise with two heads."""
+    return make_finder(tmp_path_factory.mktemp("dual_finder"), dual=True)
+
+
+@pytest.fixture
+def trained(finder_weights: Path, tmp_path: Path) -> YOLO:
+    """A model of `finder_weights`, as best.pt in the test's own folder."""
+    return YOLO(shutil.copy(finder_weights, tmp_path / "best.pt"))
+
+
+@pytest.fixture
+def dual(dual_finder_weights: Path, tmp_path: Path) -> YOLO:
+    """A model of `dual_finder_weights`, as dual.pt in the test's own folder."""
+    return YOLO(shutil.copy(dual_finder_weights, tmp_path / "dual.pt"))
+
+
+@pytest.fixture(scope="session")
+def exported(finder_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Export `finder_weights` for 96 px with some options; the same ones once only. Don't change the files."""
+    done: dict[tuple[tuple[str, Any], ...], Path] = {}
+
+    def export(**options: Any) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in done:
+            folder = tmp_path_factory.mktemp("exported")
+            done[key] = YOLO(finder_weights).export(folder=folder, imgsz=96, verbose=False, **options)
+        return done[key]
+
+    return export
+
+
+@pytest.fixture
+def photo() -> NDArray[np.uint8]:
+    """An image that is not square."""
+    return drawn_pictures((192, 192))[0][:150]
 
 
 @pytest.fixture
 def any_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every int8 file pass its proof: an untrained network does not survive 256 steps."""
-    from detector.engine import parity
-
     loose = {**parity.TOLERANCES, "int8": parity.Tolerance(1e9, 1.0, 0.0)}
     monkeypatch.setattr(parity, "TOLERANCES", loose)

@@ -1,8 +1,8 @@
 import copy
 import csv
-from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
 from detector.callbacks import csv_logger
 from detector.callbacks.csv_logger import CSVLogger
@@ -17,15 +17,12 @@ def clock(monkeypatch):
 
 def run(clock, path, epochs, start_epoch=0, seconds=10.0, callback=None, state=None):
     """Play a run; `epochs` holds the metrics of each. Return the rows of the file."""
-    callback = callback or CSVLogger()
-    trainer = SimpleNamespace(csv=path, start_epoch=start_epoch, epoch=0, metrics={})
-    callback.on_pretrain_routine_start(trainer)
-    if state is not None:
-        callback.load_state_dict(state)
-    callback.on_train_start(trainer)
-    for trainer.epoch, trainer.metrics in enumerate(epochs, start_epoch):
+
+    def tick(trainer):
         clock[0] += seconds
-        callback.on_fit_epoch_end(trainer)
+
+    trainer = plain_trainer(csv=path, start_epoch=start_epoch)
+    play(callback or CSVLogger(), epochs, trainer, state, watch={"on_train_epoch_end": tick})
     return read(path)
 
 

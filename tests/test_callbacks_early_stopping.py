@@ -1,26 +1,17 @@
 import logging
-from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
-from detector import YOLO
 from detector.callbacks.early_stopping import EarlyStopping
 from detector.errors import CallbackError
 
 
 def run(callback, values, start_epoch=0, name="fitness", state=None):
     """Play a run of so many epochs; return the epoch it was stopped at, or None."""
-    trainer = SimpleNamespace(epoch=start_epoch, stop=False, fitness=None, metrics={})
-    callback.on_pretrain_routine_start(trainer)
-    if state is not None:
-        callback.load_state_dict(state)
-    for trainer.epoch, value in enumerate(values, start_epoch):
-        trainer.fitness = value
-        trainer.metrics = {} if value is None else {name: value}
-        callback.on_fit_epoch_end(trainer)
-        if trainer.stop:
-            return trainer.epoch
-    return None
+    metrics = [None if value is None else {"fitness": value, name: value} for value in values]
+    trainer = play(callback, metrics, plain_trainer(start_epoch=start_epoch), state)
+    return trainer.epoch if trainer.stop else None
 
 
 def test_it_stops_after_patience_epochs_without_a_better_one(caplog):
@@ -70,12 +61,7 @@ def test_a_bad_patience_is_refused(patience):
         EarlyStopping(patience=patience)
 
 
-def test_a_training_is_stopped(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.add_callback("on_fit_epoch_end", lambda trainer: trainer.metrics.update({"mine/figure": 1.0}))
-    yolo.add_callback(EarlyStopping("mine/figure", patience=2))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=9, workers=0, device="cpu",
-        plots=False, verbose=False, patience=0,
-    )  # fmt: skip
+def test_a_training_is_stopped(train_tiny):
+    mine = ("on_fit_epoch_end", lambda trainer: trainer.metrics.update({"mine/figure": 1.0}))
+    yolo = train_tiny(mine, EarlyStopping("mine/figure", patience=2), epochs=9, patience=0)
     assert yolo.trainer.epoch == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.training import quick_settings, train
 
 from detector import YOLO
 from detector.callbacks.loggers import LOGGERS, choose_loggers
@@ -15,10 +16,7 @@ from detector.callbacks.loggers.base import HOOKS, Logger, environment, project_
 from detector.errors import DataError, MissingPackageError, SettingsError
 from detector.settings import LOGGER_NAMES
 
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "plugins": False, "loggers": "none",
-}  # fmt: skip
+QUICK = quick_settings(plugins=False, loggers="none")
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +82,8 @@ class Recorder(Logger):
 
 
 def run(logger, model, data, folder, then=None, **settings):
-    yolo = YOLO(model)
-    yolo.add_callback(logger)
-    if then is not None:
-        yolo.add_callback("on_train_batch_end", then)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return yolo
+    callbacks = [logger] if then is None else [logger, ("on_train_batch_end", then)]
+    return train(model, *callbacks, data=data, project=folder, **(QUICK | settings))
 
 
 # ---------------------------------------------------------------------- which are chosen

@@ -5,17 +5,10 @@ import logging
 import os
 from zipfile import ZipFile
 
-import cv2
-import numpy as np
 import pytest
 
 from detector import YOLO
 from detector.callbacks.loggers.comet import CometLogger
-
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "plugins": False, "loggers": "none",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -26,21 +19,6 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("COMET_START_ONLINE", "0")
     monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
     monkeypatch.chdir(tmp_path)
-
-
-def draw(trainer):
-    cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
-
-
-def train(model, data, folder, *callbacks, **settings):
-    """Train, and return what the trainer's metrics were at each epoch."""
-    yolo, seen = YOLO(model), []
-    yolo.add_callback("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
-    yolo.add_callback("on_train_end", draw)
-    for event, fn in callbacks:
-        yolo.add_callback(event, fn)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return seen
 
 
 def read(folder):
@@ -59,13 +37,13 @@ def others(messages):
     return {payload["key"]: payload["value"] for payload in messages["log_other"]}
 
 
-def test_the_archive_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path):
+def test_the_archive_holds_the_whole_run(train_logged, tmp_path):
     def mine(trainer):
         import comet_ml
 
         comet_ml.get_running_experiment().log_metric("mine", 7, step=trainer.global_step)
 
-    seen = train(tiny_model, drawn_dataset, tmp_path / "signs", ("on_train_batch_end", mine), comet=True)
+    seen = train_logged(("on_train_batch_end", mine), comet=True, project=tmp_path / "signs")
     head, messages = read(tmp_path / "signs/comet")
     assert head["project_name"] == "signs" and head["tags"] == []
     assert others(messages)["Name"] == "train" and others(messages)["state"] == "finished"
@@ -82,25 +60,25 @@ def test_the_archive_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path):
     assert uploads["model-element"]["fileName"] == "best.pt"
 
 
-def test_a_failed_run_says_so(tiny_model, drawn_dataset, tmp_path, monkeypatch):
+def test_a_failed_run_says_so(train_logged, tmp_path, monkeypatch):
     monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "mine"))
 
     def fail(trainer):
         raise ValueError
 
     with pytest.raises(ValueError):
-        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", fail), comet=True)
+        train_logged(("on_train_batch_end", fail), comet=True)
     head, messages = read(tmp_path / "mine")
     assert head["tags"] == ["failed"] and others(messages)["state"] == "failed"
 
 
-def test_an_interrupted_run_says_so_and_a_resumed_one_goes_on_with_it(tiny_model, drawn_dataset, tmp_path):
+def test_an_interrupted_run_says_so_and_a_resumed_one_goes_on_with_it(train_logged, tiny_model, tmp_path):
     def interrupt(trainer):
         if trainer.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", interrupt), comet=True)
+        train_logged(("on_train_batch_end", interrupt), comet=True)
     first, messages = read(tmp_path / "comet")
     assert first["tags"] == ["killed"] and others(messages)["state"] == "killed"
     (tmp_path / "comet").rename(tmp_path / "first")
@@ -111,12 +89,12 @@ def test_an_interrupted_run_says_so_and_a_resumed_one_goes_on_with_it(tiny_model
     assert [metric["step"] for metric in losses] == [2]
 
 
-def test_a_running_experiment_is_joined_and_left_open(tiny_model, drawn_dataset, tmp_path):
+def test_a_running_experiment_is_joined_and_left_open(train_logged, tmp_path):
     import comet_ml
 
     config = comet_ml.ExperimentConfig(offline_directory=str(tmp_path / "mine"), log_env_host=False)
     experiment = comet_ml.start(online=False, project_name="mine", experiment_config=config)
-    train(tiny_model, drawn_dataset, tmp_path, comet=True, log_model=False, epochs=1)
+    train_logged(comet=True, log_model=False, epochs=1)
     assert comet_ml.get_running_experiment() is experiment and not experiment.ended
     experiment.end()
     head, messages = read(tmp_path / "mine")
@@ -125,10 +103,10 @@ def test_a_running_experiment_is_joined_and_left_open(tiny_model, drawn_dataset,
     assert "model-element" not in {u["upload_type"] for u in messages.get("file_upload", [])}
 
 
-def test_without_a_key_it_neither_asks_nor_logs(tiny_model, drawn_dataset, tmp_path, monkeypatch, caplog):
+def test_without_a_key_it_neither_asks_nor_logs(train_logged, monkeypatch, caplog):
     monkeypatch.delenv("COMET_START_ONLINE")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
-    seen = train(tiny_model, drawn_dataset, tmp_path, (CometLogger(), None), epochs=1)
+    seen = train_logged(CometLogger(), epochs=1)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(seen) == 1 and "run `comet login`, or set COMET_API_KEY" in warning
 

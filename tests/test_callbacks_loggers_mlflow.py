@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 import urllib.request
+from functools import partial
 
-import cv2
 import mlflow
-import numpy as np
 import pytest
 
 from detector import YOLO
@@ -21,10 +20,11 @@ from detector.callbacks.loggers.mlflow import MLflowLogger, key
 # MLflow declares its tables so.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "plugins": False, "loggers": "none", "mlflow": True,
-}  # fmt: skip
+
+@pytest.fixture
+def train_logged(train_logged):
+    """Train with MLflow."""
+    return partial(train_logged, mlflow=True)
 
 
 @pytest.fixture(autouse=True)
@@ -86,21 +86,6 @@ def server(started):
     return uri, process
 
 
-def draw(trainer):
-    cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
-
-
-def train(model, data, folder, *callbacks, **settings):
-    """Train, and return what the trainer's metrics were at each epoch."""
-    yolo, seen = YOLO(model), []
-    yolo.add_callback("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
-    yolo.add_callback("on_train_end", draw)
-    for event, fn in callbacks:
-        yolo.add_callback(event, fn)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return seen
-
-
 def last_run(client, experiment):
     found = client.get_experiment_by_name(experiment)
     return client.search_runs([found.experiment_id], order_by=["attributes.start_time DESC"])[0]
@@ -125,10 +110,10 @@ def check_run(client, run, seen):
     assert run.info.status == "FINISHED"
 
 
-def test_a_store_beside_the_runs(tiny_model, drawn_dataset, project, caplog):
+def test_a_store_beside_the_runs(train_logged, project, caplog):
     caplog.set_level(logging.INFO, "detector.callbacks.loggers")
     mine = ("on_train_batch_end", lambda trainer: mlflow.log_metric("mine", 7, trainer.global_step))
-    seen = train(tiny_model, drawn_dataset, project, mine)
+    seen = train_logged(mine, project=project)
     store = f"sqlite:///{project}/mlflow.db"
     client = mlflow.MlflowClient(store)
     run = last_run(client, "signs")
@@ -142,20 +127,20 @@ def test_a_store_beside_the_runs(tiny_model, drawn_dataset, project, caplog):
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_a_run_that_did_not_end_well_says_so(error, status, tiny_model, drawn_dataset, project):
+def test_a_run_that_did_not_end_well_says_so(train_logged, error, status, project):
     def fail(trainer):
         raise error
 
     with pytest.raises(error):
-        train(tiny_model, drawn_dataset, project, ("on_train_batch_end", fail))
+        train_logged(("on_train_batch_end", fail), project=project)
     assert last_run(mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db"), "signs").info.status == status
 
 
-def test_two_trainings_share_the_run_that_is_active(tiny_model, drawn_dataset, project):
+def test_two_trainings_share_the_run_that_is_active(train_logged, project):
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
     with mlflow.start_run() as run:
-        train(tiny_model, drawn_dataset, project, epochs=1)
-        train(tiny_model, drawn_dataset, project, epochs=1, log_model=False)
+        train_logged(epochs=1, project=project)
+        train_logged(epochs=1, log_model=False, project=project)
         assert mlflow.active_run().info.run_id == run.info.run_id
     client = mlflow.MlflowClient()
     mlflow.set_tracking_uri(None)
@@ -164,13 +149,13 @@ def test_two_trainings_share_the_run_that_is_active(tiny_model, drawn_dataset, p
     assert len(client.get_metric_history(run.info.run_id, "train/box_loss")) == 2
 
 
-def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, project, caplog):
+def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, project, caplog):
     def fail(trainer):
         if trainer.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model, drawn_dataset, project, ("on_train_epoch_start", fail), name="resumed")
+        train_logged(("on_train_epoch_start", fail), name="resumed", project=project)
     client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
     first = last_run(client, "signs")
     assert first.info.status == "KILLED"
@@ -191,20 +176,20 @@ def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, proj
     assert [m.step for m in client.get_metric_history(new.info.run_id, "train/box_loss")] == [4]
 
 
-def test_no_password_of_a_server_is_shown(tiny_model, drawn_dataset, tmp_path, monkeypatch, caplog):
+def test_no_password_of_a_server_is_shown(train_logged, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
-    train(tiny_model, drawn_dataset, tmp_path, epochs=1)
+    train_logged(epochs=1)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith("MLflow failed and is left out") and "s3cret" not in warning
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
-def test_trainings_in_two_threads_do_not_mix(tiny_model, drawn_dataset, tmp_path):
+def test_trainings_in_two_threads_do_not_mix(train_logged, tmp_path):
     out = sys.stdout
     seen = {}
 
     def work(name):
-        seen[name] = train(tiny_model, drawn_dataset, tmp_path / name)
+        seen[name] = train_logged(project=tmp_path / name)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in ("first", "second")]
     for thread in threads:
@@ -225,11 +210,11 @@ def test_names_keep_what_mlflow_allows():
     assert key("metrics/mAP50(B)") == "metrics/mAP50_B_"
 
 
-def test_a_server_gets_the_whole_run(tiny_model, drawn_dataset, tmp_path, server, monkeypatch, capsys):
+def test_a_server_gets_the_whole_run(train_logged, tmp_path, server, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "street")
     monkeypatch.setenv("MLFLOW_RUN", "first")
-    seen = train(tiny_model, drawn_dataset, tmp_path)
+    seen = train_logged()
     client = mlflow.MlflowClient()
     run = last_run(client, "street")
     check_run(client, run, seen)
@@ -238,9 +223,7 @@ def test_a_server_gets_the_whole_run(tiny_model, drawn_dataset, tmp_path, server
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
-def test_a_server_that_dies_costs_one_warning(
-    tiny_model, drawn_dataset, tmp_path, server, monkeypatch, caplog
-):
+def test_a_server_that_dies_costs_one_warning(train_logged, server, monkeypatch, caplog):
     uri, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     logger = MLflowLogger()
@@ -250,8 +233,8 @@ def test_a_server_that_dies_costs_one_warning(
             kill(process)
 
     began = time.perf_counter()
-    callbacks = [(logger, None), ("on_train_epoch_start", die)]
-    seen = train(tiny_model, drawn_dataset, tmp_path, *callbacks, mlflow=False, epochs=3)
+    callbacks = [logger, ("on_train_epoch_start", die)]
+    seen = train_logged(*callbacks, mlflow=False, epochs=3)
     assert len(seen) == 3 and time.perf_counter() - began < 60
     (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.getMessage().startswith(

@@ -2,31 +2,12 @@
 
 import logging
 
-import cv2
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detector import YOLO
 from detector.callbacks.loggers.tensorboard import TensorBoardLogger
 from detector.errors import DataError
-
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "plugins": False, "loggers": "none",
-}  # fmt: skip
-
-
-def train(model, data, folder, *callbacks, **settings):
-    yolo = YOLO(model)
-    for event, fn in callbacks:
-        yolo.add_callback(event, fn)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return yolo
-
-
-def draw(trainer):
-    cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
 
 
 def read(folder):
@@ -39,11 +20,9 @@ def text(reader, tag):
     return reader.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
 
 
-def test_the_event_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path, caplog):
+def test_the_event_file_holds_the_whole_run(train_logged, tmp_path, caplog):
     caplog.set_level(logging.INFO, "detector.callbacks.loggers")
-    seen = []
-    watch = ("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
-    train(tiny_model, drawn_dataset, tmp_path / "runs", watch, ("on_train_end", draw), tensorboard=True)
+    seen = train_logged(tensorboard=True, project=tmp_path / "runs")
     reader = read(tmp_path / "runs/train")
     tags = reader.Tags()
     assert {tag for tag in tags["scalars"] if not tag.startswith("best/")} == set(seen[0])
@@ -62,31 +41,31 @@ def test_the_event_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path,
     assert caplog.messages[-1] == f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}"
 
 
-def test_a_broken_run_keeps_its_epochs(tiny_model, drawn_dataset, tmp_path):
+def test_a_broken_run_keeps_its_epochs(train_logged, tmp_path):
     def fail(trainer):
         if trainer.epoch == 1:
             raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", fail), tensorboard=True)
+        train_logged(("on_train_batch_end", fail), tensorboard=True)
     reader = read(tmp_path / "train")
     assert [event.step for event in reader.Scalars("train/box_loss")] == [1]
     assert text(reader, "state") == "failed: RuntimeError: mine"
 
 
-def test_a_run_that_breaks_in_its_first_epoch_says_so(tiny_model, drawn_dataset, tmp_path):
+def test_a_run_that_breaks_in_its_first_epoch_says_so(train_logged, tmp_path):
     def stop(trainer):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", stop), tensorboard=True)
+        train_logged(("on_train_batch_end", stop), tensorboard=True)
     reader = read(tmp_path / "train")
     assert text(reader, "state") == "killed: KeyboardInterrupt" and "| epochs | 2 |" in text(
         reader, "settings"
     )
 
 
-def test_a_resumed_training_goes_on_with_its_curves(tiny_model, drawn_dataset, tmp_path):
+def test_a_resumed_training_goes_on_with_its_curves(train_logged, tiny_model, tmp_path):
     """What an interrupted run had written of epochs that are trained once more is not shown twice."""
 
     def late(trainer):
@@ -99,7 +78,7 @@ def test_a_resumed_training_goes_on_with_its_curves(tiny_model, drawn_dataset, t
         trainer.add_callback("on_fit_epoch_end", late)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model, drawn_dataset, tmp_path, (logger, None), ("on_train_start", add_last), epochs=3)
+        train_logged(logger, ("on_train_start", add_last), epochs=3)
     assert [event.step for event in read(tmp_path / "train").Scalars("train/box_loss")] == [1, 2]
     yolo = YOLO(tiny_model)
     yolo.add_callback(TensorBoardLogger())
@@ -110,15 +89,13 @@ def test_a_resumed_training_goes_on_with_its_curves(tiny_model, drawn_dataset, t
     assert len(list((tmp_path / "train").glob("events.out.tfevents.*"))) == 2
 
 
-def test_a_run_that_could_not_begin_leaves_no_folder(tiny_model, tmp_path):
+def test_a_run_that_could_not_begin_leaves_no_folder(train_logged, tmp_path):
     with pytest.raises(DataError):
-        train(tiny_model, tmp_path / "none.yaml", tmp_path / "runs", tensorboard=True)
+        train_logged(tensorboard=True, data=tmp_path / "none.yaml", project=tmp_path / "runs")
     assert not (tmp_path / "runs/train").exists()
 
 
-def test_a_full_disk_ends_the_log_and_not_the_training(
-    tiny_model, drawn_dataset, tmp_path, caplog, monkeypatch
-):
+def test_a_full_disk_ends_the_log_and_not_the_training(train_tiny, caplog, monkeypatch):
     logger = TensorBoardLogger()
 
     def no_space(data):
@@ -128,8 +105,7 @@ def test_a_full_disk_ends_the_log_and_not_the_training(
         if trainer.epoch == 1:
             monkeypatch.setattr(logger.writer, "write", no_space)
 
-    callbacks = [("on_train_epoch_start", fill), (logger, None)]
-    yolo = train(tiny_model, drawn_dataset, tmp_path, *callbacks)
+    yolo = train_tiny(("on_train_epoch_start", fill), logger, plugins=False, loggers="none")
     assert yolo.metrics is not None
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith(

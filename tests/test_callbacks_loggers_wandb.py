@@ -7,8 +7,6 @@ import signal
 import struct
 from contextlib import suppress
 
-import cv2
-import numpy as np
 import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
@@ -16,11 +14,6 @@ from wandb.sdk.mailbox import MailboxClosedError
 
 from detector import YOLO
 from detector.callbacks.loggers.wandb import WandbLogger
-
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "plugins": False, "loggers": "none",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +33,6 @@ def end_service():
     """End W&B's own process, which writes the run's file; only then all of it is there."""
     with suppress(MailboxClosedError, ConnectionError):  # it was killed
         wandb.teardown()
-
-
-def draw(trainer):
-    cv2.imwrite(str(trainer.save_dir / "results.png"), np.full((40, 60, 3), 90, np.uint8))
-
-
-def train(model, data, folder, *callbacks, **settings):
-    """Train, and return what the trainer's metrics were at each epoch."""
-    yolo, seen = YOLO(model), []
-    yolo.add_callback("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
-    yolo.add_callback("on_train_end", draw)
-    for event, fn in callbacks:
-        yolo.add_callback(event, fn)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return seen
 
 
 def read(folder):
@@ -107,9 +85,9 @@ def exit_code(records):
     return code
 
 
-def test_the_run_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path):
+def test_the_run_file_holds_the_whole_run(train_logged, tmp_path):
     mine = ("on_train_batch_end", lambda trainer: trainer.epoch == 1 and wandb.log({"mine": 7}))
-    seen = train(tiny_model, drawn_dataset, tmp_path / "signs", mine, wandb=True)
+    seen = train_logged(mine, wandb=True, project=tmp_path / "signs")
     records = read(tmp_path / "signs")
     (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
     assert (run.project, run.display_name) == ("signs", "train")
@@ -136,18 +114,18 @@ def test_the_run_file_holds_the_whole_run(tiny_model, drawn_dataset, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError, 1), (KeyboardInterrupt, 255)])
-def test_a_run_that_did_not_end_well_says_so(error, code, tiny_model, drawn_dataset, tmp_path):
+def test_a_run_that_did_not_end_well_says_so(train_logged, error, code, tmp_path):
     def fail(trainer):
         raise error
 
     with pytest.raises(error):
-        train(tiny_model, drawn_dataset, tmp_path, ("on_train_batch_end", fail), wandb=True)
+        train_logged(("on_train_batch_end", fail), wandb=True)
     assert exit_code(read(tmp_path)) == code
 
 
-def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, tmp_path, monkeypatch):
+def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["detector", "callbacks=Notify('https://me:s3cret@host/s3cret')"])
-    train(tiny_model, drawn_dataset, tmp_path, wandb=True, epochs=1)
+    train_logged(wandb=True, epochs=1)
     (first,) = tmp_path.glob("wandb/offline-run-*")
     first.rename(tmp_path / "first")
     YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2)
@@ -158,9 +136,9 @@ def test_a_resumed_training_goes_on_with_its_run(tiny_model, drawn_dataset, tmp_
     assert b"s3cret" not in (tmp_path / "first" / f"run-{run.run_id}.wandb").read_bytes()
 
 
-def test_an_active_run_is_joined_and_left_open(tiny_model, drawn_dataset, tmp_path):
+def test_an_active_run_is_joined_and_left_open(train_logged, tmp_path):
     with wandb.init(project="mine", dir=tmp_path) as run:
-        train(tiny_model, drawn_dataset, tmp_path, wandb=True, log_model=False, epochs=1)
+        train_logged(wandb=True, log_model=False, epochs=1)
         assert wandb.run is run
         run.log({"after": 1})
     records = read(tmp_path)
@@ -170,18 +148,18 @@ def test_an_active_run_is_joined_and_left_open(tiny_model, drawn_dataset, tmp_pa
     ]
 
 
-def test_the_environment_names_the_run(tiny_model, drawn_dataset, tmp_path, monkeypatch):
+def test_the_environment_names_the_run(train_logged, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "street")
     monkeypatch.setenv("WANDB_NAME", "first")
-    train(tiny_model, drawn_dataset, tmp_path, wandb=True, epochs=1)
+    train_logged(wandb=True, epochs=1)
     (run,) = [record.run for record in read(tmp_path) if record.WhichOneof("record_type") == "run"]
     assert (run.project, run.display_name) == ("street", "first")
 
 
-def test_without_a_key_it_neither_asks_nor_logs(tiny_model, drawn_dataset, tmp_path, monkeypatch, caplog):
+def test_without_a_key_it_neither_asks_nor_logs(train_logged, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
-    seen = train(tiny_model, drawn_dataset, tmp_path, (WandbLogger(), None), epochs=1)
+    seen = train_logged(WandbLogger(), epochs=1)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(seen) == 1 and "run `wandb login`, or set WANDB_API_KEY" in warning
     assert not (tmp_path / "wandb").exists()
@@ -206,12 +184,12 @@ def test_a_saved_login_counts_as_set_up(path, text, tmp_path, monkeypatch):
     assert (WandbLogger.needs() is None) == ("netrc" not in path)
 
 
-def test_a_service_that_dies_costs_one_warning(tiny_model, drawn_dataset, tmp_path, caplog):
+def test_a_service_that_dies_costs_one_warning(train_logged, caplog):
     def die(trainer):
         if trainer.epoch == 1:
             os.kill(wandb.setup()._connection._proc._process.pid, signal.SIGKILL)
 
-    seen = train(tiny_model, drawn_dataset, tmp_path, ("on_train_epoch_start", die), wandb=True, epochs=3)
+    seen = train_logged(("on_train_epoch_start", die), wandb=True, epochs=3)
     assert len(seen) == 3
     ours = [record for record in caplog.records if record.name.startswith("detector")]
     (warning,) = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]

@@ -2,28 +2,27 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
-from detector import YOLO
 from detector.callbacks.lr_schedule import LRSchedule
 from detector.errors import CallbackError
 
 
 def make_trainer(num_batches=2, scale=1.0):
     groups = [{"initial_lr": 0.1, "lr": 0.0}, {"initial_lr": 0.3, "lr": 0.0}]
-    return SimpleNamespace(
-        epoch=0, batch_index=0, num_batches=num_batches,
-        schedule=SimpleNamespace(paused=False, scale=scale), optimizer=SimpleNamespace(param_groups=groups),
-    )  # fmt: skip
+    schedule, optimizer = SimpleNamespace(paused=False, scale=scale), SimpleNamespace(param_groups=groups)
+    return plain_trainer(num_batches=num_batches, schedule=schedule, optimizer=optimizer)
 
 
 def rates(callback, trainer, epochs):
     """Play a run; return the first group's rate at every batch."""
     found = []
-    callback.on_train_start(trainer)
-    for trainer.epoch in range(epochs):
-        for trainer.batch_index in range(trainer.num_batches):
-            callback.on_train_batch_start(trainer)
-            found.append(round(trainer.optimizer.param_groups[0]["lr"], 6))
+
+    def note(trainer):
+        found.append(round(trainer.optimizer.param_groups[0]["lr"], 6))
+
+    watch = {"on_train_batch_start": note}
+    play(callback, [None] * epochs, trainer, batches=trainer.num_batches, watch=watch)
     return found
 
 
@@ -47,14 +46,10 @@ def test_the_scale_of_the_schedule_counts_too():
     assert rates(LRSchedule({0: 1.0}), make_trainer(1, scale=0.1), 1) == [0.01]
 
 
-def test_a_training_has_these_rates(tiny_model, drawn_dataset, tmp_path):
-    yolo, found = YOLO(tiny_model), []
-    yolo.add_callback(LRSchedule({0: 1.0, 1: 0.1}))
-    yolo.add_callback("on_train_batch_end", lambda trainer: found.append(round(trainer.lr["lr/pg0"], 6)))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=2, workers=0, device="cpu",
-        plots=False, verbose=False, optimizer="SGD", lr0=0.01,
-    )  # fmt: skip
+def test_a_training_has_these_rates(train_tiny):
+    found = []
+    note = ("on_train_batch_end", lambda trainer: found.append(round(trainer.lr["lr/pg0"], 6)))
+    train_tiny(LRSchedule({0: 1.0, 1: 0.1}), note, optimizer="SGD", lr0=0.01)
     assert found == [0.01, 0.01, 0.001, 0.001]
 
 

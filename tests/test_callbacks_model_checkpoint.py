@@ -1,8 +1,8 @@
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
 from detector import YOLO
 from detector.callbacks import model_checkpoint
@@ -14,23 +14,13 @@ from detector.errors import CallbackError
 def trainer(tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/last.pt").write_text("last")
-    return SimpleNamespace(
-        save_dir=tmp_path, epoch=0, start_epoch=0, fitness=None, metrics={},
-        save_checkpoint=lambda path: Path(path).write_text("weights"),
-    )  # fmt: skip
+    return plain_trainer(save_dir=tmp_path, save_checkpoint=lambda path: Path(path).write_text("weights"))
 
 
 def run(callback, trainer, values, state=None):
     """Play a run over these fitnesses from `start_epoch` on."""
-    callback.on_pretrain_routine_start(trainer)
-    if state is not None:
-        callback.load_state_dict(state)
-    callback.on_train_start(trainer)
-    for trainer.epoch, trainer.fitness in enumerate(values, trainer.start_epoch):
-        trainer.metrics = {} if trainer.fitness is None else {"val/loss (a)": trainer.fitness}
-        callback.on_train_batch_end(trainer)
-        callback.on_fit_epoch_end(trainer)
-    callback.on_train_end(trainer)
+    metrics = [None if value is None else {"fitness": value, "val/loss (a)": value} for value in values]
+    play(callback, metrics, trainer, state)
 
 
 def files(trainer):
@@ -124,13 +114,8 @@ def test_a_run_without_validation_is_warned_of(trainer, caplog):
     assert "ModelCheckpoint did nothing: no epoch was validated" in caplog.text
 
 
-def test_a_training_leaves_weights_that_open(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.add_callback(ModelCheckpoint("train/box_loss", "min", top_k=None, every_minutes=1e-9))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=2, workers=0, device="cpu",
-        plots=False, verbose=False,
-    )  # fmt: skip
+def test_a_training_leaves_weights_that_open(train_tiny, tmp_path):
+    yolo = train_tiny(ModelCheckpoint("train/box_loss", "min", top_k=None, every_minutes=1e-9))
     written = sorted(tmp_path.glob("train/weights/epoch*-train_box_loss_*.pt"))
     assert [path.name.split("-")[0] for path in written] == ["epoch1", "epoch2"]
     for path in (*written, tmp_path / "train/weights/timed.pt"):

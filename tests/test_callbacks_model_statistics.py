@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
+from support.training import plain_trainer, play
 from torch import nn
 
-from detector import YOLO
 from detector.callbacks.model_statistics import ModelStatistics
 from detector.errors import CallbackError
 
@@ -31,33 +29,30 @@ def make_trainer(num_batches=1):
     torch.manual_seed(0)
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return SimpleNamespace(
-        model=model, optimizer=optimizer, epoch=0, batch_index=0, num_batches=num_batches, metrics={},
-        scaler=torch.amp.GradScaler("cpu", init_scale=1024.0),
-    )  # fmt: skip
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    return plain_trainer(model=model, optimizer=optimizer, num_batches=num_batches, scaler=scaler)
 
 
 def run(callback, trainer, epochs=1, accumulate=1):
     """Play a run as the trainer does; return the metrics of each epoch."""
-    found, step = [], 0
-    for trainer.epoch in range(epochs):
-        for trainer.batch_index in range(trainer.num_batches):
-            callback.on_train_batch_start(trainer)
-            trainer.scaler.scale(trainer.model(torch.rand(2, 3, 4, 4)).mean()).backward()
-            step += 1
-            if step % accumulate == 0:
-                trainer.scaler.unscale_(trainer.optimizer)
-                trainer.expected = [p.grad.clone() for p in trainer.model.parameters()]
-                nn.utils.clip_grad_norm_(trainer.model.parameters(), 0.1)
-                trainer.scaler.step(trainer.optimizer)
-                trainer.scaler.update()
-                callback.on_before_zero_grad(trainer)
-                trainer.optimizer.zero_grad()
-            callback.on_train_batch_end(trainer)
-        trainer.metrics = {}
-        callback.on_fit_epoch_end(trainer)
-        found.append(trainer.metrics)
-    callback.teardown(trainer)
+    found = []
+
+    def step(trainer):
+        trainer.scaler.scale(trainer.model(torch.rand(2, 3, 4, 4)).mean()).backward()
+        if (trainer.epoch * trainer.num_batches + trainer.batch_index + 1) % accumulate == 0:
+            trainer.scaler.unscale_(trainer.optimizer)
+            trainer.expected = [p.grad.clone() for p in trainer.model.parameters()]
+            nn.utils.clip_grad_norm_(trainer.model.parameters(), 0.1)
+            trainer.scaler.step(trainer.optimizer)
+            trainer.scaler.update()
+            callback.on_before_zero_grad(trainer)
+            trainer.optimizer.zero_grad()
+
+    watch = {
+        "on_train_batch_start": step,
+        "on_fit_epoch_end": lambda trainer: found.append(trainer.metrics),
+    }
+    play(callback, [None] * epochs, trainer, batches=trainer.num_batches, watch=watch)
     return found
 
 
@@ -127,16 +122,10 @@ def test_a_failure_in_the_batch_leaves_no_hooks():
     assert callback.before == []
 
 
-def test_a_training_has_figures_of_every_layer_and_no_other_weights(tiny_model, drawn_dataset, tmp_path):
+def test_a_training_has_figures_of_every_layer_and_no_other_weights(train_tiny):
     weights = []
     for callbacks in ([], [ModelStatistics()]):
-        yolo = YOLO(tiny_model)
-        for callback in callbacks:
-            yolo.add_callback(callback)
-        yolo.train(
-            data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=1, workers=0, device="cpu",
-            plots=False, verbose=False, freeze=1,
-        )  # fmt: skip
+        yolo = train_tiny(*callbacks, epochs=1, freeze=1)
         weights.append(yolo.model.state_dict())
     metrics = yolo.trainer.metrics
     layers = [name for name in metrics if name.startswith("statistics/grad_norm/")]

@@ -8,8 +8,8 @@ from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
-from detector import YOLO
 from detector.callbacks.notify import Notify
 from detector.errors import CallbackError
 
@@ -40,18 +40,11 @@ def server():
 
 
 def make_trainer(exception=None, **more):
-    return SimpleNamespace(
-        exception=exception, save_dir=Path("runs/train"), epochs=3, start_epoch=0, best_fitness=0.5,
-        metrics={"metrics/mAP50": 0.25, "train/loss": math.nan}, **more,
-    )  # fmt: skip
+    return plain_trainer(exception=exception, save_dir=Path("runs/train"), epochs=3, best_fitness=0.5, **more)
 
 
 def run(callback, trainer, epochs=2):
-    callback.on_pretrain_routine_start(trainer)
-    callback.on_train_start(trainer)
-    for trainer.epoch in range(trainer.start_epoch, epochs):
-        callback.on_fit_epoch_end(trainer)
-    callback.teardown(trainer)
+    play(callback, [{"metrics/mAP50": 0.25, "train/loss": math.nan}] * epochs, trainer)
 
 
 def test_a_finished_run_is_posted(server, caplog):
@@ -171,13 +164,8 @@ def test_a_bad_timeout_is_refused():
         Notify(print, timeout=0)
 
 
-def test_a_training_is_reported(tiny_model, drawn_dataset, tmp_path, server):
-    yolo = YOLO(tiny_model)
-    yolo.add_callback(Notify(server.url))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=1, workers=0, device="cpu",
-        plots=False, verbose=False,
-    )  # fmt: skip
+def test_a_training_is_reported(train_tiny, tmp_path, server):
+    train_tiny(Notify(server.url), epochs=1)
     ((_, _, message),) = server.posts
     assert (message["status"], message["epochs"]) == ("finished", 1)
     assert message["save_dir"] == str(tmp_path / "train")

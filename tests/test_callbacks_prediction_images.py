@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import cv2
 import pytest
 import torch
+from support.training import plain_trainer, play
 
-from detector import YOLO
 from detector.callbacks.prediction_images import PredictionImages
 from detector.data.batch import Batch
 from detector.errors import CallbackError
@@ -34,21 +34,23 @@ def make_batch(names):
     )
 
 
-def play(callback, folder, epoch, batches):
+def play_epoch(callback, folder, epoch, batches):
     """Play an epoch's validation over batches of named images; return what the logger was given."""
     logger = Recorder()
-    trainer = SimpleNamespace(epoch=epoch, save_dir=folder, loggers=[logger])
-    callback.on_train_epoch_end(trainer)
-    for names in batches:
-        batch = make_batch(names)
-        preds = [torch.tensor([[50.0, 10, 90, 50, 0.9, 0]])] * len(names)
-        callback.on_val_batch_end(SimpleNamespace(batch=batch, preds=preds, names={0: "disc"}))
-    callback.on_fit_epoch_end(trainer)
+
+    def validate(trainer):
+        for names in batches:
+            batch = make_batch(names)
+            preds = [torch.tensor([[50.0, 10, 90, 50, 0.9, 0]])] * len(names)
+            callback.on_val_batch_end(SimpleNamespace(batch=batch, preds=preds, names={0: "disc"}))
+
+    trainer = plain_trainer(start_epoch=epoch, save_dir=folder, loggers=[logger])
+    play(callback, [None], trainer, watch={"on_train_epoch_end": validate})
     return logger.images
 
 
 def test_truth_is_at_the_left_and_what_was_found_at_the_right(tmp_path):
-    logged = play(PredictionImages(count=1), tmp_path, 2, [["a.jpg", "b.jpg"]])
+    logged = play_epoch(PredictionImages(count=1), tmp_path, 2, [["a.jpg", "b.jpg"]])
     path = tmp_path / "predictions/epoch3.jpg"
     assert logged == [({"predictions": path}, 3)]
     picture = cv2.imread(str(path)).astype(int)
@@ -63,30 +65,26 @@ def test_truth_is_at_the_left_and_what_was_found_at_the_right(tmp_path):
 
 def test_images_are_taken_from_several_batches(tmp_path):
     callback = PredictionImages(count=3)
-    play(callback, tmp_path, 0, [["a.jpg", "b.jpg"], ["c.jpg", "d.jpg"], ["e.jpg"]])
+    play_epoch(callback, tmp_path, 0, [["a.jpg", "b.jpg"], ["c.jpg", "d.jpg"], ["e.jpg"]])
     assert cv2.imread(str(tmp_path / "predictions/epoch1.jpg")).shape == (128, 2 * 192, 3)  # 2 x 2, twice
 
 
 def test_only_every_so_many_epochs_have_a_picture(tmp_path):
     callback = PredictionImages(every=2)
     for epoch in range(4):
-        play(callback, tmp_path, epoch, [["a.jpg"]])
+        play_epoch(callback, tmp_path, epoch, [["a.jpg"]])
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["epoch2.jpg", "epoch4.jpg"]
 
 
 def test_an_epoch_without_validation_has_none(tmp_path):
-    assert play(PredictionImages(), tmp_path, 0, []) == []
+    assert play_epoch(PredictionImages(), tmp_path, 0, []) == []
     assert not (tmp_path / "predictions").exists()
 
 
-def test_a_training_leaves_a_picture_an_epoch(tiny_model, drawn_dataset, tmp_path):
-    logger, yolo = Recorder(), YOLO(tiny_model)
-    yolo.add_callback("on_train_start", lambda trainer: setattr(trainer, "loggers", [logger]))
-    yolo.add_callback(PredictionImages(count=2))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=1, epochs=2, workers=0, device="cpu",
-        plots=False, verbose=False,
-    )  # fmt: skip
+def test_a_training_leaves_a_picture_an_epoch(train_tiny, tmp_path):
+    logger = Recorder()
+    listen = ("on_train_start", lambda trainer: setattr(trainer, "loggers", [logger]))
+    train_tiny(listen, PredictionImages(count=2), batch=1)
     folder = tmp_path / "train/predictions"
     assert sorted(path.name for path in folder.iterdir()) == ["epoch1.jpg", "epoch2.jpg"]
     assert [step for _, step in logger.images] == [1, 2]

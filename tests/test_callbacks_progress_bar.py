@@ -9,16 +9,6 @@ from detector import YOLO
 from detector.callbacks import ProgressBar, progress_bar
 from detector.errors import CallbackError
 
-QUICK = {
-    "imgsz": 64,
-    "batch": 2,
-    "epochs": 2,
-    "workers": 0,
-    "plots": False,
-    "verbose": False,
-    "device": "cpu",
-}
-
 
 @pytest.fixture
 def stderr(monkeypatch):
@@ -35,13 +25,6 @@ def stderr(monkeypatch):
     return stream
 
 
-def train(model, *callbacks, **settings):
-    yolo = YOLO(model)
-    for callback in (ProgressBar(), *callbacks):
-        yolo.add_callback(*callback) if isinstance(callback, tuple) else yolo.add_callback(callback)
-    yolo.train(**settings)
-
-
 def bars(stream):
     """Return (epoch, first count, last count) of each bar."""
     found = {}
@@ -50,16 +33,16 @@ def bars(stream):
     return [(epoch, min(counts), max(counts)) for epoch, counts in found.items()]
 
 
-def test_on_a_terminal_there_is_a_bar_an_epoch(stderr, tiny_model, drawn_dataset, tmp_path):
-    train(tiny_model, data=drawn_dataset, project=tmp_path, **QUICK)
+def test_on_a_terminal_there_is_a_bar_an_epoch(stderr, train_tiny):
+    train_tiny(ProgressBar(), batch=2)
     assert bars(stderr) == [("1", 0, 4), ("2", 0, 4)]
     assert re.search(r"box \d\.\d{3}  cls \d\.\d{3}  dfl \d\.\d{3}  64x64 px", stderr.getvalue())
 
 
-def test_elsewhere_there_is_a_line_an_epoch(stderr, tiny_model, drawn_dataset, tmp_path, caplog):
+def test_elsewhere_there_is_a_line_an_epoch(stderr, train_tiny, caplog):
     stderr.is_terminal = False
     caplog.set_level(logging.INFO, "detector.callbacks.progress_bar")
-    train(tiny_model, data=drawn_dataset, project=tmp_path, **QUICK)
+    train_tiny(ProgressBar(), batch=2)
     lines = [line for line in caplog.messages if line.startswith("epoch ")]
     assert len(lines) == 2 and stderr.getvalue() == ""
     assert re.fullmatch(
@@ -67,16 +50,18 @@ def test_elsewhere_there_is_a_line_an_epoch(stderr, tiny_model, drawn_dataset, t
     )
 
 
-def test_a_run_resumed_within_an_epoch_has_the_rest_of_its_bar(stderr, tiny_model, drawn_dataset, tmp_path):
+def test_a_run_resumed_within_an_epoch_has_the_rest_of_its_bar(stderr, train_tiny, tiny_model, tmp_path):
     def interrupt(trainer):
         if trainer.epoch == 1 and trainer.batch_index == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_model, ("on_train_batch_end", interrupt), data=drawn_dataset, project=tmp_path, **QUICK)
+        train_tiny(ProgressBar(), ("on_train_batch_end", interrupt), batch=2)
     assert stderr.getvalue().endswith("\n"), "the bar of the epoch is closed"
     stderr.truncate(0)
-    train(tiny_model, resume=tmp_path / "train")
+    yolo = YOLO(tiny_model)
+    yolo.add_callback(ProgressBar())
+    yolo.train(resume=tmp_path / "train")
     assert bars(stderr) == [("2", 2, 4)]
 
 

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from support.training import plain_trainer, play
 
 from detector.callbacks.reduce_lr import ReduceLROnPlateau
 from detector.errors import CallbackError
@@ -8,15 +9,10 @@ from detector.errors import CallbackError
 
 def run(callback, values, scale=1.0, state=None):
     """Play a run over these fitnesses; return the scale after each epoch."""
-    trainer = SimpleNamespace(schedule=SimpleNamespace(scale=scale), fitness=None, metrics={})
-    scales = []
-    callback.on_pretrain_routine_start(trainer)
-    if state is not None:
-        callback.load_state_dict(state)
-    for trainer.fitness in values:
-        callback.on_fit_epoch_end(trainer)
-        scales.append(round(trainer.schedule.scale, 6))
-    callback.on_train_end(trainer)
+    trainer, scales = plain_trainer(schedule=SimpleNamespace(scale=scale)), []
+    metrics = [None if value is None else {"fitness": value} for value in values]
+    watch = {"on_fit_epoch_end": lambda trainer: scales.append(round(trainer.schedule.scale, 6))}
+    play(callback, metrics, trainer, state, watch=watch)
     return scales
 
 

@@ -3,19 +3,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector import YOLO
 from detector.callbacks import resource_monitor
 from detector.callbacks.resource_monitor import ResourceMonitor
 from detector.errors import CallbackError, MissingPackageError
 
 
-def test_the_figures_are_in_the_metrics_and_in_the_file(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.add_callback(ResourceMonitor())
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=1, workers=0, device="cpu",
-        plots=False, verbose=False,
-    )  # fmt: skip
+def test_the_figures_are_in_the_metrics_and_in_the_file(train_tiny, tmp_path):
+    yolo = train_tiny(ResourceMonitor(), epochs=1)
     metrics = yolo.trainer.metrics
     found = {name.removeprefix("resources/") for name in metrics if name.startswith("resources/")}
     assert found == {

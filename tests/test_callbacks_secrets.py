@@ -34,13 +34,10 @@ def test_the_command_is_masked_for_a_block_only(monkeypatch):
     assert sys.argv is words
 
 
-QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
-
-
-def test_no_file_of_a_run_holds_a_secret_and_it_can_be_resumed(tiny_model, drawn_dataset, tmp_path, caplog):
+def test_no_file_of_a_run_holds_a_secret_and_it_can_be_resumed(train_tiny, tiny_model, tmp_path, caplog):
     (tmp_path / "hooks.py").write_text("def on_train_end(trainer):\n    pass\n")
     text = f"{tmp_path}/hooks.py,TimeLimit(hours=2),Notify('http://me:s3cret@127.0.0.1:9/s3cret?key=s3cret')"
-    YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, epochs=1, callbacks=text, **QUICK)
+    train_tiny(epochs=1, callbacks=text)
     folder = tmp_path / "train"
     assert not [path for path in folder.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     masked = f"{tmp_path}/hooks.py,TimeLimit(hours=2),Notify('http://***@127.0.0.1:9/***')"
@@ -58,10 +55,10 @@ def test_no_file_of_a_run_holds_a_secret_and_it_can_be_resumed(tiny_model, drawn
     ) in caplog.messages
 
 
-def test_a_saved_run_names_no_code_to_run(tiny_model, drawn_dataset, tmp_path, capsys):
+def test_a_saved_run_names_no_code_to_run(train_tiny, tiny_model, tmp_path, capsys):
     (tmp_path / "hooks.py").write_text("print('code of the run')\ndef on_train_end(trainer):\n    pass\n")
     text = f"{tmp_path}/hooks.py"
-    YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, epochs=1, callbacks=text, **QUICK)
+    train_tiny(epochs=1, callbacks=text)
     assert capsys.readouterr().out == "code of the run\n"
     YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2)
     assert capsys.readouterr().out == ""

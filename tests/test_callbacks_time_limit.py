@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector import YOLO
 from detector.callbacks import time_limit
 from detector.callbacks.time_limit import TimeLimit
 from detector.errors import CallbackError
@@ -46,13 +45,8 @@ def test_a_second_run_has_its_own_time(clock):
     assert not trainer.stop
 
 
-def test_a_training_ends_cleanly(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.add_callback(TimeLimit(seconds=1e-6))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=3, workers=0, device="cpu",
-        plots=False, verbose=False,
-    )  # fmt: skip
+def test_a_training_ends_cleanly(train_tiny, tmp_path):
+    yolo = train_tiny(TimeLimit(seconds=1e-6), epochs=3)
     assert (yolo.trainer.epoch, yolo.trainer.batch_index) == (0, 0)
     assert (tmp_path / "train/weights/last.pt").exists()
     assert yolo.metrics is not None

@@ -1,8 +1,6 @@
-from types import SimpleNamespace
-
 import pytest
+from support.training import plain_trainer, play
 
-from detector import YOLO
 from detector.callbacks.unfreeze import Unfreeze
 from detector.errors import CallbackError
 
@@ -10,11 +8,9 @@ from detector.errors import CallbackError
 def run(callback, epochs, start_epoch=0):
     """Play a run; return (epoch, layers) of every call of `trainer.unfreeze`."""
     calls = []
-    trainer = SimpleNamespace(epoch=start_epoch, start_epoch=start_epoch)
+    trainer = plain_trainer(start_epoch=start_epoch)
     trainer.unfreeze = lambda layers: calls.append((trainer.epoch, layers))
-    callback.on_pretrain_routine_start(trainer)
-    for trainer.epoch in range(start_epoch, epochs):
-        callback.on_train_epoch_start(trainer)
+    play(callback, [None] * (epochs - start_epoch), trainer)
     return calls
 
 
@@ -34,19 +30,13 @@ def test_a_run_resumed_later_unfreezes_at_once():
     assert run(callback, 5, start_epoch=3) == [(3, None)]
 
 
-def test_a_training_holds_a_layer_and_then_trains_it(tiny_model, drawn_dataset, tmp_path):
-    yolo, weights = YOLO(tiny_model), []
+def test_a_training_holds_a_layer_and_then_trains_it(train_tiny):
+    weights = []
 
     def keep(trainer):
         weights.append(trainer.model.state_dict()["model.0.conv.weight"].clone())
 
-    yolo.add_callback("on_train_start", keep)
-    yolo.add_callback("on_train_epoch_end", keep)
-    yolo.add_callback(Unfreeze(1))
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, imgsz=64, batch=4, epochs=2, workers=0, device="cpu",
-        plots=False, verbose=False, freeze=1, warmup_epochs=0,
-    )  # fmt: skip
+    train_tiny(("on_train_start", keep), ("on_train_epoch_end", keep), Unfreeze(1), freeze=1, warmup_epochs=0)
     at_start, after_one, after_two = weights
     assert at_start.equal(after_one)
     assert not after_one.equal(after_two)

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 import torch
-from disk import damaged
+from support.disk import damaged
+from support.models import write_tiny
+from support.training import train
 
-from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.engine.resume import find_run
 from detector.engine.saving import PREVIOUS_STATE, STATE
@@ -20,20 +21,14 @@ SEED, PLACES = 0, 250  # of each format
 @pytest.fixture(scope="module")
 def finished_run(drawn_dataset, tmp_path_factory):
     """The folder of a training with a state and the one before."""
-    from conftest import TINY
-
     folder = tmp_path_factory.mktemp("damaged")
-    (folder / "tiny.yaml").write_text(TINY.format(reg_max=1, dual_head="true"))
     kept = folder / "kept"
 
     def keep(trainer):
         shutil.copytree(trainer.save_dir, kept)
 
-    yolo = YOLO(folder / "tiny.yaml")
-    yolo.train(
-        data=drawn_dataset, project=folder, imgsz=64, batch=4, epochs=2, workers=0, plots=False, device="cpu",
-        verbose=False, optimizer="AdamW", callbacks=[("on_final_eval_end", keep)],
-    )  # fmt: skip
+    tiny = write_tiny(folder / "tiny.yaml", dual=True)
+    train(tiny, ("on_final_eval_end", keep), data=drawn_dataset, project=folder, optimizer="AdamW")
     return kept
 
 

@@ -1,7 +1,7 @@
 import csv
 
 import pytest
-from conftest import make_finder
+from support.models import make_finder
 
 from detector import YOLO, exporters
 from detector.cli import main

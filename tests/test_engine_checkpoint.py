@@ -7,7 +7,8 @@ from foreign_files import peer_network, write_peer
 from detector import __version__
 from detector.engine import checkpoint
 from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
-from detector.engine.resume import FILE, find_run
+from detector.engine.resume import find_run
+from detector.engine.saving import STATE
 from detector.engine.tensor_file import write_tensor_file
 from detector.engine.weights import transfer_weights
 from detector.errors import CheckpointError
@@ -108,7 +109,7 @@ def refusals(path):
     return found
 
 
-@pytest.mark.parametrize("name", [FILE, "weights/a.safetensors"])
+@pytest.mark.parametrize("name", [STATE, "weights/a.safetensors"])
 def test_a_newer_format_is_one_sentence_wherever_it_is_opened(tmp_path, name):
     path = with_format(tmp_path / name, "detector/2")
     assert set(refusals(path)) == {
@@ -125,7 +126,7 @@ def test_a_newer_format_is_one_sentence_wherever_it_is_opened(tmp_path, name):
     ["detector/", "detector/0", "detector/01", "detector/1.5", "detector/-1", "detector/one", "detector/1\n"],
 )
 def test_a_malformed_format_is_one_sentence_wherever_it_is_opened(tmp_path, named):
-    path = with_format(tmp_path / FILE, named)
+    path = with_format(tmp_path / STATE, named)
     assert set(refusals(path)) == {
         f"{path}: its format is {named!r}; expected 'detector/' and a whole number from 1, such as 'detector/1'; "
         f"give the file as detector wrote it"
@@ -134,7 +135,7 @@ def test_a_malformed_format_is_one_sentence_wherever_it_is_opened(tmp_path, name
 
 @pytest.mark.parametrize("named", [None, 1, "other/1", "detector", ["detector/1"]])
 def test_a_file_of_another_format_is_none_of_ours(tmp_path, named):
-    for found in refusals(with_format(tmp_path / FILE, named)):
+    for found in refusals(with_format(tmp_path / STATE, named)):
         assert "has the keys " in found
         assert "expected a checkpoint written by detector" in found
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from conftest import make_finder
+from support.models import make_finder
 
 from detector import YOLO
 from detector.cli import main

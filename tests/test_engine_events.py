@@ -8,34 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.callbacks.callback import Callback
 from detector.callbacks.registry import EVENTS
 from detector.engine.checkpoint import load_checkpoint
 
-QUICK = {
-    "imgsz": 96,
-    "batch": 3,
-    "epochs": 2,
-    "workers": 0,
-    "plots": False,
-    "verbose": False,
-    "device": "cpu",
-}
+QUICK = quick_settings(imgsz=96, batch=3)
 
 VAL_EVENTS = [name for name, event in EVENTS.items() if event.engine == "val"]
 TRAIN_EVENTS = [name for name, event in EVENTS.items() if event.engine == "train"]
 
 
 @pytest.fixture
-def run(tiny_model, drawn_dataset, tmp_path):
+def run(train_tiny, tiny_model):
     """Train two epochs of three batches on a model; returns the trainer."""
 
     def train(model=None, **settings):
-        model = model or YOLO(tiny_model)
-        model.train(data=drawn_dataset, project=tmp_path, **(QUICK | settings))
-        return model.trainer
+        return train_tiny(model=model or tiny_model, **(QUICK | settings)).trainer
 
     return train
 

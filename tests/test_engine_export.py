@@ -1,29 +1,19 @@
-import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_finder
+from support.models import assert_same_boxes, drawn_inputs
 
-from detector import YOLO, exporters
+from detector import YOLO
 from detector.callbacks.registry import EVENTS
 from detector.cli import main
-from detector.data.drawn import FORMS
-from detector.data.letterbox import letterbox_batch
-from detector.engine.device import select_precision
 from detector.engine.export import choose_precision, put
 from detector.engine.exported import ExportedModel, run_file
-from detector.engine.inference import Runner
-from detector.engine.parity import TOLERANCES, compare, drawn_pictures, match
-from detector.errors import DataError, ExportError, MissingPackageError, ModelError, SettingsError
-from detector.exporters import FORMATS, Format, find_format, format_of, is_exported
-from detector.runtimes import Port
-from detector.runtimes.contract import contract_from, contract_of
+from detector.engine.parity import TOLERANCES
+from detector.errors import ExportError
+from detector.exporters import FORMATS, Format, find_format
 from detector.settings import ExportSettings
 
 
@@ -36,67 +26,6 @@ GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
 MOST = ("onnx", slow("openvino"), "torchscript", slow("pt2"))  # where two of them show it
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
-
-
-def drawn_inputs(height, width):
-    """Four drawn scenes, (4, 3, H, W) uint8 RGB."""
-    images, _ = letterbox_batch(drawn_pictures((height, width)), (height, width))
-    return images.contiguous()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Path of a model with one head."""
-    return make_finder(tmp_path_factory.mktemp("single"))
-
-
-@pytest.fixture(scope="module")
-def dual_weights(tmp_path_factory):
-    """Path of a model with two heads."""
-    return make_finder(tmp_path_factory.mktemp("dual"), dual=True)
-
-
-@pytest.fixture
-def trained(weights, tmp_path):
-    """A model in a folder of its own."""
-    return YOLO(shutil.copy(weights, tmp_path / "best.pt"))
-
-
-@pytest.fixture
-def dual(dual_weights, tmp_path):
-    """Likewise with two heads."""
-    return YOLO(shutil.copy(dual_weights, tmp_path / "dual.pt"))
-
-
-@pytest.fixture(scope="module")
-def exported(weights, tmp_path_factory):
-    """Export the model with some options; the same ones once only. The files are not to be changed."""
-    done = {}
-
-    def export(**options):
-        key = tuple(sorted(options.items()))
-        if key not in done:
-            folder = tmp_path_factory.mktemp("exported")
-            done[key] = YOLO(weights).export(folder=folder, **(QUICK | options))
-        return done[key]
-
-    return export
-
-
-@pytest.fixture
-def photo():
-    """A picture that is no square."""
-    return drawn_pictures((192, 192))[0][:150]
-
-
-def rows_of(result):
-    return torch.cat((result.boxes.xyxy, result.boxes.conf[:, None], result.boxes.cls[:, None]), 1)
-
-
-def same(a, b, pixels=0.05):
-    """Tell whether two results hold the same boxes."""
-    assert len(a.boxes) == len(b.boxes) > 3
-    return torch.allclose(rows_of(a), rows_of(b), atol=pixels)
 
 
 # ---- what a file predicts --------------------------------------------------------------------------------
@@ -113,7 +42,7 @@ def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, train
     assert opened.names == trained.names
     (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, conf=0.1)
     (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
-    assert same(mine, theirs)
+    assert_same_boxes(mine, theirs)
 
 
 @pytest.mark.parametrize("name", [*MOST, *FIXED])
@@ -158,7 +87,7 @@ def test_suppression_and_normalisation_inside_the_file(name, trained, exported, 
     assert (rows[rows[..., 4] == 0] == 0).all(), "padding is zero throughout"
     (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, **settings)
     (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
-    assert same(mine, theirs)
+    assert_same_boxes(mine, theirs)
 
 
 @pytest.mark.parametrize("name", MOST)
@@ -170,13 +99,7 @@ def test_the_nms_free_head_gives_detections(name, dual, photo):
     settings = {"amp": False, "verbose": False, "conf": 0.1}
     (mine,) = dual.predict(photo, imgsz=96, rect=False, nms=False, max_det=30, **settings)
     (theirs,) = opened.predict(photo, **settings)
-    assert same(mine, theirs)
-
-
-def test_rows_are_padded_where_there_are_fewer_anchors(dual):
-    path = dual.export(format="torchscript", nms=False, max_det=300, imgsz=64, verbose=False)
-    (rows,) = YOLO(path).exported.runtime(None).run(np.zeros((1, 3, 64, 64), np.float32))
-    assert rows.shape == (300, 6) and (rows[84:] == 0).all() and (rows[:84, 4] > 0).all()
+    assert_same_boxes(mine, theirs)
 
 
 @pytest.mark.parametrize(
@@ -199,40 +122,7 @@ def test_half_precision(name, half, trained, exported):
     assert sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir())) < size
 
 
-def test_weights_alone_can_be_trained_on(trained, tmp_path):
-    path = trained.export(format="safetensors", folder=tmp_path / "out", **QUICK)
-    again = YOLO(path)
-    weights = trained.model.state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in again.model.state_dict().items())
-    assert again.names == trained.names
-
-
-@pytest.mark.slow
-def test_int8_is_calibrated_on_the_training_pictures(trained, drawn_dataset, photo, caplog, any_int8):
-    with caplog.at_level("INFO", "detector"):
-        path = trained.export(format="openvino", int8=True, data=drawn_dataset, imgsz=96)
-    assert "calibrating on 8 training pictures" in caplog.text
-    assert trained.exporter.parity["of"] == "validation"
-    assert len(YOLO(path).predict(photo, verbose=False, conf=0.1)[0].boxes) > 0
-
-
 # ---- the file itself -------------------------------------------------------------------------------------
-
-
-def test_what_a_file_says_of_itself(trained):
-    path = trained.export(format="onnx", batch=2, licence="CC-BY-4.0", **QUICK)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path)
-    metadata = json.loads(session.get_modelmeta().custom_metadata_map["detector"])
-    assert metadata == trained.exporter.metadata
-    assert metadata["names"] == {str(n): name for n, name in enumerate(FORMS[:6])}
-    assert (metadata["stride"], metadata["imgsz"], metadata["batch"]) == (32, [96, 96], 2)
-    assert (metadata["task"], metadata["head"], metadata["licence"]) == ("detect", "one2many", "CC-BY-4.0")
-    assert metadata["input"]["shape"] == [2, 3, 96, 96]
-    assert metadata["output"]["kind"] == "raw"
-    assert metadata["parity"]["pictures"] == 4
-    assert [node.name for node in (*session.get_inputs(), *session.get_outputs())] == ["images", "preds"]
 
 
 def test_the_events_of_an_export(trained):
@@ -273,39 +163,6 @@ def test_a_folder_takes_the_place_of_an_earlier_one(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old", "old/new.txt"]
 
 
-def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, trained):
-    path = exported(format="openvino")
-    assert sorted(file.name for file in path.iterdir()) == ["model.bin", "model.xml"]
-    assert YOLO(path / "model.xml").names == trained.names
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_openvino_takes_pixels_as_it_takes_floats(exported, dynamic):
-    path = exported(format="openvino", dynamic=dynamic)
-    inputs = drawn_inputs(96, 96)[:1]
-    opened = YOLO(path).exported
-    runtime = opened.runtime("fp32")
-    assert runtime.takes_pixels
-    whole, parts = (run_file(runtime, opened.contract, given, path) for given in (inputs, inputs / 255))
-    assert np.abs(whole - parts).max() < 1e-3
-    assert len(runtime._requests) == 2
-
-
-def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exported, trained):
-    path = exported(format="openvino", dynamic=True)
-    opened = YOLO(path).exported
-    runtime = opened.runtime("fp32")
-    assert not runtime._requests, "compiled when an input comes"
-    expected = Runner(trained.model, torch.device("cpu"), select_precision("fp32", torch.device("cpu")))
-    for _ in range(2):
-        for width in (32, 64, 96, 128, 160, 192):
-            inputs = drawn_inputs(64, width)[:1]
-            preds = run_file(runtime, opened.contract, inputs, path)
-            assert np.abs(preds - expected.forward(inputs)[0].numpy()).max() < 0.01
-    shapes = [shape for _, shape in runtime._requests]
-    assert shapes == [(1, 64, width, 3) for width in (32, 64, 96, 128)] + [None]
-
-
 def test_pictures_of_the_data_set_prove_the_file(trained, drawn_dataset):
     trained.export(format="torchscript", data=drawn_dataset, **QUICK)
     assert trained.exporter.parity["of"] == "validation"
@@ -315,123 +172,6 @@ def test_pictures_of_the_data_set_prove_the_file(trained, drawn_dataset):
     trained.ckpt["settings"] = {"data": "elsewhere.yaml"}
     trained.export(format="torchscript", **QUICK)
     assert trained.exporter.parity["of"] == "drawn"
-
-
-def test_detections_are_paired_by_class_and_overlap():
-    a = torch.tensor([[0, 0, 10, 10, 0.9, 1], [20, 20, 30, 30, 0.8, 0.0]])
-    b = torch.tensor([[20, 20, 30, 30, 0.8, 1], [0, 0, 10, 10.2, 0.9, 1.0]])
-    left, right = match(a, b)
-    assert left.tolist() == a[:1].tolist() and right.tolist() == b[1:].tolist()
-
-
-def test_a_file_that_is_not_a_number_is_beyond_every_tolerance(trained):
-    trained.export(format="torchscript", **QUICK)
-    contract = contract_of(trained.exporter.metadata, Path("x"))
-    preds = torch.rand(1, 10, 50)
-    assert compare(preds, preds * float("nan"), contract)["box"] == float("inf")
-
-
-def test_a_package_adds_a_format(trained, monkeypatch, tmp_path):
-    class Entry:
-        name = "mine"
-
-        def load(self):
-            return Format(
-                ".mine", "test", "detector.exporters.torchscript:export", "detector.runtimes.torchscript:load"
-            )
-
-    class Broken(Entry):
-        name = "broken"
-
-        def load(self):
-            raise ImportError("no such thing")
-
-    monkeypatch.setattr(
-        exporters, "entry_points", lambda group: [Entry(), Broken()] if "exporters" in group else []
-    )
-    path = trained.export(format="mine", **QUICK)
-    assert path == tmp_path / "best.mine"
-    assert YOLO(path).names == trained.names
-    assert format_of("a/b.mine")[0] == "mine"
-
-
-@pytest.mark.parametrize(
-    ("path", "exported"),
-    [("best.onnx", True), ("best_openvino", True), ("best_openvino/model.xml", True), ("best.torchscript", True),
-     ("best.pt2", True), ("best_ncnn/", True), ("best.pte", True), ("best.pt", False), ("best.safetensors", False),
-     ("yolo11n.yaml", False), ("yolo11n", False)],
-)  # fmt: skip
-def test_the_ending_says_whether_a_file_is_exported_or_a_networks(path, exported):
-    assert is_exported(path) is exported
-
-
-# ---- files of others -------------------------------------------------------------------------------------
-
-
-def strip(path, tmp_path):
-    """Copy an ONNX file without its metadata."""
-    import onnx
-
-    model = onnx.load(path)
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "bare.onnx")
-    return tmp_path / "bare.onnx"
-
-
-def test_a_file_without_metadata_works_when_told_names_and_size(trained, exported, photo, tmp_path):
-    bare = strip(exported(format="onnx"), tmp_path)
-    with pytest.raises(ExportError, match=r"bare.onnx: was not exported by detector.*give names= and imgsz="):
-        YOLO(bare)
-    settings = {"verbose": False, "conf": 0.1}
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, **settings)
-    (theirs,) = YOLO(bare, names=FORMS[:6], imgsz=96).predict(photo, **settings)
-    assert same(mine, theirs)
-    cv2.imwrite(str(tmp_path / "p.png"), photo)
-    names = "names=" + ",".join(FORMS[:6])
-    words = [f"model={bare}", names, "imgsz=96", f"source={tmp_path / 'p.png'}", f"project={tmp_path}"]
-    assert main(["predict", *words]) == 0
-    with pytest.raises(ExportError, match=r"expected \(B, 6, A\).*do names= name all classes"):
-        YOLO(bare, names=["cat", "dog"], imgsz=96)
-    with pytest.raises(ExportError, match=r"takes images of 96 x 96 px; give imgsz=\[96,96\]"):
-        YOLO(bare, names=FORMS[:6], imgsz=64)
-
-
-def test_a_file_that_is_no_detector(tmp_path):
-    with pytest.raises(ExportError, match=r"gives \(1, 1000\) float32; expected"):
-        contract_from(
-            Port((1, 3, 64, 64), "float32"), Port((1, 1000), "float32"), {0: "cat"}, (64, 64), Path("a")
-        )
-    with pytest.raises(ExportError, match=r"takes \(1, 10\) int64; expected images"):
-        contract_from(Port((1, 10), "int64"), Port(), {0: "cat"}, (64, 64), Path("a"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        ({"schema": 9}, "of schema 9, this version reads schema 1"),
-        ({"names": {"0": "a", "2": "b"}}, r"names has the keys \[0, 2\]; expected 0 to 1"),
-        ({"names": {}}, r"names has the keys \[\]; expected 0 to 0"),
-        ({"names": ["a"]}, "names=.*: expected class id -> name"),
-        ({"imgsz": [7, 7]}, r"imgsz=\[7,7\]: expected multiples of stride=32"),
-        ({"imgsz": 64}, "imgsz=64: expected height and width in px"),
-        ({"stride": "x", "batch": 0}, "stride=x: expected int > 0; batch=0: expected int .+ none >= 1"),
-        ({"stride": float("inf")}, "stride=inf: expected int > 0"),
-        ({"output": {"kind": "detections"}}, "kind=detections: expected suppression"),
-        ({"suppression": {"conf": 0.1, "iou": None, "max_det": 9, "agnostic": False}}, "kind=raw: expected no supp"),
-        ({"suppression": {"conf": 0.1, "max_det": 9}}, "suppression=.*: expected conf, iou, max_det and agnostic"),
-        ({"suppression": {"conf": "much", "iou": 1, "max_det": 9, "agnostic": 0}}, "suppression=.*: expected none, or"),
-        ({"output": 3}, "kind is missing"),
-        ({"head": "one3one"}, "head=one3one: expected one2many .+ one2one"),
-    ],
-)  # fmt: skip
-def test_damaged_metadata_is_refused(damage, told):
-    good = {
-        "schema": 1, "names": {"0": "a"}, "stride": 32, "imgsz": [64, 64], "batch": 1, "dynamic": False,
-        "head": "one2many", "preprocess": False, "output": {"kind": "raw"}, "suppression": None, "precision": "fp32",
-    }  # fmt: skip
-    assert contract_of(good, Path("a")).input_hw == (64, 64)
-    with pytest.raises(ExportError, match=f"^a: its metadata is .*{told}.*; export the model again$"):
-        contract_of(good | damage, Path("a"))
 
 
 # ---- bad input: one sentence each ------------------------------------------------------------------------
@@ -481,132 +221,6 @@ def test_a_size_that_is_no_multiple_of_32(trained, tmp_path, capsys):
     assert capsys.readouterr().err == "error: imgsz=100: expected a multiple of 32; try imgsz=96\n"
 
 
-def test_a_missing_package_is_named_with_its_extra(trained, exported, monkeypatch):
-    path = exported(format="onnx")
-    monkeypatch.setattr(exporters, "find_spec", lambda name: None)
-    expected = r"format=onnx needs the onnx and onnxscript and .* packages: pip install 'detector\[export\]'"
-    with pytest.raises(MissingPackageError, match=expected):
-        trained.export(format="onnx", **QUICK)
-    with pytest.raises(MissingPackageError, match=r"best.onnx needs the .* pip install 'detector\[export\]'"):
-        YOLO(path)
-
-
-def test_int8_needs_pictures(trained):
-    with pytest.raises(
-        DataError, match="int8=true: data= is missing: name the data set whose training pictures"
-    ):
-        trained.export(format="openvino", int8=True, **QUICK)
-
-
-def test_an_exported_file_is_not_trained_changed_or_exported(trained, drawn_dataset, tmp_path):
-    opened = YOLO(trained.export(format="torchscript", **QUICK))
-    for call in (
-        lambda: opened.train(data=drawn_dataset),
-        lambda: opened.load(tmp_path / "best.pt"),
-        lambda: opened.save(tmp_path / "other.pt"),
-        lambda: opened.export(format="onnx"),
-        lambda: opened.info(),
-    ):
-        with pytest.raises(
-            ExportError, match="an exported file predicts and validates only; to train, change or export"
-        ):
-            call()
-    with pytest.raises(SettingsError, match="names= and imgsz= are for exported files"):
-        YOLO(tmp_path / "best.pt", imgsz=96)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"imgsz": 64}, "imgsz=64: best.onnx takes 96 x 96 px only; leave imgsz out"),
-        ({"rect": True}, "rect=true: best.onnx takes 96 x 96 px only"),
-        ({"conf": 0.1}, r"conf=0.1: expected conf >= 0.25, which best.onnx was exported with"),
-        ({"iou": 0.5}, r"iou=0.5: expected iou=0.7"),
-        ({"max_det": 500}, "max_det=500: expected max_det <= 300"),
-        ({"agnostic_nms": True}, "agnostic_nms=true: expected false"),
-        ({"nms": False}, "nms=false: best.onnx holds the one2many head"),
-        ({"device": 0}, "device=0: "),
-        ({"amp": "bf16"}, "amp=bf16: best.onnx computes in fp32, as it was exported"),
-        ({"names": ["a"]}, r"names=\[a\]: best.onnx has \[disc,"),
-    ],
-)
-def test_settings_that_contradict_a_file_are_refused(settings, message, exported_with_nms, photo):
-    with pytest.raises(SettingsError, match=message):
-        exported_with_nms.predict(photo, verbose=False, **settings)
-
-
-@pytest.fixture
-def exported_with_nms(exported):
-    """An ONNX file with suppression inside, opened."""
-    return YOLO(exported(format="onnx", nms=True))
-
-
-def test_validation_warns_of_a_threshold_inside_the_file(exported_with_nms, drawn_dataset, tmp_path, caplog):
-    with caplog.at_level("WARNING", "detector"):
-        exported_with_nms.val(data=drawn_dataset, plots=False, project=tmp_path)
-    assert "best.onnx gives detections from conf=0.25 up" in caplog.text
-
-
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ExportError, match=r"exported file 'nowhere.onnx' does not exist: looked at /"):
-        YOLO("nowhere.onnx")
-    (tmp_path / "empty_openvino").mkdir()
-    with pytest.raises(ExportError, match=r"expected a folder with one .xml file"):
-        YOLO(tmp_path / "empty_openvino")
-
-
-def test_a_single_head_has_no_nms_free_form(trained, photo):
-    path = trained.export(format="torchscript", nms=False, **QUICK)
-    assert YOLO(path).exported.contract.kind == "raw", "raw output, as the head has it"
-    with pytest.raises(ModelError):
-        trained.predict(photo, nms=False)
-
-
-def test_an_oblong_file_predicts_and_does_not_validate(trained, photo, drawn_dataset):
-    opened = YOLO(trained.export(format="torchscript", imgsz=[64, 96], verbose=False))
-    (mine,) = trained.predict(photo, imgsz=[64, 96], rect=False, amp=False, verbose=False, conf=0.1)
-    (theirs,) = opened.predict(photo, verbose=False, conf=0.1)
-    assert same(mine, theirs)
-    with pytest.raises(SettingsError, match="takes 64 x 96 px only, validation needs a square"):
-        opened.val(data=drawn_dataset)
-
-
-def test_a_child_process_ends_well_beside_openvino(exported):
-    """It killed the process: a signal that Python handles, after two of OpenVINO's cores had come and gone."""
-    code = (
-        "import gc, signal, subprocess, sys, numpy;"
-        "from detector import YOLO;"
-        "signal.signal(signal.SIGCHLD, lambda *_: print('heard'));"
-        "image = numpy.zeros((96, 96, 3), numpy.uint8);"
-        "[YOLO(sys.argv[1]).predict(image, amp=amp, verbose=False) for amp in (False, 'auto', False)];"
-        "gc.collect();"
-        "subprocess.run(['true'])"
-    )
-    path = str(exported(format="openvino"))
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "heard" in done.stdout, done.stderr
-
-
-def test_torch_keeps_its_threads(exported, photo):
-    opened = YOLO(exported(format="onnx"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    inside = []
-    opened.add_callback("on_predict_batch_end", lambda predictor: inside.append(torch.get_num_threads()))
-    opened.predict(photo, verbose=False)
-    assert inside == [2] and torch.get_num_threads() == 2
-    torch.set_num_threads(before)
-
-
 def test_precisions_of_the_table():
     assert choose_precision(ExportSettings(half=True), find_format("onnx")) == "fp16"
     assert choose_precision(ExportSettings(), find_format("pt2")) == "fp32"
-
-
-def test_the_page_names_every_format_with_its_file_and_options():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text()
-    for name, entry in FORMATS.items():
-        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-        assert entry.suffix in row and all(f"`{option}`" in row for option in entry.options)
-        assert all(precision in row for precision in entry.precisions)
-        assert f"[{entry.extra}]" in row or not entry.extra

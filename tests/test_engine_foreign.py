@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_files import foreign_class, peer_network, write_peer, write_program
+from support.foreign_files import foreign_class, peer_network, write_peer, write_program
 
 from detector.engine.foreign import describe, read_peer_checkpoint
 from detector.engine.restore import build_network

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
@@ -11,10 +12,11 @@ from detector.engine.interrupt import Interrupts, Terminated
 from detector.engine.saving import STATE, RunSaver
 from detector.errors import CheckpointError
 
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 1, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "optimizer": "AdamW",
-}  # fmt: skip
+
+@pytest.fixture
+def train_tiny(train_tiny):
+    """Train for one epoch."""
+    return partial(train_tiny, epochs=1, optimizer="AdamW")
 
 
 def send(number):
@@ -69,7 +71,7 @@ def test_handlers_come_back():
 
 
 @pytest.mark.parametrize("event", ["on_train_end", "on_exception", "teardown"])
-def test_a_signal_at_the_end_still_tears_down(event, tiny_model, drawn_dataset, tmp_path, caplog):
+def test_a_signal_at_the_end_still_tears_down(train_tiny, event, tiny_model, tmp_path, caplog):
     seen = []
     yolo = YOLO(tiny_model)
     yolo.add_callback(event, lambda _: send(signal.SIGTERM))
@@ -77,7 +79,7 @@ def test_a_signal_at_the_end_still_tears_down(event, tiny_model, drawn_dataset, 
     if event == "on_exception":
         yolo.add_callback("on_train_batch_end", lambda _: send(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt if event == "on_exception" else Terminated):
-        yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+        train_tiny(model=yolo)
     assert seen == ["teardown"]
     finished = load_checkpoint(tmp_path / "train" / STATE)["finished"]
     assert finished == (event == "teardown")
@@ -85,7 +87,7 @@ def test_a_signal_at_the_end_still_tears_down(event, tiny_model, drawn_dataset, 
 
 
 def test_a_signal_in_the_last_save_leaves_a_finished_run(
-    tiny_model, drawn_dataset, tmp_path, caplog, monkeypatch
+    train_tiny, tiny_model, tmp_path, caplog, monkeypatch
 ):
     save_state = RunSaver.save_state
 
@@ -96,14 +98,14 @@ def test_a_signal_in_the_last_save_leaves_a_finished_run(
 
     monkeypatch.setattr(RunSaver, "save_state", save_and_signal)
     with pytest.raises(Terminated):
-        YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **QUICK)
+        train_tiny()
     assert load_checkpoint(tmp_path / "train" / STATE)["finished"]
     assert "continues it" not in caplog.text
     with pytest.raises(CheckpointError, match="is complete after 1 epochs"):
         YOLO(tiny_model).train(resume=tmp_path / "train")
 
 
-def test_workers_that_are_signalled_too_do_not_disturb_the_end(tiny_model, drawn_dataset, tmp_path):
+def test_workers_that_are_signalled_too_do_not_disturb_the_end(train_tiny, tmp_path):
     """Service managers send SIGTERM to every process of a job; within a save, here."""
 
     def end_all(trainer):
@@ -115,7 +117,6 @@ def test_workers_that_are_signalled_too_do_not_disturb_the_end(tiny_model, drawn
         assert not any(process.is_alive() for process in workers)
         send(signal.SIGTERM)
 
-    settings = QUICK | {"workers": 2, "callbacks": [("on_model_save", end_all)], "epochs": 2}
     with pytest.raises(Terminated):
-        YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **settings)
+        train_tiny(workers=2, callbacks=[("on_model_save", end_all)], epochs=2)
     assert load_checkpoint(tmp_path / "train" / STATE)["epoch"] == 0

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from support.vector_fill import VECTORS, hashed
 from torch import nn
-from vector_fill import VECTORS, hashed
 
 from detector.engine.optim import (
     MuSGD,

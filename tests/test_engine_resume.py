@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from support.models import write_tiny
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, save_checkpoint
 from detector.engine.resume import find_run
 from detector.errors import CheckpointError, DataError, SettingsError
 
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 3, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "close_mosaic": 1,
-}  # fmt: skip
+QUICK = quick_settings(epochs=3, close_mosaic=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,7 @@ def left_alone(drawn_dataset, tmp_path_factory):
         key = str((dual, sorted(settings.items())))
         if key not in done:
             folder = tmp_path_factory.mktemp("whole")
-            tiny = folder / "tiny.yaml"
-            tiny.write_text(TINY.format(reg_max=1 if dual else 16, dual_head=str(dual).lower()))
+            tiny = write_tiny(folder / "tiny.yaml", dual)
             YOLO(tiny).train(**(QUICK | {"data": drawn_dataset, "project": folder} | settings))
             done[key] = folder / "train"
         return done[key]

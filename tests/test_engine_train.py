@@ -2,10 +2,12 @@
 
 import csv
 import hashlib
+from functools import partial
 
 import pytest
 import torch
 import yaml
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.cli import main
@@ -13,21 +15,13 @@ from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import DetectorError, TrainingError
 
-QUICK = {
-    "imgsz": 96,
-    "batch": 4,
-    "epochs": 2,
-    "workers": 0,
-    "plots": False,
-    "verbose": False,
-    "device": "cpu",
-}
+SIZE = 96  # levels of 12, 6 and 3 cells
 
 
-def train(model, data, folder, **settings):
-    yolo = YOLO(model)
-    yolo.train(data=data, project=folder, **(QUICK | settings))
-    return yolo
+@pytest.fixture
+def train_tiny(train_tiny):
+    """Train on images of SIZE."""
+    return partial(train_tiny, imgsz=SIZE)
 
 
 def digest(weights):
@@ -37,8 +31,8 @@ def digest(weights):
     return sha.hexdigest()
 
 
-def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path / "runs", plots=True, optimizer="AdamW")
+def test_a_run_leaves_what_it_should(train_tiny, tmp_path):
+    yolo = train_tiny(project=tmp_path / "runs", plots=True, optimizer="AdamW")
     folder = tmp_path / "runs" / "train"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert written >= {
@@ -59,8 +53,8 @@ def test_a_run_leaves_what_it_should(tiny_model, drawn_dataset, tmp_path):
     assert yolo.source == folder / "weights/best.pt"
 
 
-def test_best_weights_bring_back_the_model(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path)
+def test_best_weights_bring_back_the_model(train_tiny, tmp_path):
+    yolo = train_tiny()
     again = YOLO(tmp_path / "train/weights/best.pt")
     assert again.names == yolo.names
     assert digest(again.model.state_dict()) == digest(yolo.model.state_dict())
@@ -70,32 +64,32 @@ def test_best_weights_bring_back_the_model(tiny_model, drawn_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
-def test_the_same_seed_gives_the_same_weights_with_any_workers(model, drawn_dataset, tmp_path, request):
+def test_the_same_seed_gives_the_same_weights_with_any_workers(train_tiny, model, tmp_path, request):
     digests = set()
     for run, workers in enumerate((0, 0, 2)):
-        train(request.getfixturevalue(model), drawn_dataset, tmp_path / str(run), workers=workers)
+        train_tiny(model=request.getfixturevalue(model), project=tmp_path / str(run), workers=workers)
         digests.add(digest(load_checkpoint(tmp_path / str(run) / "train/weights/last.pt")["weights"]))
     assert len(digests) == 1
 
 
-def test_another_seed_gives_other_weights(tiny_model, drawn_dataset, tmp_path):
+def test_another_seed_gives_other_weights(train_tiny, tmp_path):
     digests = {
-        digest(train(tiny_model, drawn_dataset, tmp_path / str(seed), seed=seed, epochs=1).model.state_dict())
+        digest(train_tiny(project=tmp_path / str(seed), seed=seed, epochs=1).model.state_dict())
         for seed in (0, 1)
     }
     assert len(digests) == 2
 
 
-def test_training_leaves_the_global_random_state_alone(tiny_model, drawn_dataset, tmp_path):
+def test_training_leaves_the_global_random_state_alone(train_tiny, tiny_model):
     torch.manual_seed(7)
     expected = torch.rand(3)
     yolo = YOLO(tiny_model)
     torch.manual_seed(7)
-    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
+    train_tiny(model=yolo, epochs=1)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path):
+def test_a_callback_sees_this_epochs_metrics(train_tiny, tiny_model):
     seen = []
     yolo = YOLO(tiny_model)
 
@@ -105,12 +99,12 @@ def test_a_callback_sees_this_epochs_metrics(tiny_model, drawn_dataset, tmp_path
             (trainer.epoch, trainer.fitness, trainer.metrics["metrics/mAP50-95"], trainer.lr["lr/pg0"])
         )
 
-    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    train_tiny(model=yolo)
     assert [epoch for epoch, *_ in seen] == [0, 1]
     assert all(fitness == value for _, fitness, value, _ in seen)
 
 
-def test_stop_ends_the_run_cleanly_after_the_batch(tiny_model, drawn_dataset, tmp_path):
+def test_stop_ends_the_run_cleanly_after_the_batch(train_tiny, tiny_model, tmp_path):
     yolo, batches = YOLO(tiny_model), []
 
     @yolo.add_callback("on_train_batch_end")
@@ -118,19 +112,18 @@ def test_stop_ends_the_run_cleanly_after_the_batch(tiny_model, drawn_dataset, tm
         batches.append(trainer.batch_index)
         trainer.stop = True
 
-    yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+    train_tiny(model=yolo)
     assert batches == [0]
     assert (tmp_path / "train/weights/last.pt").exists()
     assert yolo.metrics is not None
 
 
-def test_early_stopping_counts_epochs_without_a_better_fitness(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 30, "patience": 1, "lr0": 1e-9}))
+def test_early_stopping_counts_epochs_without_a_better_fitness(train_tiny):
+    yolo = train_tiny(epochs=30, patience=1, lr0=1e-9)
     assert yolo.trainer.epoch < 29
 
 
-def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset, tmp_path):
+def test_a_non_finite_loss_names_step_terms_and_files(train_tiny, tiny_model, tmp_path):
     yolo = YOLO(tiny_model)
 
     @yolo.add_callback("on_train_batch_start")
@@ -140,7 +133,7 @@ def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset,
                 next(trainer.model.parameters()).fill_(float("nan"))
 
     with pytest.raises(TrainingError) as caught:
-        yolo.train(data=drawn_dataset, project=tmp_path, **QUICK)
+        train_tiny(model=yolo)
     message = str(caught.value)
     assert "epoch 2, step 3" in message
     assert "box_loss=" in message
@@ -154,21 +147,20 @@ def test_a_non_finite_loss_names_step_terms_and_files(tiny_model, drawn_dataset,
     ("settings", "error"),
     [({}, "DataError"), ({"device": "cuda:99"}, "SettingsError"), ({"wandb": True}, "MissingPackageError")],
 )
-def test_on_exception_and_teardown_fire_when_set_up_fails(settings, error, tiny_model, tmp_path):
+def test_on_exception_and_teardown_fire_when_set_up_fails(train_tiny, settings, error, tiny_model, tmp_path):
     seen = []
     yolo = YOLO(tiny_model)
     yolo.add_callback("on_exception", lambda trainer: seen.append(type(trainer.exception).__name__))
     yolo.add_callback("teardown", lambda trainer: seen.append("teardown"))
     with pytest.raises(DetectorError):
-        yolo.train(**({"data": tmp_path / "nowhere.yaml", "project": tmp_path} | QUICK | settings))
+        train_tiny(model=yolo, data=tmp_path / "nowhere.yaml", **settings)
     assert seen == [error, "teardown"]
     assert not (tmp_path / "train").exists()  # nothing but settings was written
 
 
-def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path, epochs=1)
-    again = YOLO(tmp_path / "train/weights/best.pt")
-    again.train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1, "freeze": 3}))
+def test_fine_tuning_takes_the_weights(train_tiny, tmp_path):
+    yolo = train_tiny(epochs=1)
+    again = train_tiny(model=tmp_path / "train/weights/best.pt", epochs=1, freeze=3)
     mine, theirs = yolo.model.state_dict(), again.model.state_dict()
     assert torch.equal(mine["model.0.conv.weight"], theirs["model.0.conv.weight"])
     assert not torch.equal(mine["model.4.conv.weight"], theirs["model.4.conv.weight"])
@@ -191,18 +183,15 @@ def test_fine_tuning_takes_the_weights(tiny_model, drawn_dataset, tmp_path):
     ],
     ids=str,
 )
-def test_settings_work_together_with_training(settings, tiny_model, drawn_dataset, tmp_path):
-    yolo = train(tiny_model, drawn_dataset, tmp_path, **settings)
+def test_settings_work_together_with_training(train_tiny, settings, tmp_path):
+    yolo = train_tiny(**settings)
     assert yolo.metrics.fitness >= 0
     assert (tmp_path / "train/weights/epoch2.pt").exists() == ("save_period" in settings)
     assert yolo.trainer.epoch == (0 if "time" in settings else 1)
 
 
-def test_accumulation_steps_less_often(tiny_model, drawn_dataset, tmp_path):
-    yolo = YOLO(tiny_model)
-    yolo.train(
-        data=drawn_dataset, project=tmp_path, **(QUICK | {"nbs": 16, "warmup_epochs": 0.0, "epochs": 4})
-    )
+def test_accumulation_steps_less_often(train_tiny):
+    yolo = train_tiny(nbs=16, warmup_epochs=0.0, epochs=4)
     assert yolo.trainer.ema.updates == 2
 
 
@@ -211,24 +200,24 @@ def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
     from detector.settings import TrainSettings
 
     settings = TrainSettings.parse(
-        QUICK | {"data": str(drawn_dataset), "project": str(tmp_path), "epochs": 1}
+        quick_settings(data=str(drawn_dataset), project=str(tmp_path), imgsz=SIZE, epochs=1)
     )
     assert Trainer(settings, load_model_config(tiny_model)).run().num_images == 4
 
 
-def test_settings_stay_as_they_were_given_while_the_mosaic_closes(tiny_model, drawn_dataset, tmp_path):
+def test_settings_stay_as_they_were_given_while_the_mosaic_closes(train_tiny):
     seen = []
 
     def look(trainer):
         seen.append((trainer.epoch, trainer.settings.mosaic, trainer.mosaic_is_closed))
 
     settings = {"mosaic": 0.5, "close_mosaic": 1, "callbacks": [("on_train_batch_end", look)], "batch": 8}
-    yolo = train(tiny_model, drawn_dataset, tmp_path, **settings)
+    yolo = train_tiny(**settings)
     assert seen == [(0, 0.5, False), (1, 0.5, True)]
     assert yolo.trainer.settings.to_dict() == yolo.trainer.initial_settings
 
 
-def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(tiny_model, drawn_dataset, tmp_path):
+def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(train_tiny):
     asked, changed = [], []
 
     def watch(trainer):
@@ -246,35 +235,31 @@ def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(tiny_model, 
 
     callbacks = [("on_train_start", watch), ("on_fit_epoch_end", longer),
                  ("on_params_update", lambda trainer: changed.append(trainer.mosaic_is_closed))]  # fmt: skip
-    train(tiny_model, drawn_dataset, tmp_path, epochs=1, close_mosaic=1, callbacks=callbacks)
+    train_tiny(epochs=1, close_mosaic=1, callbacks=callbacks)
     assert asked == [False, True, False]
     assert changed == [True, False, True]
 
 
 @pytest.mark.parametrize("start", ["python", "command line"])
-def test_a_run_records_the_model_it_was_started_from(start, tiny_model, drawn_dataset, tmp_path):
+def test_a_run_records_the_model_it_was_started_from(start, train_tiny, tiny_model, drawn_dataset, tmp_path):
     recorded = []
     if start == "python":
         callbacks = [("on_train_start", lambda trainer: recorded.append(trainer.settings.model))]
-        train(tiny_model, drawn_dataset, tmp_path, epochs=1, callbacks=callbacks)
+        train_tiny(epochs=1, callbacks=callbacks)
         assert recorded == [str(tiny_model)]
     else:
-        words = [f"{key}={str(value).lower()}" for key, value in (QUICK | {"epochs": 1}).items()]
-        assert (
-            main(["train", f"model={tiny_model}", f"data={drawn_dataset}", f"project={tmp_path}", *words])
-            == 0
-        )
+        settings = quick_settings(epochs=1, model=tiny_model, data=drawn_dataset, project=tmp_path)
+        words = [f"{key}={value if key in ('model', 'data', 'project') else str(value).lower()}"
+                 for key, value in settings.items()]  # fmt: skip
+        assert main(["train", *words]) == 0
     run = tmp_path / "train"
     assert yaml.safe_load((run / "args.yaml").read_text())["model"] == str(tiny_model)
     assert load_checkpoint(run / "weights/best.pt")["settings"]["model"] == str(tiny_model)
-    again = YOLO(run / "weights/best.pt")
-    again.train(data=drawn_dataset, project=tmp_path, name="again", **(QUICK | {"epochs": 1}))
+    train_tiny(model=run / "weights/best.pt", name="again", epochs=1)
     assert yaml.safe_load((tmp_path / "again/args.yaml").read_text())["model"] == str(run / "weights/best.pt")
 
 
-def test_training_hands_out_the_best_network_and_reads_its_file_once(
-    tiny_model, drawn_dataset, tmp_path, monkeypatch
-):
+def test_training_hands_out_the_best_network_and_reads_its_file_once(train_tiny, tmp_path, monkeypatch):
     read, load = [], torch.load
 
     def watched(path, *rest, **options):
@@ -282,7 +267,7 @@ def test_training_hands_out_the_best_network_and_reads_its_file_once(
         return load(path, *rest, **options)
 
     monkeypatch.setattr(torch, "load", watched)
-    yolo = train(tiny_model, drawn_dataset, tmp_path)
+    yolo = train_tiny()
     best = tmp_path / "train/weights/best.pt"
     assert [path for path in read if path.endswith("best.pt")] == [str(best)]
     content = load_checkpoint(best)
@@ -293,8 +278,8 @@ def test_training_hands_out_the_best_network_and_reads_its_file_once(
     assert [p.requires_grad for p in yolo.model.parameters()] == [p.requires_grad for p in again]
 
 
-def test_nothing_saved_means_that_no_older_best_is_taken(tiny_model, drawn_dataset, tmp_path):
-    train(tiny_model, drawn_dataset, tmp_path, epochs=1, seed=1)
-    yolo = train(tiny_model, drawn_dataset, tmp_path, epochs=1, seed=2, save=False, exist_ok=True)
+def test_nothing_saved_means_that_no_older_best_is_taken(train_tiny, tmp_path):
+    train_tiny(epochs=1, seed=1)
+    yolo = train_tiny(epochs=1, seed=2, save=False, exist_ok=True)
     old = load_checkpoint(tmp_path / "train/weights/best.pt")["weights"]
     assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)

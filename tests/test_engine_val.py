@@ -14,17 +14,14 @@ QUICK = {"imgsz": 96, "device": "cpu", "verbose": False, "plots": False, "worker
 
 
 @pytest.fixture
-def trained(tiny_model, drawn_dataset, tmp_path):
+def trained(train_tiny, tmp_path):
     """A model with some weights, whose six classes are those of the data."""
-    yolo = YOLO(tiny_model)
-    yolo.train(data=drawn_dataset, project=tmp_path / "trained", epochs=1, batch=4, **QUICK)
-    return yolo
+    return train_tiny(project=tmp_path / "trained", epochs=1, imgsz=96)
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
-def test_the_figures_do_not_depend_on_the_batch(model, drawn_dataset, tmp_path, request):
-    yolo = YOLO(request.getfixturevalue(model))
-    yolo.train(data=drawn_dataset, project=tmp_path, epochs=1, batch=4, **QUICK)
+def test_the_figures_do_not_depend_on_the_batch(model, train_tiny, tmp_path, request):
+    yolo = train_tiny(model=request.getfixturevalue(model), epochs=1, imgsz=96)
     one, many = (yolo.val(batch=batch, project=tmp_path, **QUICK).results_dict for batch in (1, 32))
     assert one == pytest.approx(many, abs=1e-4)
 

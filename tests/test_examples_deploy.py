@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import make_finder
+from support.models import make_finder
 
 from detector import YOLO
 from detector.data.drawn import FORMS

@@ -5,18 +5,14 @@ import shutil
 
 import pytest
 import torch
-from disk import KINDS, count_operations, failing, watched
+from support.disk import KINDS, count_operations, failing, watched
+from support.training import quick_settings
 
 from detector import YOLO
 from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.engine.resume import find_run
 from detector.engine.saving import PREVIOUS_STATE, STATE
 from detector.errors import CheckpointError, DetectorError
-
-QUICK = {
-    "imgsz": 64, "batch": 4, "epochs": 2, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-    "optimizer": "AdamW",
-}  # fmt: skip
 
 
 def content(epoch):
@@ -127,7 +123,7 @@ def trained(yolo, **settings):
 )
 def test_a_training_on_a_failing_disk_goes_on_later(kind, every, tiny_model, drawn_dataset, tmp_path):
     """One operation fails, each time another one of another kind or file; then the disk is well again."""
-    settings = QUICK | {"data": drawn_dataset}
+    settings = quick_settings(data=drawn_dataset, optimizer="AdamW")
     seen = []
 
     def hook(operation, path):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from foreign_files import peer_network, write_peer, write_program
+from support.foreign_files import peer_network, write_peer, write_program
 
 from detector.cli import parse_value, read_cfg
 from detector.data import images

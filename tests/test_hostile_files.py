@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_files import peer_network, write_peer, write_program
+from support.foreign_files import peer_network, write_peer, write_program
 
 from detector.data.config import load_data_config
 from detector.data.download import unpack

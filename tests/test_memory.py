@@ -6,19 +6,19 @@ import signal
 import threading
 import weakref
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from detector import YOLO
-
-QUICK = {
-    "imgsz": 32, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "patience": 0,
-    "optimizer": "AdamW", "save_minutes": 1e-9,
-}  # fmt: skip
-
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+
+
+@pytest.fixture
+def train_tiny(train_tiny):
+    """Train on the smallest images and save after every batch."""
+    return partial(train_tiny, imgsz=32, patience=0, optimizer="AdamW", save_minutes=1e-9)
 
 
 def resident():
@@ -57,10 +57,9 @@ def assert_level(watch, epochs):
 
 
 @linux
-def test_epochs_add_nothing(tiny_dual_model, drawn_dataset, tmp_path):
+def test_epochs_add_nothing(train_tiny, tiny_dual_model):
     watch = Watch()
-    yolo = YOLO(tiny_dual_model)
-    yolo.train(data=drawn_dataset, project=tmp_path, epochs=8, callbacks=[watch], **QUICK)
+    train_tiny(model=tiny_dual_model, epochs=8, callbacks=[watch])
     watch.found = watch.found[2:]
     assert_level(watch, 6)
 
@@ -68,12 +67,9 @@ def test_epochs_add_nothing(tiny_dual_model, drawn_dataset, tmp_path):
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_hundred_epochs_do_not_grow(workers, tiny_dual_model, drawn_dataset, tmp_path):
+def test_a_hundred_epochs_do_not_grow(workers, train_tiny, tiny_dual_model):
     watch = Watch(every=10)
-    settings = QUICK | {"workers": workers, "plots": True}
-    YOLO(tiny_dual_model).train(
-        data=drawn_dataset, project=tmp_path, epochs=100, callbacks=[watch], **settings
-    )
+    train_tiny(model=tiny_dual_model, epochs=100, callbacks=[watch], workers=workers, plots=True)
     watch.found, watch.resident = watch.found[2:], watch.resident[2:]
     print(f"RSS from epoch 30 on, MiB: {[value >> 20 for value in watch.resident]}")
     print(f"objects: {[found['objects'] for found in watch.found]}")
@@ -81,10 +77,9 @@ def test_a_hundred_epochs_do_not_grow(workers, tiny_dual_model, drawn_dataset, t
     assert watch.resident[-1] - watch.resident[0] < 8 << 20
 
 
-def train_once(model, data, project, epochs, **settings):
+def train_once(train_tiny, **settings):
     """Train; return a weak reference to what held everything."""
-    yolo = YOLO(model)
-    yolo.train(data=data, project=project, epochs=epochs, **(QUICK | settings))
+    yolo = train_tiny(**settings)
     return weakref.ref(yolo.trainer), weakref.ref(yolo.model)
 
 
@@ -92,11 +87,11 @@ def train_once(model, data, project, epochs, **settings):
 @pytest.mark.parametrize(
     ("trainings", "epochs"), [(4, 1), pytest.param(10, 3, marks=pytest.mark.slow, id="ten")]
 )
-def test_trainings_leave_nothing(trainings, epochs, tiny_model, drawn_dataset, tmp_path):
+def test_trainings_leave_nothing(trainings, epochs, train_tiny):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     found, sizes = [], []
     for number in range(trainings):
-        left = train_once(tiny_model, drawn_dataset, tmp_path, epochs, workers=2 * (number % 2))
+        left = train_once(train_tiny, epochs=epochs, workers=2 * (number % 2))
         found.append(holdings())
         sizes.append(resident())
         assert [reference() for reference in left] == [None, None]
@@ -110,12 +105,10 @@ def test_trainings_leave_nothing(trainings, epochs, tiny_model, drawn_dataset, t
 
 
 @linux
-def test_a_failed_training_leaves_nothing_either(tiny_model, drawn_dataset, tmp_path):
+def test_a_failed_training_leaves_nothing_either(train_tiny):
     def train():
         with pytest.raises(KeyError):
-            train_once(
-                tiny_model, drawn_dataset, tmp_path, 1, workers=2, callbacks=[("on_train_batch_end", fail)]
-            )
+            train_once(train_tiny, epochs=1, workers=2, callbacks=[("on_train_batch_end", fail)])
 
     def fail(_):
         raise KeyError("no")

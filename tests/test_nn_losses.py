@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.vector_fill import VECTORS, hashed
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.nn.functional import binary_cross_entropy_with_logits
-from vector_fill import VECTORS, hashed
 
 from detector.boxes import ciou
 from detector.nn.config import load_model_config

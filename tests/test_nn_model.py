@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
+from support.vector_fill import FOLDER, VECTORS, fill, hashed
 from torch import Tensor, nn
-from vector_fill import FOLDER, VECTORS, fill, hashed
 
 from detector.boxes import top_detections
 from detector.errors import ModelError

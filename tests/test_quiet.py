@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import TINY
+from support.models import write_tiny
 
 OTHERS = ("cuda/pathfinder/", "matplotlib/font_manager.py")
 """Who asks for programs at its own import or first use: torch for its CUDA libraries, matplotlib for fonts."""
@@ -32,7 +32,7 @@ def test_a_whole_life_stays_within_its_folders(drawn_dataset, tmp_path):
         folder.mkdir()
     shutil.copytree(Path(drawn_dataset).parent / "data", scene / "data")
     shutil.copy(drawn_dataset, scene / "data.yaml")
-    (scene / "tiny.yaml").write_text(TINY.format(reg_max=16, dual_head="false"))
+    write_tiny(scene / "tiny.yaml")
     for path in sorted(scene.rglob("*"), reverse=True):
         path.chmod(0o555 if path.is_dir() else 0o444)  # root may write nevertheless: contents are compared
     before = contents(scene)
@@ -43,7 +43,7 @@ def test_a_whole_life_stays_within_its_folders(drawn_dataset, tmp_path):
     }
     clean |= {"HOME": str(home), "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
     clean |= {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, Path(__file__).with_name("watched_run.py"), scene, runs]
+    command = [sys.executable, Path(__file__).parent / "support/watched_run.py", scene, runs]
     done = subprocess.run(command, cwd=scene, env=clean, capture_output=True, text=True, timeout=300)
     for path in scene.rglob("*"):
         path.chmod(0o755)

@@ -30,13 +30,17 @@ def of_weights(path: Path) -> str:
 
     weights = torch.load(path, map_location="cpu", weights_only=True)["weights"]
     return digest(
-        piece for name in sorted(weights) for piece in (name.encode(), weights[name].contiguous().numpy().tobytes())
+        piece
+        for name in sorted(weights)
+        for piece in (name.encode(), weights[name].contiguous().numpy().tobytes())
     )
 
 
 def of_csv(path: Path) -> str:
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: v for k, v in row.items() if not k.strip().startswith(TIMES)} for row in csv.DictReader(file)]
+        rows = [
+            {k: v for k, v in row.items() if not k.strip().startswith(TIMES)} for row in csv.DictReader(file)
+        ]
     return digest(repr(row).encode() for row in rows)
 
 
@@ -74,7 +78,9 @@ def main() -> int:
         names = list(FORMS[:6])
         make_drawn_dataset(folder / "data", {"train": 16, "val": 6}, names, seed=0, size=160)
         data = folder / "data.yaml"
-        data.write_text(f"path: data\ntrain: images/train\nval: images/val\nnames: {names}\n", encoding="utf-8")
+        data.write_text(
+            f"path: data\ntrain: images/train\nval: images/val\nnames: {names}\n", encoding="utf-8"
+        )
         for family in sys.argv[1:] or FAMILIES:
             for what, value in fingerprint(family, data, folder / "data/images/val", folder / "runs").items():
                 print(f"{family:8} {what:12} {value}")

@@ -1,7 +1,7 @@
 """Kill a small training again and again, resume it, and compare its end with that of one left alone.
 
-    python tests/crash.py                         what `make crashtest` runs: 400 kills, at most ten minutes
-    python tests/crash.py --kills 12 --seconds 40 --seed 7
+    python -m tests.support.crash                 what `make crashtest` runs: 400 kills, at most ten minutes
+    python -m tests.support.crash --kills 12 --seconds 40 --seed 7
 
 A warm process is forked for every life of a training, in a session of its own. The ways it dies:
 
@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from disk import CrashError, watched
+from .disk import CrashError, watched
 
 WAYS = ("instant", "saving", "saving", "operation", "operation", "term", "term all")
 LIVES = 7  # a training is killed so often at most
@@ -88,15 +88,15 @@ class Drawing:
 
 def make_scene(folder: Path) -> None:
     """Draw a data set and write the two architectures."""
-    from conftest import TINY
-
     from detector.data.drawn import FORMS, make_drawn_dataset
+
+    from .models import write_tiny
 
     names = list(FORMS[:3])
     make_drawn_dataset(folder / "data", {"train": 8, "val": 4}, names, seed=0, size=96)
     (folder / "data.yaml").write_text(f"path: data\ntrain: images/train\nval: images/val\nnames: {names}\n")
-    (folder / "one.yaml").write_text(TINY.format(reg_max=16, dual_head="false"))
-    (folder / "two.yaml").write_text(TINY.format(reg_max=1, dual_head="true"))
+    write_tiny(folder / "one.yaml")
+    write_tiny(folder / "two.yaml", dual=True)
 
 
 def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None) -> None:
