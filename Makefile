@@ -7,8 +7,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 endif
 STAMP := .venv/installed
+.DEFAULT_GOAL := setup
 
-.PHONY: setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 

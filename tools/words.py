@@ -67,7 +67,7 @@ WORDS = (
         r"|cells|files|px|pairs)|(?-i:MOST_[A-Z]+)|most(?= ?[=\]}])|(?<=<= )most",
         "minimum, maximum",
     ),
-    Word("of one's own", r"(?:one's|your) own", "custom"),
+    Word("of one's own", r"(?:one's|of your) own", "custom"),
     Word("Adam's kin", r"kin", "Adam variants"),
     Word(
         "how (of suppression)",
