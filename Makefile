@@ -1,9 +1,18 @@
-# One line a target. Every target makes its own .venv if there is none.
+# One line per target. Every target makes its own .venv if there is none. On Windows: run it from Git Bash.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
 PYTHON ?= python3
 BIN := .venv/bin
+endif
 STAMP := .venv/installed
+.DEFAULT_GOAL := setup
 
-.PHONY: setup demo test lint types check bench fuzz crashtest cfg docs clean
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -13,11 +22,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $(STAMP)
 
-demo: $(STAMP)  ## train on drawn scenes until it finds things, then find things
+demo: $(STAMP)  ## train on synthetic images until it finds things, then find things
 	$(BIN)/python examples/demo.py
+
+images: $(STAMP)  ## run the demo, and make the two images of README.md from its output
+	$(BIN)/python examples/readme_images.py
 
 test: $(STAMP)  ## the quick test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+coverage: $(STAMP)  ## the quick test suite, and which lines and branches it runs: build/coverage/index.html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
 
 lint: $(STAMP)  ## style, formatting, import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
@@ -25,7 +40,10 @@ lint: $(STAMP)  ## style, formatting, import layers
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test  ## all of the above
+words: $(STAMP)  ## words we don't write, and what to write (the list is in tools/words.py)
+	$(BIN)/python tools/words.py
+
+check: lint types test  ## what a change has to pass
 
 bench: $(STAMP)  ## what is fast, measured; PEER=path/to/venv compares with that venv's ultralytics
 	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
@@ -43,5 +61,8 @@ docs: $(STAMP)  ## write docs/settings.md from settings.py, and the tables of do
 	$(BIN)/python -c "from detector.settings import settings_markdown as t; print(t(), end='')" > docs/settings.md
 	$(BIN)/python docs/write_callbacks.py
 
+dist: $(STAMP)  ## wheel and sdist in dist/, built twice: the same bytes, or an error
+	$(BIN)/python tools/build_twice.py
+
 clean:  ## remove what the targets made
-	rm -rf .venv dist build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv dist build runs .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Train on drawn scenes until the detector finds things, then find things in scenes it never saw.
+"""Train on synthetic images until the detector finds things, then find things in images it never saw.
 
 Run it with `make demo`. No network, no weights: the data set is drawn on first use.
 """
@@ -10,8 +10,8 @@ import time
 from detector import YOLO
 from detector.data.config import load_data_config
 
-GOAL = 0.75  # mAP50-95 on the validation scenes
-PICTURES = 12
+GOAL = 0.75  # mAP50-95 on the validation images
+IMAGES = 12
 
 started = time.perf_counter()
 model = YOLO("yolo11n.yaml")
@@ -24,17 +24,17 @@ def celebrate(trainer):
         print(f"  epoch {trainer.epoch + 1}: mAP50-95 {trainer.fitness:.3f}, the goal of {GOAL} is reached")
 
 
-# small, simple pictures: a smaller input, and a milder augmentation than the defaults for photos
+# small, simple images: a smaller input, and a milder augmentation than the defaults
 model.train(data="shapes.yaml", epochs=16, imgsz=192, mosaic=0.5, close_mosaic=6, scale=0.3, name="demo")
 
-unseen = load_data_config("shapes.yaml").split_images("test")[:PICTURES]
+unseen = load_data_config("shapes.yaml").split_images("test")[:IMAGES]
 model.predict(unseen, save=True, name="demo-predict", verbose=False)
 
 reached = model.metrics.box.map
 minutes, seconds = divmod(round(time.perf_counter() - started), 60)
-print(f"\nmAP50-95 {reached:.3f} on the validation scenes (goal {GOAL}), in {minutes} min {seconds} s")
+print(f"\nmAP50-95 {reached:.3f} on the validation images (goal {GOAL}), in {minutes} min {seconds} s")
 print(f"curves              {model.trainer.save_dir / 'results.png'}")
-print(f"annotated pictures  {model.predictor.save_dir}")
+print(f"annotated images    {model.predictor.save_dir}")
 print(f"weights             {model.trainer.best}")
 if reached < GOAL:
     raise SystemExit(f"the goal of {GOAL} was not reached")
