@@ -132,7 +132,9 @@ def test_every_mistake_is_named_at_once(write: Writer) -> None:
         "  stand_in: 'art'; the only stand-in is `drawn`",
         "  val is missing",
     ]
-    assert error_of(write(SPLITS + "nmes: [a]\nnc: 1")) == f"{yaml}: unknown key 'nmes'; did you mean 'names'?"
+    assert (
+        error_of(write(SPLITS + "nmes: [a]\nnc: 1")) == f"{yaml}: unknown key 'nmes'; did you mean 'names'?"
+    )
 
 
 def test_tags_that_would_run_code_are_refused(write: Writer, tmp_path: Path) -> None:
