@@ -504,18 +504,21 @@ def explain_validation(
         expected: Says what a field accepts where its own validator has not said so; default: its type.
 
     Returns:
-        Sentences in the order of the report: unknown keys with the nearest known one, missing keys, values
-        that can't be used. A problem of several keys together (of a model validator) is its own sentence.
+        Sentences: first unknown keys with the nearest known one, then missing keys and values that can't be
+        used. A problem inside a value is one of the whole value; a problem of several keys together (of a
+        model validator) is its own sentence.
     """
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    unknown: dict[str, str] = {}
     sentences: dict[str, str] = {}
     for item in error.errors():
         key = str(item["loc"][0]) if item["loc"] else ""
+        is_whole = len(item["loc"]) == 1
         if key in sentences:  # a value that fits no part of a union is reported once per part
             continue
-        if item["type"] in ("extra_forbidden", "invalid_key"):  # invalid: not a text
-            sentences[key] = f"unknown key {key!r}{nearest(key, fields)}"
-        elif item["type"] == "missing":
+        if is_whole and item["type"] in ("extra_forbidden", "invalid_key"):  # invalid: not a text
+            unknown[key] = f"unknown key {key!r}{nearest(key, fields)}"
+        elif is_whole and item["type"] == "missing":
             sentences[key] = f"{key} is missing"
         elif item["type"] == "value_error":
             text = str(item["ctx"]["error"])
@@ -524,7 +527,7 @@ def explain_validation(
             field = fields[key]
             text = expected(key, field) if expected else f"expected {type_text(field)}"
             sentences[key] = sentence(key, given[key], text)
-    return list(sentences.values())
+    return [*unknown.values(), *sentences.values()]
 
 
 def _expected(key: str, field: FieldInfo) -> str:

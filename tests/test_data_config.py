@@ -119,6 +119,24 @@ def test_mistakes_in_the_file_are_named(write: Writer, text: str, message: str) 
     assert message in found
 
 
+def test_every_mistake_is_named_at_once(write: Writer) -> None:
+    yaml = write("train: 3\npath: [a]\nnames: {x: a}\nnc: 0\nchannels: 4\nstand_in: art\nclases: 2")
+    assert error_of(yaml).splitlines() == [
+        f"{yaml}:",
+        "  unknown key 'clases'",
+        "  path: ['a']; expected a folder",
+        "  train: 3; expected a path or a list of paths",
+        "  names has the ids x; expected 0 to 0, each once",
+        "  nc: 0; expected a whole number of classes, 1 or more",
+        "  channels: 4; only images of 3 channels can be used",
+        "  stand_in: 'art'; the only stand-in is `drawn`",
+        "  val is missing",
+    ]
+    assert (
+        error_of(write(SPLITS + "nmes: [a]\nnc: 1")) == f"{yaml}: unknown key 'nmes'; did you mean 'names'?"
+    )
+
+
 def test_tags_that_would_run_code_are_refused(write: Writer, tmp_path: Path) -> None:
     found = error_of(write(f"names: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']"))
     assert "is not a YAML file: could not determine a constructor" in found
@@ -280,11 +298,11 @@ def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None
     from detector.data import config as module
 
     path = module._find_yaml(name)
-    content = module._read(path)
-    assert len(module._names(path, content)) == count
-    root = module._root(path, content)
+    content = module.read_data_yaml(path)
+    assert len(content.class_names()) == count
+    root = module._root(path, content.path)
     assert root == datasets / name
-    archives = module._archives(path, content)
+    archives = content.archives()
     assert all(archive.url.startswith("https://") for archive in archives)
     config = DataConfig(name, path, root, module._splits(path, content, root), {0: "x"}, archives)
     assert {"train", "val"} <= set(config.splits)

@@ -247,3 +247,13 @@ def test_a_cut_jpeg_is_decoded_only_if_asked(put, capfd) -> None:
     with pytest.raises(DataError, match="can't be decoded"):
         read_image(path)
     capfd.readouterr()
+
+
+def test_a_jpeg_whose_tables_are_damaged_is_found_when_it_is_measured(put, capfd) -> None:
+    jpeg = bytearray(WRITTEN[".jpg"])
+    jpeg[jpeg.index(b"\xff\xc4") + 4] = 0x55  # there are four Huffman tables at most
+    path = put(bytes(jpeg), ".jpg")
+    assert measure_image(path) == (0, 0, False)
+    with pytest.raises(DataError, match="can't be decoded"):
+        read_image(path)
+    capfd.readouterr()

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import torch
-from foreign_files import peer_network, write_peer
+from support.foreign_files import peer_network, write_peer
 
 from detector import __version__
 from detector.engine import checkpoint

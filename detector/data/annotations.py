@@ -28,7 +28,8 @@ from detector.resources import cache_dir
 
 log = logging.getLogger(__name__)
 
-MIN_SIDE = 10  # image px; smaller images are skipped
+MIN_SIDE = 10  # image px; smaller images are skipped: enlarged, they show nothing but blur
+MAX_THREADS = 16  # that read images; more wait for each other
 NAMED = 10  # files named in one message; the others are counted
 _T = TypeVar("_T")
 _VERSION = 1  # of the index files
@@ -104,7 +105,7 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
         sizes[~todo], cut[~todo] = known["sizes"][~todo], known["cut"][~todo]
     if todo.any():
         indices = np.flatnonzero(todo).tolist()
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
             warnings.filterwarnings("error", module=r"PIL\.")  # on damaged EXIF: then the image is decoded
             found = _progress(pool.map(measure_image, [paths[i] for i in indices]), len(indices))
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
@@ -145,7 +146,7 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _progress(items: Iterable[_T], total: int) -> Iterable[_T]:
-    if total < 2000:
+    if total < 2000:  # done before a bar would help
         return items
     from tqdm import tqdm
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+NUMBERS = 24  # uniform in 0..1, per image of a blend; `draw_sample` says what each decides
 WINDOW = 256  # partners come from this many samples before the current one, so that they are cached
 
 Box = tuple[int, int, int, int]
@@ -147,6 +148,28 @@ def draw_sample(
     Partners of a mosaic or mixup are the images of the ``WINDOW`` samples before this one in the
     epoch's order, counted around its start: a random subset, and one that was decoded a moment ago.
 
+    Two rows of `NUMBERS` uniform numbers decide all but the ratio of a blend, the first row for the sample, the
+    second for its mixup partner. Each number has its place, whether it is needed or not, so that no setting
+    changes what another one draws:
+
+    ======  ============================================  ===========
+    number  decides                                       row
+    ======  ============================================  ===========
+    0       mosaic or a single image                      both
+    1, 2    point where the four images meet: x, y        both
+    3-5     the three other images of the mosaic          both
+    6       zoom                                          both
+    7       rotation                                      both
+    8, 9    shear along x, y                              both
+    10, 11  shift along x, y                              both
+    12, 13  perspective along x, y                        both
+    14-16   nothing                                       both
+    17      mixup or not; in the second row which image   first, second
+    18-20   hue, saturation, brightness                   first
+    21, 22  vertical flip, horizontal flip                first
+    23      swapped red and blue                          first
+    ======  ============================================  ===========
+
     Args:
         augmentation: probabilities and ranges.
         seed: of the run.
@@ -158,7 +181,7 @@ def draw_sample(
         mixes: False turns mosaic and mixup off.
     """
     rng = generator(seed, epoch, position)
-    first, second = rng.random((2, 24)).tolist()
+    first, second = rng.random((2, NUMBERS)).tolist()
     window = max(1, min(WINDOW, len(order) - 1))
 
     def pick(u: float) -> int:
@@ -168,14 +191,14 @@ def draw_sample(
     partner, ratio = None, 1.0
     if mixes and first[17] < augmentation.mixup:
         partner = _draw_geometry(augmentation, second, pick(second[17]), pick, sizes_hw, out_hw, mixes)
-        ratio = float(rng.beta(32.0, 32.0))
+        ratio = float(rng.beta(32.0, 32.0))  # 0.5 with a standard deviation of 0.06: both stay visible
     hue, saturation, value = (2 * u - 1 for u in first[18:21])
     return SampleDraw(
         geometry,
         partner,
         ratio,
         hsv=(
-            hue * augmentation.hsv_h * 180,
+            hue * augmentation.hsv_h * 180,  # OpenCV's circle
             1 + saturation * augmentation.hsv_s,
             1 + value * augmentation.hsv_v,
         ),
@@ -194,10 +217,10 @@ def _draw_geometry(
     out_hw: tuple[int, int],
     mixes: bool,
 ) -> GeometryDraw:
-    """Place one image or four from uniform numbers ``u`` (17 of them are used)."""
+    """Place one image or four by numbers 0 to 13 of `draw_sample`'s table."""
     if mixes and u[0] < augmentation.mosaic:
         side = max(out_hw)
-        centre = int(side * (0.5 + u[1])), int(side * (0.5 + u[2]))
+        centre = int(side * (0.5 + u[1])), int(side * (0.5 + u[2]))  # the middle half of a canvas of 2 sides
         chosen = [index, *(pick(v) for v in u[3:6])]
         tiles = mosaic_tiles(chosen, [sizes_hw[i].tolist() for i in chosen], centre, side)
         canvas = 2 * side, 2 * side

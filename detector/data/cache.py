@@ -125,7 +125,7 @@ def build_cache(
         return ImageCache(shapes_hw, 0)
     free = free_memory(shared)
     if mode in ("ram", True):
-        if needed > free * 0.9:
+        if needed > free * 0.9:  # the rest is for what this process still allocates
             where = "shared memory (/dev/shm)" if shared else "memory"
             raise DataError(
                 f"cache='ram' needs {needed / 2**30:.1f} GiB for {len(shapes_hw)} images, but {free / 2**30:.1f} GiB "

@@ -22,24 +22,21 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, read_data_yaml
 from detector.data.download import ARCHIVE_SUFFIXES, Archive, fetch_dataset, locked
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
 from detector.resources import cache_dir, datasets_dir, resource_dir
-from detector.yamlio import YamlError, read_yaml
 
 LOGGER = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test", "minival")
-KEYS = (*SPLITS, "path", "validation", "names", "nc", "channels", "download", "stand_in", "drawn")
-NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used
 YAML_SUFFIXES = (".yaml", ".yml")
 STAND_IN_SCENES = {"train": 4, "val": 4}
-STAND_IN_SIZE = 640
+STAND_IN_SIZE = 640  # px, the longer side of most COCO images
 
 
 @dataclass(frozen=True)
@@ -128,21 +125,17 @@ def load_data_config(data: str | Path) -> DataConfig:
 
 
 def _load(path: Path) -> DataConfig:
-    content = _read(path)
-    names = _names(path, content)
-    root = _root(path, content)
-    if content.get("drawn") is not None:
-        return _drawn(path, content, root, names)
-    config = DataConfig(path.stem, path, root, _splits(path, content, root), names, _archives(path, content))
+    file = read_data_yaml(path)
+    root = _root(path, file.path or "")
+    config = DataConfig(path.stem, path, root, _splits(path, file, root), file.class_names(), file.archives())
+    if file.drawn is not None:
+        return _drawn(config, file.drawn)
     if _has_val(config):
         return config
-    stand_in = content.get("stand_in")
-    if stand_in not in (None, "drawn"):
-        raise DataError(f"{path}: stand_in: {stand_in!r}; the only stand-in is `drawn`.")
     try:
-        return _downloaded(config, own_folder="path" in content)
+        return _downloaded(config, own_folder=file.path is not None)
     except DataError as error:
-        if stand_in is None:
+        if file.stand_in is None:
             raise
         return _stand_in(config, str(error))
 
@@ -173,87 +166,10 @@ def _find_yaml(data: str | Path) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the keys of a data YAML, those without a value left out."""
-    try:
-        content = read_yaml(path)
-    except (YamlError, OSError) as error:
-        raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected keys such as path, train, val and names.")
-    problems = [
-        f"unknown key {key!r}{nearest(str(key), KEYS)}"
-        for key in content
-        if key not in KEYS and key not in NOTES
-    ]
-    content = {key: value for key, value in content.items() if value is not None}
-    if "validation" in content:
-        if "val" in content:
-            problems.append("both val and validation are given; keep val")
-        content["val"] = content.pop("validation")
-    missing = [key for key in ("train", "val") if key not in content]
-    if "names" not in content and "nc" not in content:
-        missing.append("names (or nc)")
-    problems += [f"{key} is missing" for key in missing]
-    if content.get("channels", 3) != 3:
-        problems.append(f"channels: {content['channels']}; only images of 3 channels can be used")
-    if problems:
-        raise DataError(f"{path}:\n  " + "\n  ".join(problems))
-    return content
-
-
-def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
-    count, names = content.get("nc"), content.get("names")
-    if count is not None and (type(count) is not int or count < 1):
-        raise DataError(f"{path}: nc: {count!r}; expected a whole number of classes, 1 or more.")
-    if names is None:
-        return {number: f"class_{number}" for number in range(count or 0)}
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise DataError(f"{path}: names: {names!r}; expected a list of class names or a map from id to name.")
-    if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
-        raise DataError(
-            f"{path}: names has the ids {_few(names)}; expected 0 to {len(names) - 1}, each once."
-        )
-    wrong = [name for name in names.values() if type(name) not in (str, int, float)]
-    if wrong:
-        raise DataError(f"{path}: names: {_few(wrong)} can't be a class name; put it in quotes.")
-    if count is not None and count != len(names):
-        raise DataError(f"{path}: nc is {count}, but names has {len(names)}; leave nc out or correct one.")
-    return {key: str(names[key]) for key in sorted(names)}
-
-
-def _few(values: Any) -> str:
-    listed = [str(value) for value in values]
-    return ", ".join(listed[:8]) + (" ..." if len(listed) > 8 else "")
-
-
-def _archives(path: Path, content: Mapping[str, Any]) -> tuple[Archive, ...]:
-    """Return the archives of `download:`; what is no address is refused where it would be fetched."""
-    given = content.get("download", [])
-    archives = []
-    for item in given if isinstance(given, list) else [given]:
-        fields = {"url": item} if isinstance(item, str) else item
-        right = isinstance(fields, dict) and "url" in fields and set(fields) <= {"url", "into", "sha256"}
-        if not right or not all(isinstance(value, str) for value in fields.values()):
-            raise DataError(
-                f"{path}: download: {item!r}; expected an https:// address, or url, into and sha256."
-            )
-        into = PurePosixPath(fields.get("into", ""))
-        if into.is_absolute() or ".." in into.parts:
-            raise DataError(f"{path}: download: into: {into} leaves the data set's folder.")
-        archives.append(Archive(**fields))
-    return tuple(archives)
-
-
 # ---- the folders --------------------------------------------------------------------------------------
 
 
-def _root(path: Path, content: Mapping[str, Any]) -> Path:
-    given = content.get("path", "")
-    if not isinstance(given, str):
-        raise DataError(f"{path}: path: {given!r}; expected a folder.")
+def _root(path: Path, given: str) -> Path:
     folder = Path(given).expanduser()
     if _is_packaged(path):
         return datasets_dir() / folder
@@ -266,16 +182,11 @@ def _is_packaged(path: Path) -> bool:
     return path.parent == resource_dir("datasets").resolve()
 
 
-def _splits(path: Path, content: Mapping[str, Any], root: Path) -> dict[str, list[Path]]:
-    splits: dict[str, list[Path]] = {}
-    for split in SPLITS:
-        if split not in content:
-            continue
-        entries = content[split] if isinstance(content[split], list) else [content[split]]
-        if not entries or not all(isinstance(entry, str) and entry for entry in entries):
-            raise DataError(f"{path}: {split}: {content[split]!r}; expected a path or a list of paths.")
-        splits[split] = [_entry(path, root, entry) for entry in entries]
-    return splits
+def _splits(path: Path, file: DataYaml, root: Path) -> dict[str, list[Path]]:
+    entries = {split: getattr(file, split) for split in SPLITS} | {"val": file.val or file.validation}
+    return {
+        split: [_entry(path, root, entry) for entry in entries[split]] for split in SPLITS if entries[split]
+    }
 
 
 def _entry(path: Path, root: Path, entry: str) -> Path:
@@ -382,27 +293,23 @@ def _stand_in(config: DataConfig, reason: str) -> DataConfig:
     return replace(config, root=root, splits=splits, stand_in=True)
 
 
-def _drawn(path: Path, content: Mapping[str, Any], root: Path, names: dict[int, str]) -> DataConfig:
+def _drawn(config: DataConfig, given: Mapping[str, int]) -> DataConfig:
     """Draw the data set of a `drawn:` key into a folder named after everything it depends on."""
-    settings = content["drawn"]
-    allowed = (*SPLIT_START, "size", "seed")
-    if not isinstance(settings, dict) or not all(key in allowed for key in settings):
-        raise DataError(f"{path}: drawn: {settings!r}; expected {', '.join(allowed)}.")
-    if any(type(value) is not int or value < 0 for value in settings.values()) or "path" not in content:
-        raise DataError(f"{path}: drawn: {settings!r}; expected whole numbers, and a folder as `path:`.")
-    settings = {"size": 320, "seed": 0} | settings
-    key = json.dumps([DRAWING_VERSION, settings, list(names.values())], sort_keys=True)
-    root = root.with_name(f"{root.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
-    config = DataConfig(path.stem, path, root, _splits(path, content, root), names)
+    settings, names = {**DRAWING, **given}, list(config.names.values())
+    key = json.dumps([DRAWING_VERSION, settings, names], sort_keys=True)
+    root = config.root.with_name(f"{config.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
+    config = _moved(config, root)
     if not _has_val(config):
         config = _moved(config, _place(config))
         counts: dict[str, int] = {split: settings[split] for split in SPLIT_START if split in settings}
         _once(
             config.root,
             lambda folder: make_drawn_dataset(
-                folder, counts, list(names.values()), seed=settings["seed"], size=settings["size"]
+                folder, counts, names, seed=settings["seed"], size=settings["size"]
             ),
         )
     if not _has_val(config):
-        raise DataError(f"{path}: val: {config.splits['val'][0]} was not drawn; expected images/val.")
+        raise DataError(
+            f"{config.yaml_path}: val: {config.splits['val'][0]} was not drawn; expected images/val."
+        )
     return config

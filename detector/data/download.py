@@ -8,17 +8,19 @@ network.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import shutil
 import stat
-import sys
-import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from detector.errors import DataError, first_line
 from detector.resources import is_offline
@@ -30,12 +32,21 @@ LOGGER = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds without an answer or a byte
 ATTEMPTS = 4  # how often a broken transfer is taken up again
-CHUNK = 1 << 20
-MAX_ENTRIES = 2_000_000
+CHUNK = 1 << 20  # bytes read at once
+MAX_ENTRIES = 2_000_000  # against archives that fill a disk with empty files
+MAX_RATIO = 100  # bytes unpacked for one in the archive: deflate reaches 1032 on zeros, images hardly shrink
+MIN_LIMIT = 1 << 30  # bytes that any archive may unpack to
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-Entry = tuple[str, "Callable[[], Any] | None"]  # name in the archive, and how to open it; None for a folder
+
+class _Entry(NamedTuple):
+    """A file or folder in an archive; neither reader takes more than `size` bytes for it."""
+
+    name: str
+    is_plain: bool
+    size: int
+    extract: Callable[..., object]
 
 
 @dataclass(frozen=True)
@@ -84,44 +95,16 @@ def publish(staging: Path, folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; wait while another process holds it. The system frees it when we die."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if not _try_lock(file):
-            LOGGER.info("waiting for another process that prepares %s", path.parent)
-            while not _try_lock(file):
-                time.sleep(0.2)
-        try:
-            yield
-        finally:
-            _unlock(file)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        LOGGER.info("waiting for another process that prepares %s", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # ---- download -----------------------------------------------------------------------------------------
@@ -345,34 +328,25 @@ def _unpack_into(archive: Path, folder: Path, max_bytes: int | None, max_entries
     if not archive.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise DataError(f"{archive.absolute()}: expected one of {', '.join(ARCHIVE_SUFFIXES)}.")
     damage: tuple[type[Exception], ...] = (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        OverflowError,
-        struct.error,
+        *(OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error),
+        *(zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError),
     )
-    damage += (zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
     reader = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
     try:
-        left = max(1 << 30, 100 * archive.stat().st_size) if max_bytes is None else max_bytes
+        left = max(MIN_LIMIT, MAX_RATIO * archive.stat().st_size) if max_bytes is None else max_bytes
         with contextlib.closing(reader(archive)) as entries:
-            for number, (name, open_entry) in enumerate(entries, 1):
+            for number, entry in enumerate(entries, 1):
                 if number > max_entries:
                     raise DataError(f"{archive.absolute()}: more than {max_entries} entries; refused.")
-                target = folder.joinpath(*_safe_parts(archive, name))
-                if open_entry is None:
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open_entry() as file, target.open("xb") as out:
-                    while chunk := file.read(CHUNK):
-                        left -= len(chunk)
-                        if left < 0:
-                            raise DataError(
-                                f"{archive.absolute()}: unpacks to more bytes than allowed; refused."
-                            )
-                        out.write(chunk)
+                if not entry.is_plain:
+                    raise DataError(f"{archive.absolute()}: entry {entry.name!r} is a link; refused.")
+                target = folder.joinpath(*_safe_parts(archive, entry.name))
+                left -= entry.size
+                if left < 0:
+                    raise DataError(f"{archive.absolute()}: unpacks to more bytes than allowed; refused.")
+                if target.is_file():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), entry.name)
+                entry.extract(path=folder)
     except DataError:
         raise
     except damage as error:
@@ -386,25 +360,23 @@ def _safe_parts(archive: Path, name: str) -> tuple[str, ...]:
     return parts
 
 
-def _zip_entries(archive: Path) -> Generator[Entry, None, None]:
+def _zip_entries(archive: Path) -> Generator[_Entry, None, None]:
     import zipfile
 
     with zipfile.ZipFile(archive) as bundle:
         for entry in bundle.infolist():
-            kind = stat.S_IFMT(entry.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(f"{archive.absolute()}: entry {entry.filename!r} is a link; refused.")
-            yield entry.filename, None if entry.is_dir() else partial(bundle.open, entry)
+            kind = stat.S_IFMT(entry.external_attr >> 16)  # what made it on Unix; 0 elsewhere
+            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+            yield _Entry(entry.filename, is_plain, entry.file_size, partial(bundle.extract, entry))
 
 
-def _tar_entries(archive: Path) -> Generator[Entry, None, None]:
+def _tar_entries(archive: Path) -> Generator[_Entry, None, None]:
     import tarfile
 
     with tarfile.open(archive) as bundle:
         for entry in bundle:
-            if not (entry.isreg() or entry.isdir()):
-                raise DataError(f"{archive.absolute()}: entry {entry.name!r} is a link; refused.")
-            yield entry.name, partial(bundle.extractfile, entry) if entry.isreg() else None
+            extract = partial(bundle.extract, entry, set_attrs=False, filter="data")
+            yield _Entry(entry.name, entry.isreg() or entry.isdir(), entry.size, extract)
 
 
 def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:

@@ -90,7 +90,7 @@ def measure_image(path: str) -> tuple[int, int, bool]:
     try:
         with Path(path).open("rb") as file:
             displayed = _displayed_size(file)
-            if displayed is not None:
+            if displayed is not None and _opens(path):
                 return *displayed, False
             file.seek(0)
             content = file.read()
@@ -204,7 +204,7 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
 def _displayed_size(file: BinaryIO) -> Size | None:
     """Return height and width as displayed; None where the file may be damaged or only decoding can tell.
 
-    A JPEG is whole if it has an end, as all decoders go on after damage inside; a PNG if its checksums are
+    A JPEG is whole if it has an end, as decoders go on after damage inside; a PNG if its checksums are
     right. Other kinds can't vouch for themselves.
     """
     head = file.read(HEAD)
@@ -216,6 +216,14 @@ def _displayed_size(file: BinaryIO) -> Size | None:
     except DAMAGE:
         pass  # decoding has the last word
     return None
+
+
+def _opens(path: str) -> bool:
+    """Return whether OpenCV reads the file's header too; it is stricter with a JPEG's tables than Pillow."""
+    try:
+        return cv2.imcount(path) > 0
+    except cv2.error:
+        return False
 
 
 def _displayed_jpeg(file: BinaryIO, head: bytes) -> Size | None:

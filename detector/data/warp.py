@@ -15,7 +15,7 @@ from detector.data.letterbox import GREY, resize_into
 
 MIN_SIDE = 2.0  # px; a box must stay wider and higher than this
 MIN_AREA = 0.10  # share of its area that a box must keep
-MAX_ASPECT = 100.0
+MAX_ASPECT = 100.0  # longer side by shorter; thinner boxes are slivers that clipping left
 
 Image: TypeAlias = NDArray[Any]  # (H, W, 3) or (3, H, W) uint8; OpenCV's stubs know no narrower type
 Loader: TypeAlias = Callable[[int], Image]

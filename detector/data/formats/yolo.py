@@ -31,6 +31,7 @@ from detector.errors import DataError
 
 log = logging.getLogger(__name__)
 
+_MAX_CLASS = 2**31  # far above any list of names; larger ones are coordinates in a wrong column
 _SLACK = 0.01  # how far a rounded coordinate may lie outside 0..1
 
 
@@ -174,7 +175,7 @@ def parse_labels(text: str) -> dict[tuple[float, ...], int]:
 
 
 def _check_values(values: Sequence[float], number: int, is_polygon: bool) -> None:
-    if not values[0].is_integer() or not 0 <= values[0] < 2**31:
+    if not values[0].is_integer() or not 0 <= values[0] < _MAX_CLASS:
         raise ValueError(f"line {number}: class {values[0]:g}; expected a whole number from 0.")
     low = [-_SLACK] * (len(values) - 1) if is_polygon else [-_SLACK, -_SLACK, 0.0, 0.0]
     for value, least in zip(values[1:], low, strict=True):

@@ -1,0 +1,183 @@
+"""The keys of a data YAML, checked: everything that is wrong is named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from detector.data.download import Archive
+from detector.data.drawn import SPLIT_START
+from detector.errors import DataError
+from detector.settings import explain_validation
+from detector.yamlio import YamlError, read_yaml
+
+SPLITS = ("train", "val", "test", "minival")
+NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used
+DRAWING = {"size": 320, "seed": 0}  # of a drawn set that does not say; size in px
+
+Entries = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1, description="a path or a list of paths"),
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+]
+
+
+class _Download(BaseModel):
+    """An archive in a data YAML."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: str
+    into: str = ""
+    sha256: str | None = None
+
+
+class DataYaml(BaseModel):
+    """The keys of a data YAML; `val` may be called `validation`, and `names` or `nc` must be there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    path: str | None = Field(None, description="a folder")
+    train: Entries
+    val: Entries | None = Field(None, description="a path or a list of paths")
+    validation: Entries | None = Field(None, description="a path or a list of paths")
+    test: Entries | None = Field(None, description="a path or a list of paths")
+    minival: Entries | None = Field(None, description="a path or a list of paths")
+    names: dict[int, str] | None = None
+    nc: int | None = Field(None, ge=1, description="a whole number of classes, 1 or more")
+    channels: object = 3
+    download: list[_Download] = Field([], description="an https:// address, or url, into and sha256")
+    stand_in: object = None
+    drawn: dict[str, NonNegativeInt] | None = Field(
+        None, description="whole numbers, and a folder as `path:`"
+    )
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _every_id_has_a_name(cls, names: Any) -> dict[int, str]:
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if not isinstance(names, dict) or not names:
+            raise ValueError("expected a list of class names or a map from id to name")
+        if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
+            raise ValueError(f"names has the ids {_few(names)}; expected 0 to {len(names) - 1}, each once")
+        wrong = [name for name in names.values() if type(name) not in (str, int, float)]
+        if wrong:
+            raise ValueError(f"names: {_few(wrong)} can't be a class name; put it in quotes")
+        return {key: str(names[key]) for key in sorted(names)}
+
+    @field_validator("channels")
+    @classmethod
+    def _images_are_coloured(cls, channels: object) -> object:
+        if channels != 3:
+            raise ValueError("only images of 3 channels can be used")
+        return channels
+
+    @field_validator("download", mode="before")
+    @classmethod
+    def _an_archive_may_be_its_address(cls, given: Any) -> list[Any]:
+        items = given if isinstance(given, list) else [given]
+        return [{"url": item} if isinstance(item, str) else item for item in items]
+
+    @field_validator("download")
+    @classmethod
+    def _archives_stay_inside(cls, archives: list[_Download]) -> list[_Download]:
+        for into in (PurePosixPath(archive.into) for archive in archives):
+            if into.is_absolute() or ".." in into.parts:
+                raise ValueError(f"download: into: {into} leaves the data set's folder")
+        return archives
+
+    @field_validator("stand_in")
+    @classmethod
+    def _stand_ins_are_drawn(cls, stand_in: object) -> object:
+        if stand_in != "drawn":
+            raise ValueError("the only stand-in is `drawn`")
+        return stand_in
+
+    @field_validator("drawn", mode="before")
+    @classmethod
+    def _drawing_is_known(cls, drawn: Any) -> Any:
+        allowed = (*SPLIT_START, *DRAWING)
+        if not isinstance(drawn, dict) or not all(key in allowed for key in drawn):
+            raise ValueError(f"expected {', '.join(allowed)}")
+        return drawn
+
+    def class_names(self) -> dict[int, str]:
+        """Return class id -> name; names are made up where only their number is given."""
+        return self.names or {number: f"class_{number}" for number in range(self.nc or 0)}
+
+    def archives(self) -> tuple[Archive, ...]:
+        """Return what to download; what is not an address is refused where it would be fetched."""
+        return tuple(Archive(**archive.model_dump()) for archive in self.download)
+
+
+def read_data_yaml(path: Path) -> DataYaml:
+    """Read and check a data YAML; keys without a value count as left out.
+
+    Raises:
+        DataError: If it can't be read, or naming everything that is wrong with it.
+    """
+    try:
+        content = read_yaml(path)
+    except (YamlError, OSError) as error:
+        raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected keys such as path, train, val and names.")
+    given = {
+        key: value
+        for key, value in content.items()
+        if key not in NOTES and not (value is None and key in DataYaml.model_fields)
+    }
+    problems = []
+    try:
+        file = DataYaml.model_validate(given)
+    except ValidationError as error:
+        problems = explain_validation(error, DataYaml, given, _problem, _expected)
+    problems += _problems_between(given)
+    if not problems and file.names and file.nc not in (None, len(file.names)):
+        problems = [f"nc is {file.nc}, but names has {len(file.names)}; leave nc out or correct one"]
+    if problems:
+        end = "" if problems[-1].endswith("?") else "."
+        raise DataError(
+            f"{path}: {problems[0]}{end}" if len(problems) == 1 else "\n  ".join([f"{path}:", *problems])
+        )
+    return file
+
+
+def _problems_between(given: Mapping[Any, Any]) -> list[str]:
+    """Name what is wrong with a data YAML's keys together."""
+    problems = []
+    if "val" in given and "validation" in given:
+        problems.append("both val and validation are given; keep val")
+    if "val" not in given and "validation" not in given:
+        problems.append("val is missing")
+    if "names" not in given and "nc" not in given:
+        problems.append("names (or nc) is missing")
+    if "drawn" in given and "path" not in given:
+        problems.append(_problem("drawn", given["drawn"], _expected("drawn", DataYaml.model_fields["drawn"])))
+    return problems
+
+
+def _problem(key: str, value: Any, text: str) -> str:
+    return text if text.startswith(key) else f"{key}: {value!r}; {text}"
+
+
+def _expected(_: str, field: FieldInfo) -> str:
+    return f"expected {field.description}"
+
+
+def _few(values: Any) -> str:
+    listed = [str(value) for value in values]
+    return ", ".join(listed[:8]) + (" ..." if len(listed) > 8 else "")
