@@ -85,11 +85,8 @@ def test_scale_may_be_a_range():
     assert 0.9 <= min(scales) < 0.91 and 0.99 < max(scales) <= 1.0
 
 
-def test_mosaic_closes_for_the_last_epochs():
-    augmentation = Augmentation(mixup=1, close_mosaic=2, epochs=5)
-
-    assert [augmentation.mixes(epoch) for epoch in range(5)] == [True, True, True, False, False]
-    closed = draw(augmentation, mixes=augmentation.mixes(3))
+def test_a_closed_mosaic_is_one_image_without_a_partner():
+    closed = draw(Augmentation(mixup=1), mixes=False)
     assert len(closed.geometry.tiles) == 1 and closed.partner is None
 
 

@@ -105,10 +105,10 @@ def test_batches_that_are_kept_are_not_overwritten(annotations, workers):
 
 
 def test_mosaic_can_be_turned_off_for_an_epoch(annotations):
-    dataset = DetectionDataset(annotations, 64, Augmentation(close_mosaic=1, epochs=3))
+    dataset = DetectionDataset(annotations, 64, Augmentation())
     loader = TrainLoader(dataset, 4)
 
-    assert same(list(loader.batches(2)), list(loader.batches(2, mosaic=False)))
+    assert same(list(loader.batches(2)), list(loader.batches(2, mosaic=True)))
     assert not torch.equal(next(loader.batches(0)).images, next(loader.batches(0, mosaic=False)).images)
 
 

@@ -40,8 +40,6 @@ class Augmentation:
         hsv_h: largest change of hue, parts of the circle.
         hsv_s: largest relative change of saturation.
         hsv_v: largest relative change of brightness.
-        close_mosaic: mosaic and mixup stop for this many last epochs.
-        epochs: epochs of the training; 0 never closes the mosaic.
     """
 
     mosaic: float = 1.0
@@ -57,12 +55,6 @@ class Augmentation:
     hsv_h: float = 0.015
     hsv_s: float = 0.7
     hsv_v: float = 0.4
-    close_mosaic: int = 10
-    epochs: int = 0
-
-    def mixes(self, epoch: int) -> bool:
-        """Whether mosaic and mixup are still on in this epoch (from 0)."""
-        return not self.epochs or epoch < self.epochs - self.close_mosaic
 
 
 @dataclass(frozen=True)

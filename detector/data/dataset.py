@@ -30,12 +30,12 @@ class TrainKey(NamedTuple):
     Attributes:
         epoch: from 0.
         position: from 0, in the epoch's order.
-        mosaic: whether mosaic and mixup may happen; None follows the augmentation's ``close_mosaic``.
+        mosaic: whether mosaic and mixup may happen.
     """
 
     epoch: int
     position: int
-    mosaic: bool | None = None
+    mosaic: bool = True
 
 
 Key: TypeAlias = "int | TrainKey"
@@ -175,7 +175,6 @@ class DetectionDataset:
 
     def _fill_augmented(self, key: TrainKey, out: NDArray[np.uint8]) -> Target:
         assert self.augmentation is not None
-        mixes = self.augmentation.mixes(key.epoch) if key.mosaic is None else key.mosaic
         draw = draw_sample(
             self.augmentation,
             self.seed,
@@ -184,7 +183,7 @@ class DetectionDataset:
             self.order(key.epoch),
             self.loaded_hw,
             (out.shape[1], out.shape[2]),
-            mixes=mixes and not self.rect,
+            mixes=key.mosaic and not self.rect,
         )
         boxes, labels = apply_sample(draw, self.load, self.annotations, self.loaded_hw, out)
         index = draw.geometry.tiles[0].index

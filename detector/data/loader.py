@@ -63,20 +63,20 @@ class TrainLoader:
     def __len__(self) -> int:
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
 
-    def batches(self, epoch: int, start_batch: int = 0, mosaic: bool | None = None) -> Iterator[Batch]:
+    def batches(self, epoch: int, start_batch: int = 0, mosaic: bool = True) -> Iterator[Batch]:
         """Iterate over one epoch.
 
         Args:
             epoch: from 0.
             start_batch: first batch to give; the ones before are not loaded.
-            mosaic: whether mosaic and mixup may happen; None follows the augmentation's ``close_mosaic``.
+            mosaic: whether mosaic and mixup may happen.
 
         Raises:
             DataError: an image can't be read any more.
         """
         return self._feed.run([self.keys(epoch, number, mosaic) for number in range(start_batch, len(self))])
 
-    def keys(self, epoch: int, number: int, mosaic: bool | None = None) -> list[Key]:
+    def keys(self, epoch: int, number: int, mosaic: bool = True) -> list[Key]:
         """The keys of one batch of this process."""
         size, count = self.batch_size * self.world_size, len(self.dataset)
         positions = range(number * size, min((number + 1) * size, count))[self.rank :: self.world_size]

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 AUGMENTATION_KEYS = (
     "mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
-    "hsv_h", "hsv_s", "hsv_v", "close_mosaic", "epochs",
+    "hsv_h", "hsv_s", "hsv_v",
 )  # fmt: skip
 
 
