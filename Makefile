@@ -58,7 +58,7 @@ cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml
 
 docs: $(STAMP)  ## write docs/settings.md from settings.py, and the tables of docs/callbacks.md
-	$(BIN)/python -c "from detector.settings import settings_markdown as t; print(t(), end='')" > docs/settings.md
+	$(BIN)/python -c "from detector.reference import settings_markdown as t; print(t(), end='')" > docs/settings.md
 	$(BIN)/python docs/write_callbacks.py
 
 dist: $(STAMP)  ## wheel and sdist in dist/, built twice: the same bytes, or an error

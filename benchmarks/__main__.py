@@ -25,7 +25,7 @@ from benchmarks import callbacks, evaluation, exported, loading, prediction, sca
 from benchmarks.bench import Bench, describe_machine, read_photo
 from benchmarks.peer import Peer
 from detector.data.config import load_data_config
-from detector.engine.device import select_device
+from detector.device import select_device
 from detector.tables import align
 
 QUICK: dict[str, Any] = {

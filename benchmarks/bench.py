@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from benchmarks.peer import Peer
     from detector.data.config import DataConfig
-    from detector.engine.device import Precision
+    from detector.device import Precision
 
 
 def now() -> float:
@@ -84,7 +84,7 @@ class Bench:
     @property
     def precisions(self) -> list[Precision]:
         """What `amp=auto` is on this device, and float32 where that is something else."""
-        from detector.engine.device import Precision, select_precision
+        from detector.device import Precision, select_precision
 
         auto = select_precision("auto", self.device)
         return [auto] if auto.dtype is None else [auto, Precision(self.device.type, None)]

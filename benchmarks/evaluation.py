@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detector.cocoeval import BACKENDS
-from detector.metrics import CocoEvaluator, Metrics
+from detector.metrics.cocoeval import BACKENDS
+from detector.metrics.evaluator import CocoEvaluator
+from detector.metrics.metrics import Metrics
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench

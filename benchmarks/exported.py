@@ -44,7 +44,8 @@ def measure(
 
 def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
     """Return the median ms of the runtime behind a prediction, on the input of that prediction."""
-    from detector.engine.exported import ExportedRunner, to_input
+    from detector.inference.exported_backend import ExportedRunner
+    from detector.inference.pixels import to_input
 
     runner = predictor.runner
     assert isinstance(runner, ExportedRunner)

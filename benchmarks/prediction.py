@@ -105,7 +105,7 @@ def save_weights(bench: Bench, model: str) -> tuple[str, str]:
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
-    from detector.engine.inference import Runner, make_run
+    from detector.inference.torch_backend import Runner, make_run
     from detector.yolo import YOLO
 
     images = letterboxed(bench)

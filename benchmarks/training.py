@@ -16,7 +16,7 @@ from benchmarks.bench import now, set_threads, times
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
-    from detector.engine.device import Precision
+    from detector.device import Precision
 
 
 class EpochClock:
@@ -66,7 +66,7 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
     """Return images/s of the network and its loss on one batch of the data set."""
     from dataclasses import replace
 
-    from detector.engine.data import TrainingData
+    from detector.engine.loaders import TrainingData
     from detector.nn.losses import build_loss
     from detector.nn.model import DetectionModel, load_model_config
     from detector.settings import TrainSettings

@@ -17,7 +17,7 @@ from benchmarks.bench import now, set_threads, times
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
-    from detector.engine.device import Precision
+    from detector.device import Precision
 
 
 class ValidationClock:
@@ -64,8 +64,8 @@ def measure(
 
 def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[str, Any]) -> float:
     """Return ms an image of the fused network on the batches of the validation split."""
-    from detector.engine.data import TrainingData
-    from detector.engine.inference import Runner
+    from detector.engine.loaders import TrainingData
+    from detector.inference.torch_backend import Runner
     from detector.nn.model import DetectionModel, load_model_config
     from detector.settings import TrainSettings
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector import __version__
 from detector.errors import DetectorError, SettingsError, nearest
+from detector.reference import help_text
+from detector.version import __version__
 
 if TYPE_CHECKING:
     from detector.yolo import YOLO
@@ -120,7 +121,7 @@ def _is_text(field: Any) -> bool:
 
 def parse_value(text: str, is_text: bool = False) -> Any:
     """Read a value as YAML does (numbers, true, none, lists); `0,2` is a list as well."""
-    from detector.yamlio import YamlError, parse_yaml
+    from detector.files.safe_yaml import YamlError, parse_yaml
 
     if text.lower() in ("none", "null", "~"):
         return None
@@ -148,7 +149,7 @@ def read_cfg(path: str) -> dict[str, Any]:
     Raises:
         SettingsError: if it is missing or is no mapping.
     """
-    from detector.yamlio import YamlError, read_yaml
+    from detector.files.safe_yaml import YamlError, read_yaml
 
     try:
         content = read_yaml(Path(path))
@@ -159,21 +160,6 @@ def read_cfg(path: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"cfg={path}: expected lines of 'setting: value'")
     return content
-
-
-def help_text(engine: str) -> str:
-    """Return a table of an engine's settings by theme."""
-    from detector.settings import plain, settings_by_theme, type_text, unit_of
-
-    lines = [f"detector {engine} key=value ..."]
-    for theme, fields in settings_by_theme(engine).items():
-        lines.append(f"\n{theme}")
-        for name, field in fields.items():
-            unit = unit_of(field)
-            value = type_text(field) + (f" ({unit})" if unit else "")
-            lines.append(f"  {f'{name}={plain(field.default)}':<24} {field.description}")
-            lines.append(f"  {'':<24} [{value}]")
-    return "\n".join(lines) + "\n"
 
 
 def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
@@ -224,13 +210,13 @@ def print_results(metrics: Any) -> None:
 
 
 def _settings(words: list[str]) -> None:
-    from detector.settings import default_yaml
+    from detector.reference import default_yaml
 
     print(default_yaml(), end="")
 
 
 def _callbacks(words: list[str]) -> None:
-    from detector.callbacks.reference import callbacks_text
+    from detector.reference import callbacks_text
 
     print(callbacks_text(), end="")
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import DataError, SettingsError
+from detector.errors import DataError, SettingsError
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .curves import Array, ConfusionMatrix, Curves, smooth
-from .drawing import class_color, writing
-from .errors import DataError
+from detector.drawing import class_color, writing
+from detector.errors import DataError
+from detector.metrics.curves import Array, ConfusionMatrix, Curves, smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ AXIS_COLUMNS = ("epoch", "time")  # of results.csv
 
 
 class Evaluated(Protocol):
-    """What the figures need of `detector.metrics.Metrics`."""
+    """What the figures need of `detector.metrics.metrics.Metrics`."""
 
     names: dict[int, str]
     detection_curves: Curves

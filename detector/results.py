@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .drawing import draw_boxes, show_image, write_image, writing
-from .errors import MissingPackageError
-from .tables import rows_to_csv, rows_to_df
+from detector.drawing import draw_boxes, show_image, write_image, writing
+from detector.errors import MissingPackageError
+from detector.tables import rows_to_csv, rows_to_df
 
 Rows = Any  # Tensor or NDArray: whichever the detections came in
 CROP_GAIN, CROP_PAD = 1.02, 10  # saved crops are a little larger than their boxes: factor, px

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import MissingPackageError
+from detector.errors import MissingPackageError
 
 
 def rows_to_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from detector.callbacks.loading import load_callbacks, taken_over
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
-from detector.engine.checkpoint import read_weights, save_checkpoint
-from detector.engine.exported import ExportedModel, make_runner
-from detector.engine.inference import Ready
-from detector.engine.restore import build_network, read_config
-from detector.engine.weights import Transfer, transfer_weights
+from detector.checkpoints.checkpoint import read_weights, save_checkpoint
+from detector.checkpoints.network import build_network, read_config
+from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
+from detector.inference.backend import Ready
+from detector.inference.exported_backend import ExportedModel, make_runner
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
     DEFAULT_MODEL,
@@ -34,7 +34,7 @@ from detector.settings import (
 )
 
 if TYPE_CHECKING:
-    from detector.metrics import Metrics
+    from detector.metrics.metrics import Metrics
     from detector.results import Results
 
 VERSION = attrgetter("_version")
@@ -257,8 +257,8 @@ class YOLO:
         return self._train(*self._checked(TrainSettings, settings))
 
     def _train(self, s: TrainSettings, registry: CallbackRegistry) -> Metrics | None:
-        from detector.engine.resume import find_run
         from detector.engine.train import Trainer
+        from detector.training.resume import find_run
 
         run = None
         if s.resume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from detector.callbacks.reference import events_markdown, ready_made_markdown
+from detector.reference import events_markdown, ready_made_markdown
 
 PAGE = Path(__file__).with_name("callbacks.md")
 

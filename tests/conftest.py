@@ -16,8 +16,8 @@ from support.training import draw_results, train
 
 from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
-from detector.engine import parity
-from detector.engine.parity import drawn_pictures
+from detector.exporters import parity
+from detector.exporters.parity import drawn_pictures
 
 
 @pytest.fixture(autouse=True, scope="session")

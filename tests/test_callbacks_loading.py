@@ -6,9 +6,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from detector.callbacks import loading
+from detector.callbacks.builtin.time_limit import TimeLimit
 from detector.callbacks.loading import add_plugins, load_callbacks, split_texts
 from detector.callbacks.registry import CallbackRegistry
-from detector.callbacks.time_limit import TimeLimit
 from detector.errors import CallbackError
 
 HOOKS = """

@@ -184,7 +184,7 @@ def test_choosing_imports_no_backend():
 
 def test_a_run_in_the_order_a_logger_sees_it(tiny_model, drawn_dataset, tmp_path, monkeypatch):
     logger, seen = Recorder(), []
-    monkeypatch.setattr("detector.engine.defaults.choose_loggers", lambda *given: [logger])
+    monkeypatch.setattr("detector.training.default_callbacks.choose_loggers", lambda *given: [logger])
     yolo = YOLO(tiny_model)
     yolo.add_callback("on_fit_epoch_end", lambda trainer: trainer.metrics.update(mine=trainer.epoch / 2))
     yolo.add_callback("on_fit_epoch_end", lambda trainer: seen.append(dict(trainer.metrics)))
@@ -216,7 +216,7 @@ def test_a_logger_added_by_hand_is_treated_as_an_attached_one(
     tiny_model, drawn_dataset, tmp_path, monkeypatch
 ):
     attached = Recorder()
-    monkeypatch.setattr("detector.engine.defaults.choose_loggers", lambda *given: [attached])
+    monkeypatch.setattr("detector.training.default_callbacks.choose_loggers", lambda *given: [attached])
     logger, order = Recorder(), []
     yolo = YOLO(tiny_model)
     yolo.add_callback(logger)

@@ -4,7 +4,8 @@ from time import sleep
 import pytest
 
 from detector.callbacks.callback import Callback
-from detector.callbacks.registry import ALIASES, EVENTS, CallbackRegistry
+from detector.callbacks.events import ALIASES, EVENTS
+from detector.callbacks.registry import CallbackRegistry
 from detector.errors import CallbackError
 
 

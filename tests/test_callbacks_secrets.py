@@ -5,7 +5,7 @@ import yaml
 
 from detector import YOLO
 from detector.callbacks.secrets import mask_urls, masked_command
-from detector.engine.checkpoint import load_checkpoint
+from detector.checkpoints.checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from support.disk import damaged
 from support.models import write_tiny
 from support.training import train
 
-from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
-from detector.engine.resume import find_run
-from detector.engine.saving import PREVIOUS_STATE, STATE
+from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.errors import CheckpointError
+from detector.training.resume import find_run
+from detector.training.saving import PREVIOUS_STATE, STATE
 
 SEED, PLACES = 0, 250  # of each format
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from detector.data import annotations
-from detector.data.annotations import index_file, measure_images, read_index, usable_images, write_index
+from detector.data.annotations import measure_images, usable_images
+from detector.data.label_cache import index_file, read_index, write_index
 from detector.errors import DataError
 
 

@@ -5,9 +5,9 @@ from support.models import make_finder
 
 from detector import YOLO, exporters
 from detector.cli import main
-from detector.engine.inference import Runner
 from detector.errors import DataError, ExportError, MissingPackageError
 from detector.exporters import FORMATS
+from detector.inference.torch_backend import Runner
 
 
 @pytest.fixture

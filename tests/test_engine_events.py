@@ -12,8 +12,8 @@ from support.training import quick_settings
 
 from detector import YOLO
 from detector.callbacks.callback import Callback
-from detector.callbacks.registry import EVENTS
-from detector.engine.checkpoint import load_checkpoint
+from detector.callbacks.events import EVENTS
+from detector.checkpoints.checkpoint import load_checkpoint
 
 QUICK = quick_settings(imgsz=96, batch=3)
 

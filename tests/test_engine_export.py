@@ -7,13 +7,13 @@ import torch
 from support.models import assert_same_boxes, drawn_inputs
 
 from detector import YOLO
-from detector.callbacks.registry import EVENTS
+from detector.callbacks.events import EVENTS
 from detector.cli import main
 from detector.engine.export import choose_precision, put
-from detector.engine.exported import ExportedModel, run_file
-from detector.engine.parity import TOLERANCES
 from detector.errors import ExportError
 from detector.exporters import FORMATS, Format, find_format
+from detector.exporters.parity import TOLERANCES
+from detector.inference.exported_backend import ExportedModel, run_file
 from detector.settings import ExportSettings
 
 

@@ -10,8 +10,8 @@ import yaml
 from support.training import quick_settings
 
 from detector import YOLO
+from detector.checkpoints.checkpoint import load_checkpoint
 from detector.cli import main
-from detector.engine.checkpoint import load_checkpoint
 from detector.engine.train import Trainer
 from detector.errors import DetectorError, TrainingError
 

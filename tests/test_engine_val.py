@@ -72,7 +72,7 @@ def test_data_is_needed(tiny_model):
 
 def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
     """Feed the ground truth back as detections: every figure must be 1, through letterbox and back."""
-    from detector.engine.inference import Runner
+    from detector.inference.torch_backend import Runner
 
     validator = {}
     trained.add_callback("on_val_start", lambda v: validator.update(it=v))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detector import YOLO
-from detector.engine.checkpoint import load_checkpoint
+from detector.checkpoints.checkpoint import load_checkpoint
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -10,7 +10,7 @@ from support.models import make_finder
 
 from detector import YOLO
 from detector.data.drawn import FORMS
-from detector.engine.parity import drawn_pictures
+from detector.exporters.parity import drawn_pictures
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "deploy"
 WITHOUT = {

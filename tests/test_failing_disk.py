@@ -9,10 +9,10 @@ from support.disk import KINDS, count_operations, failing, watched
 from support.training import quick_settings
 
 from detector import YOLO
-from detector.engine.checkpoint import load_checkpoint, read_weights, save_checkpoint
-from detector.engine.resume import find_run
-from detector.engine.saving import PREVIOUS_STATE, STATE
+from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.errors import CheckpointError, DetectorError
+from detector.training.resume import find_run
+from detector.training.saving import PREVIOUS_STATE, STATE
 
 
 def content(epoch):

@@ -19,18 +19,18 @@ import torch
 import yaml
 from support.foreign_files import peer_network, write_peer, write_program
 
+from detector.checkpoints.checkpoint import read_weights, save_checkpoint
+from detector.checkpoints.network import build_network, read_config
+from detector.checkpoints.safetensors_file import write_tensor_file
 from detector.cli import parse_value, read_cfg
 from detector.data import images
 from detector.data.config import load_data_config
-from detector.data.download import unpack
 from detector.data.formats.yolo import parse_labels, scan_yolo
 from detector.data.images import image_size
-from detector.engine.checkpoint import read_weights, save_checkpoint
-from detector.engine.restore import build_network, read_config
-from detector.engine.tensor_file import write_tensor_file
 from detector.errors import DataError, DetectorError, SettingsError
+from detector.files.archives import unpack
+from detector.files.safe_yaml import YamlError, parse_yaml
 from detector.nn.model import DetectionModel, load_model_config
-from detector.yamlio import YamlError, parse_yaml
 
 hypothesis = pytest.importorskip("hypothesis")
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))

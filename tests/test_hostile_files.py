@@ -18,12 +18,12 @@ import pytest
 import torch
 from support.foreign_files import peer_network, write_peer, write_program
 
+from detector.checkpoints.checkpoint import read_weights
+from detector.checkpoints.safetensors_file import read_tensor_file
+from detector.checkpoints.ultralytics import read_peer_checkpoint
 from detector.data.config import load_data_config
-from detector.data.download import unpack
-from detector.engine.checkpoint import read_weights
-from detector.engine.foreign import read_peer_checkpoint
-from detector.engine.tensor_file import read_tensor_file
 from detector.errors import CheckpointError, DataError, DetectorError, ModelError
+from detector.files.archives import unpack
 from detector.nn.model import DetectionModel, load_model_config
 
 MARK = "code-has-run"

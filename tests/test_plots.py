@@ -6,7 +6,7 @@ import pytest
 
 from detector import plots
 from detector.errors import DataError
-from detector.metrics import CocoEvaluator
+from detector.metrics.evaluator import CocoEvaluator
 from detector.plots import (
     caption,
     group_columns,

@@ -7,9 +7,9 @@ import torch
 from support.models import drawn_inputs
 
 from detector import YOLO
-from detector.engine.device import select_precision
-from detector.engine.exported import run_file
-from detector.engine.inference import Runner
+from detector.device import select_precision
+from detector.inference.exported_backend import run_file
+from detector.inference.torch_backend import Runner
 
 
 def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, trained):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from detector import YOLO
+from detector.checkpoints.checkpoint import load_checkpoint
 from detector.data.drawn import FORMS, make_drawn_dataset
-from detector.engine.checkpoint import load_checkpoint
 
 WRITTEN = Path(__file__).parent / "support/written_before/train"
 

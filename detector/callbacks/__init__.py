@@ -7,37 +7,37 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detector.callbacks.builtin.csv_logger import CSVLogger as CSVLogger
+    from detector.callbacks.builtin.early_stopping import EarlyStopping as EarlyStopping
+    from detector.callbacks.builtin.lr_schedule import LRSchedule as LRSchedule
+    from detector.callbacks.builtin.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from detector.callbacks.builtin.model_statistics import ModelStatistics as ModelStatistics
+    from detector.callbacks.builtin.notify import Notify as Notify
+    from detector.callbacks.builtin.prediction_images import PredictionImages as PredictionImages
+    from detector.callbacks.builtin.progress_bar import ProgressBar as ProgressBar
+    from detector.callbacks.builtin.reduce_lr import ReduceLROnPlateau as ReduceLROnPlateau
+    from detector.callbacks.builtin.resource_monitor import ResourceMonitor as ResourceMonitor
+    from detector.callbacks.builtin.sample_images import Pictures as Pictures
+    from detector.callbacks.builtin.time_limit import TimeLimit as TimeLimit
+    from detector.callbacks.builtin.unfreeze import Unfreeze as Unfreeze
     from detector.callbacks.callback import Callback as Callback
-    from detector.callbacks.csv_logger import CSVLogger as CSVLogger
-    from detector.callbacks.early_stopping import EarlyStopping as EarlyStopping
-    from detector.callbacks.lr_schedule import LRSchedule as LRSchedule
-    from detector.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
-    from detector.callbacks.model_statistics import ModelStatistics as ModelStatistics
-    from detector.callbacks.notify import Notify as Notify
-    from detector.callbacks.pictures import Pictures as Pictures
-    from detector.callbacks.prediction_images import PredictionImages as PredictionImages
-    from detector.callbacks.progress_bar import ProgressBar as ProgressBar
-    from detector.callbacks.reduce_lr import ReduceLROnPlateau as ReduceLROnPlateau
     from detector.callbacks.registry import CallbackRegistry as CallbackRegistry
-    from detector.callbacks.resource_monitor import ResourceMonitor as ResourceMonitor
-    from detector.callbacks.time_limit import TimeLimit as TimeLimit
-    from detector.callbacks.unfreeze import Unfreeze as Unfreeze
 
 READY_MADE: Mapping[str, str] = MappingProxyType(
     {
-        "CSVLogger": "csv_logger",
-        "EarlyStopping": "early_stopping",
-        "LRSchedule": "lr_schedule",
-        "ModelCheckpoint": "model_checkpoint",
-        "ModelStatistics": "model_statistics",
-        "Notify": "notify",
-        "Pictures": "pictures",
-        "PredictionImages": "prediction_images",
-        "ProgressBar": "progress_bar",
-        "ReduceLROnPlateau": "reduce_lr",
-        "ResourceMonitor": "resource_monitor",
-        "TimeLimit": "time_limit",
-        "Unfreeze": "unfreeze",
+        "CSVLogger": "builtin.csv_logger",
+        "EarlyStopping": "builtin.early_stopping",
+        "LRSchedule": "builtin.lr_schedule",
+        "ModelCheckpoint": "builtin.model_checkpoint",
+        "ModelStatistics": "builtin.model_statistics",
+        "Notify": "builtin.notify",
+        "Pictures": "builtin.sample_images",
+        "PredictionImages": "builtin.prediction_images",
+        "ProgressBar": "builtin.progress_bar",
+        "ReduceLROnPlateau": "builtin.reduce_lr",
+        "ResourceMonitor": "builtin.resource_monitor",
+        "TimeLimit": "builtin.time_limit",
+        "Unfreeze": "builtin.unfreeze",
     }
 )
 """Every ready-made callback and the file it is in: what `callbacks=` knows by name."""

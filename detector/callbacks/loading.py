@@ -26,7 +26,8 @@ from typing import Any
 
 from detector.callbacks import READY_MADE
 from detector.callbacks.callback import Callback
-from detector.callbacks.registry import EVENTS, CallbackRegistry, resolve_event
+from detector.callbacks.events import EVENTS, resolve_event
+from detector.callbacks.registry import CallbackRegistry
 from detector.errors import CallbackError, error_text, nearest
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The index of a data set: images, their sizes and their boxes, whatever format they came in.
 
 Reading the files once is slow, so what was found is kept in small ``.npz`` files in the user's cache
-(`detector.resources.cache_dir`). A file's size and modification time decide whether what is kept still
+(`detector.files.folders.cache_dir`). A file's size and modification time decide whether what is kept still
 holds; the folder of the data set is never written to.
 """
 
@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.images import MAX_PIXELS, measure_image
+from detector.data.label_cache import file_stats, index_file, read_index, write_index
 from detector.errors import DataError
-from detector.resources import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,6 @@ MIN_SIDE = 10  # image px; smaller images are skipped: enlarged, they show nothi
 MAX_THREADS = 16  # that read images; more wait for each other
 NAMED = 10  # files named in one message; the others are counted
 _T = TypeVar("_T")
-_VERSION = 1  # of the index files
 
 
 @dataclass(frozen=True)
@@ -157,57 +154,3 @@ def listed(names: Sequence[str]) -> str:
     """Join the first names of a long list and count the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
-    """(n, 2) int64, size in bytes and modification time in ns; (-1, -1) for a missing file."""
-    stats = np.full((len(paths), 2), -1, np.int64)
-    for row, path in enumerate(paths):
-        try:
-            found = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat on 100 000 files
-        except OSError:
-            continue
-        stats[row] = found.st_size, found.st_mtime_ns
-    return stats
-
-
-def index_file(kind: str, paths: Sequence[str]) -> Path:
-    """Where what is known about these files is kept."""
-    digest = hashlib.sha256("\n".join([f"{kind} {_VERSION}", *paths]).encode("utf-8", "surrogateescape"))
-    return cache_dir("labels") / f"{kind}-{digest.hexdigest()[:32]}.npz"
-
-
-def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.int64]] | None:
-    """Read arrays back; None if there is no such file or it is not what was written.
-
-    Args:
-        place: from `index_file`.
-        shapes: names of the arrays and their shapes, -1 for any length.
-    """
-    try:
-        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in shapes}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s can't be read (%s); it is built again", place, error)
-        return None
-    for name, shape in shapes.items():
-        actual = arrays[name].shape
-        if len(actual) != len(shape) or any(s not in (-1, a) for s, a in zip(shape, actual, strict=True)):
-            log.warning("%s does not fit its data set; it is built again", place)
-            return None
-    return arrays
-
-
-def write_index(place: Path, **arrays: NDArray[np.generic]) -> None:
-    """Write arrays in one step: readers see the old file or the new one, never half of it."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".tmp", delete=False) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        Path(file.name).replace(place)
-    except OSError as error:
-        log.warning(
-            "the index can't be kept in %s (%s); the next start reads all files again", place.parent, error
-        )

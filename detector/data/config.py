@@ -11,7 +11,7 @@
     stand_in: drawn          # optional: drawn scenes where the download fails
     drawn: {train: 512, val: 128}  # optional: the whole set is drawn (detector/data/drawn.py)
 
-The data sets that come with the package lie in `detector.resources.datasets_dir()`.
+The data sets that come with the package lie in `detector.files.folders.datasets_dir()`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, read_data_yaml
-from detector.data.download import ARCHIVE_SUFFIXES, Archive, fetch_dataset, locked
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
+from detector.data.fetch import Archive, fetch_dataset
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
-from detector.resources import cache_dir, datasets_dir, resource_dir
+from detector.files.archives import ARCHIVE_SUFFIXES
+from detector.files.folders import cache_dir, datasets_dir, resource_dir
+from detector.files.locks import locked
 
 LOGGER = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from detector.data.download import Archive
 from detector.data.drawn import SPLIT_START
+from detector.data.fetch import Archive
 from detector.errors import DataError
+from detector.files.safe_yaml import YamlError, read_yaml
 from detector.settings import explain_validation
-from detector.yamlio import YamlError, read_yaml
 
 SPLITS = ("train", "val", "test", "minival")
 NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used

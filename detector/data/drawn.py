@@ -137,7 +137,7 @@ def make_drawn_dataset(
     """
     from tqdm import tqdm
 
-    from detector.data.download import publish, staging_folder
+    from detector.files.atomic import publish, staging_folder
 
     for split, count in splits.items():
         if split not in SPLIT_START or count < 0:

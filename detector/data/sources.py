@@ -26,7 +26,7 @@ from PIL import ImageOps
 
 from detector.data.images import Pixels, read_image
 from detector.errors import DataError
-from detector.resources import cache_dir
+from detector.files.folders import cache_dir
 
 LOGGER = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def _downloaded(url: str) -> Path:
     import hashlib
     from urllib.parse import unquote, urlsplit
 
-    from detector.data.download import check_url, download
+    from detector.files.download import check_url, download
 
     check_url(url)
     name = Path(unquote(urlsplit(url).path)).name

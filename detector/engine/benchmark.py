@@ -15,16 +15,16 @@ import torch
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.images import read_image
 from detector.data.sources import open_source
-from detector.engine.data import make_val_loader, num_workers, open_data, read_split
-from detector.engine.device import select_precision
+from detector.device import select_precision
 from detector.engine.export import Exporter
-from detector.engine.exported import ExportedModel, make_runner
-from detector.engine.inference import Ready
+from detector.engine.loaders import make_val_loader, num_workers, open_data, read_split
 from detector.engine.predict import Predictor
 from detector.engine.run_folder import make_run_folder
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError, MissingPackageError, SettingsError
 from detector.exporters import Format, all_formats, find_format
+from detector.inference.backend import Ready
+from detector.inference.exported_backend import ExportedModel, make_runner
 from detector.nn.model import DetectionModel
 from detector.settings import BenchmarkSettings, ExportSettings, PredictSettings, ValSettings
 from detector.tables import align, rows_to_csv

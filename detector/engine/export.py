@@ -14,19 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector import __version__
 from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
-from detector.engine.exported import prepare, run_file
-from detector.engine.parity import PICTURES, compare, drawn_pictures, judge, shown
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
 from detector.exporters.job import Graph, Job, suppress_in_torch
+from detector.exporters.parity import PICTURES, compare, drawn_pictures, judge, shown
+from detector.inference.exported_backend import run_file
+from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
 from detector.settings import ExportSettings, plain
+from detector.version import __version__
 
 log = logging.getLogger(__name__)
 

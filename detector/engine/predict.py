@@ -16,10 +16,10 @@ from torch import Tensor
 from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
 from detector.data.letterbox import Letterbox, input_hw, letterbox_batch
-from detector.engine.device import StageTimer
+from detector.device import StageTimer
 from detector.engine.engine import Engine
-from detector.engine.inference import Ready, to_image
 from detector.engine.run_folder import make_run_folder
+from detector.inference.backend import Ready, to_image
 from detector.results import Results
 from detector.settings import PredictSettings
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import yaml
 
 from detector.errors import SettingsError, cannot_write
-from detector.files import remove_leftovers, replacing
+from detector.files.atomic import remove_leftovers, replacing
 
 log = logging.getLogger(__name__)
 

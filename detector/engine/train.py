@@ -18,34 +18,35 @@ from torch import Tensor, nn
 
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.state import gather_states, restore_states
-from detector.engine.autobatch import choose_batch
-from detector.engine.build import build_model, build_optimization
-from detector.engine.checkpoint import load_checkpoint, save_checkpoint
-from detector.engine.data import TrainingData
-from detector.engine.defaults import add_default_callbacks
-from detector.engine.device import keep_freed_memory, select_device, select_precision
-from detector.engine.ema import ModelEMA
+from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from detector.checkpoints.network import build_network, read_config
+from detector.device import select_device, select_precision
 from detector.engine.engine import Engine
-from detector.engine.finite import NonFiniteCheck
-from detector.engine.inference import Runner
-from detector.engine.interrupt import Interrupts
-from detector.engine.multi_scale import resize_batch, sample_side
-from detector.engine.progress import EpochMeters, FromProgress, Progress
-from detector.engine.restore import build_network, read_config
-from detector.engine.resume import RunState, machine, random_states, set_random_states
+from detector.engine.loaders import TrainingData
 from detector.engine.run_folder import RunLock, discard_if_unused, make_run_folder, write_yaml
-from detector.engine.saving import RunSaver
 from detector.engine.val import Validator, validation_suppression
-from detector.engine.weights import FrozenLayers
 from detector.errors import DetectorError
+from detector.inference.malloc import keep_freed_memory
+from detector.inference.torch_backend import Runner
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
+from detector.training.autobatch import choose_batch
+from detector.training.build import build_model, build_optimization
+from detector.training.default_callbacks import add_default_callbacks
+from detector.training.ema import ModelEMA
+from detector.training.finite import NonFiniteCheck
+from detector.training.freeze import FrozenLayers
+from detector.training.multi_scale import resize_batch, sample_side
+from detector.training.progress import EpochMeters, FromProgress, Progress
+from detector.training.resume import RunState, machine, random_states, set_random_states
+from detector.training.saving import RunSaver
+from detector.training.signals import Interrupts
 
 if TYPE_CHECKING:
     from detector.callbacks.loggers.base import Logger
     from detector.data.batch import Batch
-    from detector.metrics import Metrics
+    from detector.metrics.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Trainer(Engine):
         weights: state dict to start from, or None to start from random weights.
         weight_names: class id -> name of those weights.
         callbacks: this run's callbacks; the default ones and the loggers are added after them.
-        resume: the run to resume, see `engine/resume.py`, or None.
+        resume: the run to resume, see `training/resume.py`, or None.
     """
 
     epochs, global_step, stop = FromProgress(), FromProgress(), FromProgress()
@@ -400,7 +401,7 @@ class Trainer(Engine):
             )
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint file, as plain data; see `engine/checkpoint.py`."""
+        """Return what goes into a checkpoint file, as plain data; see `checkpoints/checkpoint.py`."""
         return {
             "model": self.model.config.to_dict(),
             "weights": {key: value.float() if value.is_floating_point() else value
@@ -465,7 +466,7 @@ class Trainer(Engine):
     # ------------------------------------------------------------------ the state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training between two batches, see `engine/resume.py`.
+        """Return the state of the training between two batches, see `training/resume.py`.
 
         The tensors are the training's own; everything else is a copy.
         """

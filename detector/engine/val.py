@@ -13,12 +13,14 @@ from torch import Tensor
 
 from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
-from detector.engine.device import StageTimer
+from detector.device import StageTimer
 from detector.engine.engine import Engine
-from detector.engine.inference import VALIDATION_CONF, Ready, to_image
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
-from detector.metrics import CocoEvaluator, Metrics
+from detector.inference.backend import Ready, to_image
+from detector.inference.torch_backend import VALIDATION_CONF
+from detector.metrics.evaluator import CocoEvaluator
+from detector.metrics.metrics import Metrics
 from detector.settings import DataSettings, ValSettings
 
 if TYPE_CHECKING:
@@ -177,8 +179,8 @@ def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tupl
     Raises:
         CheckpointError: if the model's class count is not the data set's.
     """
-    from detector.callbacks.pictures import Pictures
-    from detector.engine.data import make_val_loader, num_workers, open_data, read_split
+    from detector.callbacks.builtin.sample_images import Pictures
+    from detector.engine.loaders import make_val_loader, num_workers, open_data, read_split
 
     config = open_data(s)
     annotations = read_split(config, s.split, s)

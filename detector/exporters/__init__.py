@@ -154,8 +154,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "safetensors": Format(
             suffix=".safetensors",
             what="weights alone, to train on or to run with detector",
-            export="detector.engine.tensor_file:export",
-            load="detector.engine.tensor_file:load",
+            export="detector.checkpoints.safetensors_file:export",
+            load="detector.checkpoints.safetensors_file:load",
             precisions=("fp32", "fp16", "bf16"),
             graph=False,
         ),

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from detector.errors import ModelError, nearest
+from detector.files.folders import resource_dir
+from detector.files.safe_yaml import YamlError, read_yaml
 from detector.nn import blocks
-from detector.resources import resource_dir
-from detector.yamlio import YamlError, read_yaml
 
 BLOCKS: dict[str, type[nn.Module]] = {
     block.__name__: block

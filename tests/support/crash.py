@@ -113,9 +113,9 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
     import torch
 
     from detector import YOLO
-    from detector.callbacks import csv_logger
-    from detector.engine import checkpoint
-    from detector.engine.saving import PREVIOUS_STATE, STATE
+    from detector.callbacks.builtin import csv_logger
+    from detector.training import saving
+    from detector.training.saving import PREVIOUS_STATE, STATE
 
     settings = COMMON | VARIANTS[variant]
     yolo = YOLO(scene / f"{settings.pop('model')}.yaml")
@@ -143,7 +143,7 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
     torch.manual_seed(0)
     with contextlib.ExitStack() as stack:
         for module, name in (
-            (checkpoint, "save_checkpoint"), (csv_logger, "_write"), (csv_logger, "_append"),
+            (saving, "save_checkpoint"), (csv_logger, "_write"), (csv_logger, "_append"),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(module, name, around(getattr(module, name))))
         stack.enter_context(watched(hook))
@@ -302,7 +302,7 @@ def pieces(value: Any) -> Iterator[bytes]:
 
 def digests(run: Path) -> dict[str, str]:
     """Return the SHA-256 of each thing a run ends with."""
-    from detector.engine.checkpoint import load_checkpoint
+    from detector.checkpoints.checkpoint import load_checkpoint
 
     state = load_checkpoint(run / "weights/state.pt")
     found = {key: sha256(state[key]) for key in ("weights", "ema", "optimizer", "grads", "random", "scaler")}
@@ -326,7 +326,7 @@ def digests(run: Path) -> dict[str, str]:
 
 def finished(run: Path) -> bool:
     """Return whether a run has come to its end, by its state."""
-    from detector.engine.checkpoint import load_checkpoint
+    from detector.checkpoints.checkpoint import load_checkpoint
 
     state = run / "weights/state.pt"
     return state.exists() and bool(load_checkpoint(state)["finished"])

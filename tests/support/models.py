@@ -9,7 +9,7 @@ import torch
 from detector import YOLO
 from detector.data.drawn import FORMS
 from detector.data.letterbox import letterbox_batch
-from detector.engine.parity import drawn_pictures
+from detector.exporters.parity import drawn_pictures
 from detector.results import Results
 
 TINY = """

@@ -16,17 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.annotations import (
-    NAMED,
-    Annotations,
-    file_stats,
-    index_file,
-    listed,
-    measure_images,
-    read_index,
-    usable_images,
-    write_index,
-)
+from detector.data.annotations import NAMED, Annotations, listed, measure_images, usable_images
+from detector.data.label_cache import file_stats, index_file, read_index, write_index
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)

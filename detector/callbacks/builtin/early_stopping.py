@@ -1,0 +1,62 @@
+"""Stop when a figure no longer gets better."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from detector.callbacks.builtin.checks import require_whole
+from detector.callbacks.builtin.monitor import Monitor
+from detector.callbacks.callback import Callback
+
+log = logging.getLogger(__name__)
+
+
+class EarlyStopping(Callback):
+    """Ends a training after `patience` epochs without a better figure. Epochs without validation don't count.
+
+    Args:
+        monitor: "fitness", or a name of `trainer.metrics`.
+        mode: "max" if higher values are better, "min" if lower ones are.
+        patience: epochs to wait.
+        min_delta: what a value must be better by to count.
+
+    Raises:
+        CallbackError: for arguments that can't be used.
+    """
+
+    def __init__(
+        self, monitor: str = "fitness", mode: str = "max", patience: int = 100, min_delta: float = 0.0
+    ) -> None:
+        self.patience = require_whole("EarlyStopping", "patience", patience, 1)
+        self.monitor = Monitor("EarlyStopping", monitor, mode, min_delta)
+        self.waited, self.best_epoch = 0, 0
+
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        """Begin anew; a resumed run's state comes after this."""
+        self.monitor.reset()
+        self.waited, self.best_epoch = 0, 0
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        value = self.monitor.read(trainer)
+        if value is None:
+            return
+        if self.monitor.improves(value):
+            self.waited, self.best_epoch = 0, trainer.epoch
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            trainer.stop = True
+            log.info(
+                "stopped early: no better %s in %d epochs; the best was epoch %d",
+                self.monitor.name,
+                self.waited,
+                self.best_epoch + 1,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.monitor.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.monitor.best = state["best"]
+        self.best_epoch, self.waited = state["best_epoch"], state["waited"]

@@ -1,0 +1,83 @@
+"""One figure to watch: where it is read from, which value is better, and the best so far."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from detector.callbacks.builtin.checks import require_number
+from detector.errors import CallbackError, nearest
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Reads a figure of each epoch and knows when it got better. NaN and infinity are never better.
+
+    Args:
+        callback: class name of the callback that watches, for messages.
+        name: "fitness", or a name of `trainer.metrics`.
+        mode: "max" if higher values are better, "min" if lower ones are.
+        min_delta: what a value must be better by to count.
+
+    Attributes:
+        best: the best value so far, or None.
+
+    Raises:
+        CallbackError: for arguments that can't be used.
+    """
+
+    def __init__(self, callback: str, name: str, mode: str, min_delta: float = 0.0) -> None:
+        if not isinstance(name, str) or not name:
+            raise CallbackError(f"{callback}(monitor={name!r}): expected 'fitness' or the name of a metric")
+        if mode not in ("max", "min"):
+            raise CallbackError(f"{callback}(mode={mode!r}): expected 'max' or 'min'")
+        if mode == "max" and "loss" in name:
+            log.warning("%s(monitor=%r) takes a higher loss for better; say mode='min'", callback, name)
+        self.callback, self.name, self.sign = callback, name, 1 if mode == "max" else -1
+        self.min_delta = require_number(callback, "min_delta", min_delta)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen, for another run."""
+        self.best: float | None = None
+        self.was_read = False
+
+    def read(self, trainer: Any) -> float | None:
+        """Return this epoch's value; None if the epoch has none because nothing was validated.
+
+        Raises:
+            CallbackError: if validation ran and there is no such figure, naming those there are.
+        """
+        value = trainer.fitness if self.name == "fitness" else trainer.metrics.get(self.name)
+        if value is not None:
+            self.was_read = True
+            return float(value)
+        if trainer.fitness is None:
+            return None
+        known = ["fitness", *trainer.metrics]
+        raise CallbackError(
+            f"{self.callback}(monitor={self.name!r}): no such metric{nearest(self.name, known)}; "
+            f"there are {', '.join(known)}"
+        )
+
+    def improves(self, value: float) -> bool:
+        """Return whether a value is better than the best so far, which it then is itself."""
+        better = math.isfinite(value) and (
+            self.best is None or self.sign * (value - self.best) > self.min_delta
+        )
+        if better:
+            self.best = value
+        return better
+
+    def rank(self, value: float) -> float:
+        """Return a key that sorts the best value first."""
+        return -self.sign * value
+
+    def warn_if_never_read(self) -> None:
+        """At the end of a run, say that there was nothing to watch."""
+        if not self.was_read:
+            log.warning(
+                "%s did nothing: no epoch was validated, so there was no %s", self.callback, self.name
+            )

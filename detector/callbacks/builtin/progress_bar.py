@@ -1,0 +1,113 @@
+"""What a person sees while a training runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from time import perf_counter
+from typing import Any
+
+from detector.callbacks.builtin.checks import require_whole
+from detector.callbacks.callback import Callback
+
+log = logging.getLogger(__name__)
+
+SHOWN = ("metrics/mAP50", "metrics/mAP50-95")
+
+
+class ProgressBar(Callback):
+    """One tqdm bar an epoch on a terminal, one line an epoch otherwise; on stderr.
+
+    Args:
+        every: batches between updates of the figures in the bar.
+
+    Raises:
+        CallbackError: if `every` is not a whole number >= 1.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = require_whole("ProgressBar", "every", every, 1)
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: Any) -> None:
+        self.started = perf_counter()
+        log.info("%s", summary(trainer))
+
+    def on_train_epoch_start(self, trainer: Any) -> None:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            done, total = trainer.progress.batches_done, trainer.num_batches
+            self.bar = tqdm(initial=done, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
+            self.bar.set_description_str(self._epoch(trainer))
+
+    def on_train_batch_start(self, trainer: Any) -> None:
+        """Open the bar of an epoch in the middle of which the run was resumed."""
+        if self.bar is None:
+            self.on_train_epoch_start(trainer)
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        """Advance the bar; the figures only now and then, for they make the device wait."""
+        if self.bar is None:
+            return
+        if trainer.batch_index % self.every == 0 or trainer.batch_index + 1 == trainer.num_batches:
+            means = trainer.meters.mean_losses()
+            losses = "  ".join(
+                f"{n.removesuffix('_loss')} {v:.3f}" for n, v in zip(trainer.loss_names, means, strict=True)
+            )
+            size = "x".join(str(side) for side in trainer.batch.images.shape[-2:])
+            self.bar.set_postfix_str(f"{losses}  {size} px{_memory(trainer.device)}", refresh=False)
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        metrics = trainer.metrics
+        parts = [] if sys.stderr.isatty() else [
+            f"{name.removeprefix('train/').removesuffix('_loss')} {value:.3f}"
+            for name, value in metrics.items() if name.startswith("train/")
+        ]  # fmt: skip
+        parts += [f"{name.removeprefix('metrics/')} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
+        parts.append(f"{metrics['speed/images_per_second']:.0f} images/s")
+        log.info("%s  %s", self._epoch(trainer), "  ".join(parts))
+
+    def on_exception(self, trainer: Any) -> None:
+        self.on_train_epoch_end(trainer)
+
+    def on_train_end(self, trainer: Any) -> None:
+        if trainer.final_metrics is not None:
+            log.info("\n%s", trainer.final_metrics.table())
+        minutes, seconds = divmod(round(perf_counter() - self.started), 60)
+        log.info("%d epochs in %d min %d s", trainer.epoch + 1 - trainer.start_epoch, minutes, seconds)
+        log.info("results are in %s", trainer.save_dir)
+
+    @staticmethod
+    def _epoch(trainer: Any) -> str:
+        width = len(str(trainer.epochs))
+        return f"epoch {trainer.epoch + 1:>{width}}/{trainer.epochs}"
+
+
+def summary(trainer: Any) -> str:
+    """Return some lines for people: what is trained, how, and on what."""
+    model, imgsz, recipe = trainer.model, trainer.settings.imgsz, trainer.recipe
+    info = model.info(imgsz)
+    lines = [
+        f"model: {model.config.name}, {info.parameters:,} parameters, {info.gflops:.1f} GFLOPs at {imgsz} px, "
+        f"{model.num_classes} classes",
+        f"device: {trainer.device}, {trainer.precision.name}; optimizer: {recipe.optimizer}, lr0 {recipe.lr0:g}, "
+        f"batch {trainer.batch_size}, {trainer.num_batches} batches per epoch",
+    ]
+    if trainer.transfer is not None:
+        lines.insert(1, f"weights: {trainer.transfer}")
+    return "\n".join(lines)
+
+
+def _memory(device: Any) -> str:
+    if device.type != "cuda":
+        return ""
+    import torch
+
+    return f"  {torch.cuda.memory_reserved(device) / 2**30:.1f} GB"

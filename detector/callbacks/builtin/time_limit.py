@@ -1,0 +1,56 @@
+"""Stop when the time is used up."""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import Any
+
+from detector.callbacks.builtin.checks import require_number
+from detector.callbacks.callback import Callback
+from detector.errors import CallbackError
+
+log = logging.getLogger(__name__)
+
+
+class TimeLimit(Callback):
+    """Ends a training cleanly after the batch in which the time is up.
+
+    The clock starts with the set-up, in a resumed run anew. What comes after the last batch (saving and two
+    validations) is not foreseen: leave room for it. The `time` setting is something else: it fits the number
+    of epochs, and with it the learning rates, to a budget.
+
+    Args:
+        hours: added to the others.
+        minutes: added to the others.
+        seconds: added to the others.
+
+    Raises:
+        CallbackError: if they are no positive time.
+    """
+
+    def __init__(self, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
+        parts = [
+            factor * require_number("TimeLimit", name, value)
+            for name, value, factor in (
+                ("hours", hours, 3600),
+                ("minutes", minutes, 60),
+                ("seconds", seconds, 1),
+            )
+        ]
+        self.seconds = sum(parts)
+        if self.seconds == 0:
+            raise CallbackError("TimeLimit(): expected a time, such as TimeLimit(hours=2, minutes=30)")
+        self.started: float | None = None
+
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        self.started = perf_counter()
+
+    def on_train_batch_end(self, trainer: Any) -> None:
+        if self.started is not None and perf_counter() - self.started >= self.seconds and not trainer.stop:
+            trainer.stop = True
+            log.info("stopped: the time limit of %g s is used up", self.seconds)
+
+    def on_fit_epoch_end(self, trainer: Any) -> None:
+        """Stop if it was validation that used it up."""
+        self.on_train_batch_end(trainer)

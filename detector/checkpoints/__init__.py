@@ -1,0 +1,1 @@
+"""Files of weights: our own, .safetensors, published ones and those of ultralytics, read without running code."""

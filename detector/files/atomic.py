@@ -1,0 +1,110 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from detector.errors import DataError
+
+UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM})
+"""What network and user-space file systems answer when asked to flush a folder."""
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`; at the end of the block it is flushed to disk and takes its place.
+
+    Whatever fails on the way, and whenever the process dies, `path` holds either the old content or the new.
+
+    Args:
+        path: the file to write.
+        keep: where the old content stays under a name of its own; at any time one of the two is there.
+
+    Yields:
+        The temporary file, open for writing and reading bytes.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            _keep(path, keep)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give a file a second name, or where links are unknown move it there."""
+    linked = keep.with_name(f"{keep.name}.{os.getpid()}.tmp")
+    try:
+        linked.unlink(missing_ok=True)
+        os.link(path, linked)
+        linked.replace(keep)
+    except OSError:
+        path.replace(keep)
+    finally:
+        with suppress(OSError):  # it is still there after an error, or if both names were one file's already
+            linked.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename itself durable, where the system lets a folder be flushed."""
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE:
+            raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; nobody else may be writing there."""
+    for path in folder.glob("*.tmp"):
+        if path.stem.rpartition(".")[2].isdigit():
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `folder`, on the same disk; it is removed at the end if still there."""
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(staging: Path, folder: Path) -> None:
+    """Rename a finished staging folder to `folder`.
+
+    Raises:
+        DataError: If `folder` has files in it already.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    if folder.exists():
+        raise DataError(f"{folder.absolute()} is not empty; move it away or choose another folder.")
+    staging.rename(folder)

@@ -1,0 +1,218 @@
+"""Files from the network and out of archives, so that what is half there is never taken for whole.
+
+Downloads go over https, resume where they stopped, are checked and moved into place at once. Archives are
+unpacked beside their destination, under limits, and renamed when whole. `DETECTOR_OFFLINE=1` forbids the
+network.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detector.errors import DataError
+from detector.files.folders import is_offline
+from detector.files.locks import locked
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+LOGGER = logging.getLogger(__name__)
+
+TIMEOUT = 10.0  # seconds without an answer or a byte
+ATTEMPTS = 4  # how often a broken transfer is taken up again
+CHUNK = 1 << 20  # bytes read at once
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+# ---- into place, whole --------------------------------------------------------------------------------
+
+
+# ---- download -----------------------------------------------------------------------------------------
+
+
+def check_url(url: str) -> None:
+    """Refuse addresses that are not https.
+
+    Raises:
+        DataError: For any scheme but https (plain http is allowed to this machine itself).
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    schemes = ("https", "http") if parts.hostname in LOOPBACK else ("https",)
+    if not parts.hostname or parts.scheme not in schemes:
+        raise DataError(
+            f"download {url!r}: only https:// addresses are fetched; commands and code are never run."
+        )
+
+
+def download(
+    url: str,
+    destination: Path,
+    sha256: str | None = None,
+    size: int | None = None,
+    max_bytes: int | None = None,
+) -> Path:
+    """Fetch a file, unless it is there already.
+
+    The bytes go to `<destination>.part`, which a later call takes up again if the server still has the
+    same file (Range with If-Range, RFC 9110 section 13.1.5), and move into place when they are complete.
+
+    Args:
+        url: https address.
+        destination: Where the file will lie; parent folders are made.
+        sha256: Hexadecimal digest the file must have.
+        size: Bytes the file must have.
+        max_bytes: Most bytes it may have.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        DataError: If the address is not https, DETECTOR_OFFLINE is set, the server can't be reached or
+            refuses, or the file has another size or digest than expected or more bytes than allowed.
+    """
+    check_url(url)
+    if destination.is_file():
+        return destination
+    if is_offline():
+        raise DataError(f"{url} is needed at {destination.absolute()}, but DETECTOR_OFFLINE is set.")
+    try:
+        with locked(destination.with_name(f".{destination.name}.lock")):
+            if not destination.is_file():  # another process may have been quicker
+                part = destination.with_name(f"{destination.name}.part")
+                _fetch(url, part, max_bytes)
+                _verify(url, part, sha256, size)
+                part.replace(destination)
+                _validator_file(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"downloading {url} to {destination.absolute()} failed: {_reason(error)}.") from error
+    return destination
+
+
+def _reason(error: OSError) -> str:
+    text = str(getattr(error, "reason", "") or error)
+    return text.rstrip(".") or type(error).__name__
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.etag")
+
+
+def _fetch(url: str, part: Path, max_bytes: int | None) -> None:
+    """Bring `part` to its full length, taking broken transfers up again while they make progress."""
+    from http.client import HTTPException
+
+    for attempt in range(1, ATTEMPTS + 1):
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            _transfer(url, part, max_bytes)
+            return
+        except (HTTPException, ConnectionError, TimeoutError) as error:
+            after = part.stat().st_size if part.is_file() else 0
+            if attempt == ATTEMPTS or after <= before:
+                raise OSError(f"the connection broke after {after} bytes ({error})") from error
+            LOGGER.warning("%s: the connection broke after %d bytes; resuming", url, after)
+
+
+def _transfer(url: str, part: Path, max_bytes: int | None) -> None:
+    """Ask once for what is missing of `part` and append it.
+
+    Raises:
+        DataError: If it grows past `max_bytes`; what was fetched is removed.
+    """
+    from http.client import IncompleteRead
+    from urllib.error import HTTPError
+
+    from tqdm import tqdm
+
+    held = part.stat().st_size if part.is_file() else 0
+    validator = _validator_file(part).read_text("ascii") if held and _validator_file(part).is_file() else ""
+    try:
+        response = _open(url, held if validator else 0, validator)
+    except HTTPError as error:
+        with error:
+            if error.code != 416:  # range not satisfiable: we may hold it all
+                raise OSError(f"the server answered {error.code} {error.reason}") from error
+            if error.headers.get("Content-Range") == f"bytes */{held}":
+                return
+        response = _open(url, 0, "")
+    with response:
+        resumed = response.status == 206 and _starts_at(response, held)
+        if response.status == 206 and not resumed:
+            raise OSError(f"the server sent another range: {response.headers.get('Content-Range')}")
+        held = held if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = held + int(length) if length else None
+        if not resumed:
+            _validator_file(part).write_text(_validator(response), "ascii")
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(
+                total=total,
+                initial=held,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                leave=False,
+                disable=None,
+            ) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+                if max_bytes is not None and file.tell() > max_bytes:
+                    part.unlink()
+                    raise DataError(f"{url} has more than {max_bytes:,} bytes; it was removed.")
+    if total is not None and part.stat().st_size != total:
+        raise IncompleteRead(b"", total - part.stat().st_size)
+
+
+def _starts_at(response: HTTPResponse, offset: int) -> bool:
+    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {offset}-")
+
+
+def _validator(response: HTTPResponse) -> str:
+    """Return a strong entity tag or else the date: what If-Range may compare."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _open(url: str, offset: int, validator: str) -> HTTPResponse:
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class CheckedRedirects(HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+            check_url(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    headers = {"User-Agent": "detector", "Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+    request = Request(url, headers=headers)
+    response: HTTPResponse = build_opener(CheckedRedirects).open(request, timeout=TIMEOUT)
+    return response
+
+
+def _verify(url: str, part: Path, sha256: str | None, size: int | None) -> None:
+    import hashlib
+
+    found = part.stat().st_size
+    problem = ""
+    if size is not None and found != size:
+        problem = f"has {found} bytes; expected {size}"
+    elif sha256 is not None:
+        digest = hashlib.sha256()
+        with part.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != sha256.lower():
+            problem = f"has SHA-256 {digest.hexdigest()}; expected {sha256}"
+    if problem:
+        part.unlink()
+        raise DataError(f"{url}: the downloaded file {problem}; it was removed, check the address.")
+
+
+# ---- archives -----------------------------------------------------------------------------------------

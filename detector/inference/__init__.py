@@ -1,0 +1,1 @@
+"""A network or an exported file, ready to run behind one interface."""

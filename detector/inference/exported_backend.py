@@ -1,0 +1,302 @@
+"""Exported files behind the interface of `Runner`, so that val and predict run them as they run a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.boxes import NMSParams, to_detections
+from detector.data.letterbox import input_hw
+from detector.device import Precision, select_device, select_precision
+from detector.errors import ExportError, SettingsError, first_line
+from detector.exporters import format_of
+from detector.inference.backend import Ready
+from detector.inference.malloc import keep_freed_memory
+from detector.inference.pixels import to_input
+from detector.inference.torch_backend import VALIDATION_CONF, Runner
+from detector.nn.model import DetectionModel
+from detector.runtimes import Runtime
+from detector.runtimes.contract import Contract, contract_from, contract_of
+from detector.settings import PredictSettings, ValSettings, plain
+
+log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+
+
+class ExportedModel:
+    """An exported file; what `YOLO` holds in place of a network.
+
+    Attributes:
+        path: the file or folder.
+        contract: what it takes and gives.
+        metadata: what the file says of itself; empty if nothing.
+        names: class id -> name.
+        num_classes: number of classes, C.
+        device: where it runs.
+
+    Args:
+        path: the file or folder.
+        names: class names, needed for a file that does not hold them.
+        imgsz: side, or height and width, of its input, px; likewise.
+
+    Raises:
+        ExportError: if it can't be opened, or nothing says what it takes and gives.
+        MissingPackageError: if its runtime is not installed.
+    """
+
+    device = CPU
+
+    def __init__(
+        self,
+        path: str | Path,
+        names: Mapping[int, str] | Sequence[str] | None = None,
+        imgsz: int | Sequence[int] | None = None,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        if not self.path.exists():
+            raise ExportError(f"exported file {str(path)!r} does not exist: looked at {self.path.absolute()}")
+        found = format_of(self.path)
+        assert found is not None, "see exporters.is_exported"
+        self.kind, self.format = found
+        keep_freed_memory()
+        self._open: dict[str | None, Runtime] = {}
+        runtime = self.runtime(self._compute("auto"))
+        self.metadata = dict(runtime.metadata)
+        if self.metadata:
+            self.contract = contract_of(self.metadata, self.path)
+            if names is not None and dict(enumerate_names(names)) != self.contract.names:
+                raise ExportError(f"names={list(names)}: {self.path} holds its own names; leave names= out")
+        else:
+            listed = None if names is None else dict(enumerate_names(names))
+            sides = None if imgsz is None else input_hw(imgsz)
+            self.contract = contract_from(runtime.input, runtime.output, listed, sides, self.path)
+        self.names = dict(self.contract.names)
+        self.num_classes = len(self.names)
+
+    def runtime(self, compute: str | None) -> Runtime:
+        """Return the open file, computing in a precision; it is kept."""
+        if compute not in self._open:
+            self._open[compute] = self.format.open(self.path, compute)
+        return self._open[compute]
+
+    def _compute(self, amp: bool | str) -> str | None:
+        """Turn the `amp` setting into a precision that the runtime is asked for, None where it takes no order."""
+        if not self.format.computes:
+            if amp not in ("auto", True) and select_name(amp) != self.contract.precision:
+                raise SettingsError(
+                    f"amp={plain(amp)}: {self.path.name} computes in {self.contract.precision}, as it was exported; "
+                    f"leave amp out"
+                )
+            return None
+        name = select_precision(amp, CPU).name
+        if name not in self.format.computes:
+            raise SettingsError(
+                f"amp={plain(amp)}: expected {' or '.join(self.format.computes)} for {self.kind}"
+            )
+        return name
+
+    def runner(self, s: PredictSettings | ValSettings) -> ExportedRunner:
+        """Return what predicts as the settings ask.
+
+        Raises:
+            SettingsError: if they ask for what is fixed otherwise inside the file.
+        """
+        if select_device("cpu" if s.device == "auto" else s.device).type != "cpu":
+            raise SettingsError(f"device={s.device}: exported files run on the CPU; leave device out")
+        if s.names is not None and dict(enumerate(s.names)) != self.names:
+            raise SettingsError(
+                f"names={plain(s.names)}: {self.path.name} has {plain(list(self.names.values()))}"
+            )
+        if s.compile:
+            raise SettingsError(
+                f"compile=true: expected a .pt, {self.path.name} is run by {self.kind} as it is; leave compile out"
+            )
+        self._check_head(s.nms)
+        self._check_reduction(s)
+        self._check_input(s)
+        how = self.contract.suppression
+        if isinstance(s, ValSettings) and how is not None and how.conf > VALIDATION_CONF:
+            log.warning(
+                "%s gives detections from conf=%g up: figures lack those below; export it with conf=%g to have them",
+                self.path.name,
+                how.conf,
+                VALIDATION_CONF,
+            )
+        return ExportedRunner(self.runtime(self._compute(s.amp)), self.contract, self.path)
+
+    def _check_head(self, nms: bool | None) -> None:
+        if nms is not None and nms != (self.contract.head == "one2many"):
+            raise SettingsError(
+                f"nms={plain(nms)}: {self.path.name} holds the {self.contract.head} head; leave nms out"
+            )
+
+    def _check_reduction(self, s: PredictSettings | ValSettings) -> None:
+        """Refuse thresholds that the suppression inside the file contradicts."""
+        how, given = self.contract.suppression, s.model_fields_set
+        if how is None:
+            return
+        wrong = []
+        if "conf" in given and s.conf is not None and s.conf < how.conf:
+            wrong.append(f"conf={s.conf:g}: expected conf >= {how.conf:g}")
+        if "max_det" in given and s.max_det > how.max_det:
+            wrong.append(f"max_det={s.max_det}: expected max_det <= {how.max_det}")
+        if how.iou is not None and "iou" in given and s.iou != how.iou:
+            wrong.append(f"iou={s.iou:g}: expected iou={how.iou:g}")
+        if how.iou is not None and "agnostic_nms" in given and s.agnostic_nms != how.agnostic:
+            wrong.append(f"agnostic_nms={plain(s.agnostic_nms)}: expected {plain(how.agnostic)}")
+        if wrong:
+            raise SettingsError(
+                "\n".join(
+                    f"{text}, which {self.path.name} was exported with; or export it anew" for text in wrong
+                )
+            )
+
+    def _check_input(self, s: PredictSettings | ValSettings) -> None:
+        """Refuse sizes that a file of fixed size does not take."""
+        fixed, given = self.contract.input_hw, s.model_fields_set
+        if fixed is None:
+            return
+        height, width = fixed
+        if "imgsz" in given and input_hw(s.imgsz) != fixed:
+            raise SettingsError(
+                f"imgsz={plain(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, or "
+                f"export it with dynamic=true"
+            )
+        if "rect" in given and s.rect:
+            raise SettingsError(
+                f"rect=true: {self.path.name} takes {height} x {width} px only; leave rect out, or export it with "
+                f"dynamic=true"
+            )
+        if isinstance(s, ValSettings) and height != width:
+            raise SettingsError(
+                f"{self.path.name} takes {height} x {width} px only, validation needs a square; export it with "
+                f"dynamic=true or imgsz={max(fixed)}"
+            )
+
+
+class ExportedRunner:
+    """An exported file ready to run: see `Runner`.
+
+    Attributes:
+        contract: what the file takes and gives.
+    """
+
+    def __init__(self, runtime: Runtime, contract: Contract, path: Path) -> None:
+        self.runtime, self.contract, self.path = runtime, contract, path
+        self.device, self.precision = CPU, Precision("cpu", None)
+        self.names, self.num_classes = dict(contract.names), len(contract.names)
+        self.strides: tuple[int, ...] = (contract.stride,)
+        self.head: str = contract.head
+        self.nms = contract.kind == "raw" and contract.head == "one2many"
+        self.input_hw = contract.input_hw
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        """Run the file.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, or float in 0..1.
+
+        Returns:
+            The file's predictions: (B, 4 + C, A) or (B, max_det, 6) float32; and nothing.
+        """
+        return torch.from_numpy(run_file(self.runtime, self.contract, images, self.path)), None
+
+    @torch.inference_mode()
+    def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
+        """Reduce the file's predictions to detections: see `Runner.detect`."""
+        if self.contract.suppression is not None:
+            return [pick_rows(rows, params) for rows in preds]
+        return to_detections(preds, params, self.nms)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Return a context in which torch uses one thread, unless it computes the file itself."""
+        return nullcontext() if self.runtime.in_torch else one_thread()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: its others would go on spinning and take the cores from the runtime's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
+    """Choose among the detections of one image, (N, 6), as asked; the file has suppressed already."""
+    rows = rows[rows[:, 4] > params.conf]
+    if params.classes is not None:
+        rows = rows[torch.isin(rows[:, 5], rows.new_tensor(list(params.classes)))]
+    return rows[: params.max_det]
+
+
+def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -> NDArray[np.float32]:
+    """Run images through a file, in portions of its batch.
+
+    Args:
+        runtime: the open file.
+        contract: what it takes.
+        images: (N, 3, H, W) uint8 RGB, or float in 0..1.
+        path: for messages.
+
+    Returns:
+        (N, 4 + C, A) or (N, max_det, 6) float32.
+
+    Raises:
+        ExportError: if it fails, or gives something else.
+    """
+    batch = to_input(images, runtime, contract)
+    size = contract.batch or len(batch)
+    portions = []
+    for start in range(0, len(batch), size):
+        portion = batch[start : start + size]
+        if len(portion) < size:
+            filling = np.zeros((size - len(portion), *portion.shape[1:]), portion.dtype)
+            portion = np.concatenate([portion, filling])
+        try:
+            portions.append(runtime.run(portion))
+        except Exception as error:  # each runtime has errors of its own
+            shape = ", ".join(map(str, portion.shape))
+            raise ExportError(f"{path}: failed on an input of ({shape}) ({first_line(error)})") from error
+    preds = portions[0] if len(portions) == 1 else np.concatenate(portions)
+    wanted = 4 + len(contract.names) if contract.kind == "raw" else 6
+    if preds.ndim != 3 or preds.shape[1 if contract.kind == "raw" else 2] != wanted:
+        shape = ", ".join(map(str, preds.shape))
+        raise ExportError(f"{path}: gives ({shape}), which is not what {len(contract.names)} classes need")
+    return np.asarray(preds[: len(batch)], np.float32)
+
+
+def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> Ready:
+    """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
+
+    Raises:
+        SettingsError: if the settings ask for what the file can't do, or for a device that is not there.
+        ModelError: if they ask for a head that the network does not have.
+    """
+    if isinstance(model, ExportedModel):
+        return model.runner(s)
+    if s.names is not None:
+        raise SettingsError("names= is for exported files that hold no names; leave it out")
+    head, device = model.head_for(s.nms), select_device(s.device)
+    return Runner(model, device, select_precision(s.amp, device), s.compile, head)
+
+
+def select_name(amp: bool | str) -> str:
+    """Return the precision that an explicit `amp` names."""
+    return "fp32" if amp is False else str(amp)
+
+
+def enumerate_names(names: Mapping[int, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield class id and name of a list or a map of names."""
+    yield from names.items() if isinstance(names, Mapping) else enumerate(names)

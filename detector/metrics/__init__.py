@@ -1,0 +1,1 @@
+"""COCO evaluation, curves and the confusion matrix."""

@@ -1,0 +1,235 @@
+"""Collects detections and ground truth of a split, and measures them by COCO's protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from detector.errors import DataError
+from detector.metrics.cocoeval import MAX_DETECTIONS, Backend, choose_backend, paused_gc, run_coco
+from detector.metrics.curves import (
+    CONFUSION_CONF,
+    CONFUSION_IOU,
+    CURVE_IOU,
+    Array,
+    ConfusionMatrix,
+    Curves,
+    Index,
+    best_of_groups,
+    count_confusions,
+    draw_curves,
+    match,
+    overlaps,
+    to_xywh,
+)
+from detector.metrics.metrics import BoxMetrics, Metrics
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Detections and labels of one image, boxes as x, y, width, height in image px."""
+
+    size_hw: tuple[int, int]
+    preds: Array  # (N, 4)
+    scores: Array  # (N,)
+    classes: Index  # (N,)
+    boxes: Array  # (M, 4)
+    labels: Index  # (M,)
+    pairs: tuple[Index, Index, Array]  # detection, label, IoU of the pairs that may match
+
+
+class CocoEvaluator:
+    """Collects detections and labels image by image and computes their `Metrics`.
+
+    The figures do not depend on the order of the images; of equal scores in one image the first given counts
+    as the better.
+
+    Args:
+        names: class number -> name, numbers 0 ... C - 1.
+        backend: "auto" takes faster_coco_eval where it is installed, else pycocotools. The figures are equal.
+
+    Attributes:
+        backend: the package in use.
+
+    Raises:
+        SettingsError: no such backend.
+        MissingPackageError: the named backend is not installed.
+    """
+
+    def __init__(self, names: dict[int, str], backend: Backend = "auto") -> None:
+        self.names = dict(sorted(names.items()))
+        self.backend = choose_backend(backend)
+        self._images: dict[int, ImageRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(
+        self, image_id: int, size_hw: tuple[int, int], preds: ArrayLike, boxes: ArrayLike, labels: ArrayLike
+    ) -> None:
+        """Add one image.
+
+        Args:
+            image_id: any number, once.
+            size_hw: height and width, px.
+            preds: (N, 6) x1, y1, x2, y2, score, class; boxes in image px.
+            boxes: (M, 4) xyxy, image px, of the labels.
+            labels: (M,) class numbers.
+
+        Raises:
+            DataError: an image id comes twice, or a class has no name.
+        """
+        if image_id in self._images:
+            raise DataError(f"image id {image_id} was added twice; give every image its own id.")
+        preds = np.asarray(preds, np.float64).reshape(-1, 6)
+        corners = np.asarray(boxes, np.float64).reshape(-1, 4)
+        true = np.asarray(labels, np.int64).reshape(-1)
+        classes = preds[:, 5].astype(np.int64)
+        for what, numbers in (("a detection", classes), ("a label", true)):
+            if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self.names):
+                wrong = int(numbers.max() if numbers.min() >= 0 else numbers.min())
+                raise DataError(
+                    f"image id {image_id}: {what} has class {wrong}, but {len(self.names)} classes are named "
+                    f"(0-{len(self.names) - 1}); validate with the data set the model was trained for."
+                )
+        found, boxes_xywh = to_xywh(preds[:, :4]), to_xywh(corners)
+        iou = overlaps(found, boxes_xywh)
+        detection, label = np.nonzero(iou > CONFUSION_IOU)
+        self._images[int(image_id)] = ImageRecord(
+            (int(size_hw[0]), int(size_hw[1])),
+            found,
+            preds[:, 4],
+            classes,
+            boxes_xywh,
+            true,
+            (detection, label, iou[detection, label]),
+        )
+
+    def detections(self, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+        """Return all detections in COCO's result format, images in ascending order, nothing rounded.
+
+        Args:
+            category_ids: category of each class; by default class + 1. `COCO_CATEGORY_IDS` for COCO itself.
+        """
+        categories = category_ids or tuple(range(1, len(self.names) + 1))
+        return [
+            {"image_id": image_id, "category_id": categories[number], "bbox": box, "score": score}
+            for image_id, image in sorted(self._images.items())
+            for box, score, number in zip(
+                image.preds.tolist(), image.scores.tolist(), image.classes.tolist(), strict=True
+            )
+        ]
+
+    def ground_truth(self, category_ids: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """Return the labels as a COCO data set; the area of an object is that of its box.
+
+        Args:
+            category_ids: as for `detections`.
+        """
+        categories = category_ids or tuple(range(1, len(self.names) + 1))
+        images = sorted(self._images.items())
+        annotations = [
+            {
+                "image_id": image_id,
+                "category_id": categories[number],
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+            for image_id, image in images
+            for box, number in zip(image.boxes.tolist(), image.labels.tolist(), strict=True)
+        ]
+        for number, annotation in enumerate(annotations, 1):
+            annotation["id"] = number
+        return {
+            "info": {},
+            "images": [
+                {"id": image_id, "height": image.size_hw[0], "width": image.size_hw[1]}
+                for image_id, image in images
+            ],
+            "categories": [{"id": categories[n], "name": name} for n, name in self.names.items()],
+            "annotations": annotations,
+        }
+
+    def compute(self, full: bool = True) -> Metrics:
+        """Compute the figures of the images added so far.
+
+        Args:
+            full: also the twelve COCO numbers (sizes, AR) and the confusion matrix. AP, precision and recall
+                are the same either way.
+        """
+        curves, num_labels, num_images, confusion = self._match(full)
+        with paused_gc():
+            figures = run_coco(self.ground_truth(), self.detections(), self.backend, full)
+        curves.precision_at_recall[:] = figures.precision_at_recall[curves.classes]
+        best = curves.best
+        box = BoxMetrics(
+            curves.classes,
+            figures.ap[curves.classes],
+            curves.precision[:, best],
+            curves.recall[:, best],
+            curves.f1[:, best],
+            len(self.names),
+        )
+        return Metrics(
+            box,
+            self.names,
+            num_labels,
+            num_images,
+            len(self._images),
+            curves,
+            self.backend,
+            figures.stats,
+            confusion,
+        )
+
+    def _match(self, full: bool) -> tuple[Curves, Index, Index, ConfusionMatrix | None]:
+        """Match all images at once; return curves, labels and images per class, and confusions."""
+        count = len(self.names)
+        images = [image for _, image in sorted(self._images.items())]
+        scores = join([i.scores for i in images], np.float64)
+        classes = join([i.classes for i in images], np.int64)
+        labels = join([i.labels for i in images], np.int64)
+        owner = np.repeat(np.arange(len(images)), [len(i.scores) for i in images])
+        label_owner = np.repeat(np.arange(len(images)), [len(i.labels) for i in images])
+        starts = np.cumsum([0] + [len(i.scores) for i in images])
+        label_starts = np.cumsum([0] + [len(i.labels) for i in images])
+        detection = join([i.pairs[0] + s for i, s in zip(images, starts, strict=False)], np.int64)
+        label = join([i.pairs[1] + s for i, s in zip(images, label_starts, strict=False)], np.int64)
+        iou = join([i.pairs[2] for i in images], np.float64)
+
+        order = np.argsort(-scores, kind="stable")  # turns: by score, then image, then as given
+        turn = np.empty_like(order)
+        turn[order] = np.arange(len(order))
+        allowed = best_of_groups(owner[order] * count + classes[order], MAX_DETECTIONS)  # in order of turns
+
+        usable = (iou >= CURVE_IOU) & (classes[detection] == labels[label]) & allowed[turn[detection]]
+        matched, _ = match(turn[detection[usable]], label[usable], iou[usable])
+        hits = np.zeros(len(order), bool)
+        hits[matched] = True
+        num_labels = np.bincount(labels, minlength=count)
+        num_images = np.bincount(np.unique(label_owner * count + labels) % count, minlength=count)
+        curves = draw_curves(scores[order][allowed], classes[order][allowed], hits[allowed], num_labels)
+        if not full:
+            return curves, num_labels, num_images, None
+
+        shown = scores > CONFUSION_CONF
+        usable = shown[detection]
+        matched, taken = match(turn[detection[usable]], label[usable], iou[usable])
+        true = np.full(len(scores), count)  # background unless matched
+        true[order[matched]] = labels[taken]
+        missed = np.delete(labels, taken)
+        confusion = count_confusions(
+            np.concatenate([classes[shown], np.full(len(missed), count)]),
+            np.concatenate([true[shown], missed]),
+            self.names,
+        )
+        return curves, num_labels, num_images, confusion
+
+
+def join(arrays: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    """Concatenate arrays, of which there may be none."""
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)

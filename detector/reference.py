@@ -1,0 +1,146 @@
+"""The reference of events and ready-made callbacks, written from `EVENTS` and the classes themselves."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from detector.callbacks import READY_MADE
+from detector.callbacks.events import ALIASES, EVENTS
+from detector.settings import ENGINES, plain, type_text
+
+HEADER = ["event", "engine", "when", "how often", "what is there"]
+OFTEN = {
+    "once": "once a run",
+    "epoch": "every epoch",
+    "batch": "every batch",
+    "step": "every optimizer step",
+    "change": "every change",
+}
+
+
+def event_rows() -> list[list[str]]:
+    """Return a row an event: name, engine, when, how often, what is there."""
+    return [[name, e.engine, e.when, OFTEN[e.often], e.sees] for name, e in EVENTS.items()]
+
+
+def ready_made_rows() -> list[list[str]]:
+    """Return a row a ready-made callback: its call with the defaults, and its first line."""
+    rows = []
+    for name in READY_MADE:
+        kind = getattr(import_module("detector.callbacks"), name)
+        parameters = inspect.signature(kind).parameters.values()
+        arguments = [p.replace(annotation=p.empty) for p in parameters]
+        rows.append(
+            [f"{name}({', '.join(map(str, arguments))})", (inspect.getdoc(kind) or "").split("\n")[0]]
+        )
+    return rows
+
+
+def callbacks_text() -> str:
+    """Return what `detector callbacks` prints."""
+    aliases = ", ".join(f"{alias} = {event}" for alias, event in ALIASES.items())
+    ready_made = _columns([["ready-made callback", "what it does"], *ready_made_rows()])
+    return f"{_columns([HEADER, *event_rows()])}\n\naliases: {aliases}\n\n{ready_made}\n"
+
+
+def _columns(rows: list[list[str]]) -> str:
+    """Join cells into left-aligned columns; cells of the last one may be of any length."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+def events_markdown() -> str:
+    """Return the table of docs/callbacks.md."""
+    return _markdown(HEADER, event_rows())
+
+
+def ready_made_markdown() -> str:
+    """Return the list of ready-made callbacks of docs/callbacks.md."""
+    return _markdown(["callback", "what it does"], ready_made_rows())
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([f"`{row[0]}`", *row[1:]] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
+    """Group the settings of an engine: theme -> name -> field."""
+    grouped: dict[str, dict[str, FieldInfo]] = {}
+    for name, field in ENGINES[engine].model_fields.items():
+        extra = field.json_schema_extra
+        theme = str(extra["theme"]) if isinstance(extra, dict) else "other"
+        grouped.setdefault(theme, {})[name] = field
+    return grouped
+
+
+def default_yaml() -> str:
+    """Return `cfg/default.yaml`: every setting by theme, with its help line and the engines it belongs to."""
+    lines = [
+        "# Every setting and its default. Written by `make cfg` from detector/settings.py.",
+        "# Copy the lines you want to change into a file of your own and give it as cfg=file.yaml.",
+    ]
+    themes: dict[str, dict[str, tuple[FieldInfo, list[str]]]] = {}
+    for engine in ENGINES:
+        for theme, fields in settings_by_theme(engine).items():
+            for name, field in fields.items():
+                entry = themes.setdefault(theme, {}).setdefault(name, (field, []))
+                entry[1].append(engine)
+    for theme, entries in themes.items():
+        lines += ["", f"# {theme}"]
+        for name, (field, engines) in entries.items():
+            unit = unit_of(field)
+            note = f"{field.description}" + (f", {unit}" if unit else "")
+            lines.append(f"{f'{name}: {_yaml_value(field.default)}':<26} # {note} ({', '.join(engines)})")
+    return "\n".join(lines) + "\n"
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a setting, or an empty string."""
+    extra = field.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _yaml_value(value: Any) -> str:
+    return "null" if value is None else plain(value)
+
+
+def settings_markdown() -> str:
+    """Return `docs/settings.md`: a table an engine and theme."""
+    lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
+    for engine in ENGINES:
+        lines += [f"## {engine}", ""]
+        for theme, fields in settings_by_theme(engine).items():
+            lines += [
+                f"### {engine}: {theme}",
+                "",
+                "| setting | default | allowed | meaning |",
+                "|---|---|---|---|",
+            ]
+            for name, field in fields.items():
+                unit = unit_of(field)
+                allowed = type_text(field).replace("|", "\\|") + (f" ({unit})" if unit else "")
+                lines.append(f"| `{name}` | `{plain(field.default)}` | {allowed} | {field.description} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def help_text(engine: str) -> str:
+    """Return a table of an engine's settings by theme."""
+    from detector.reference import settings_by_theme, unit_of
+    from detector.settings import plain, type_text
+
+    lines = [f"detector {engine} key=value ..."]
+    for theme, fields in settings_by_theme(engine).items():
+        lines.append(f"\n{theme}")
+        for name, field in fields.items():
+            unit = unit_of(field)
+            value = type_text(field) + (f" ({unit})" if unit else "")
+            lines.append(f"  {f'{name}={plain(field.default)}':<24} {field.description}")
+            lines.append(f"  {'':<24} [{value}]")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,78 @@
+"""What a training trains, and with what: built from its settings and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from detector.checkpoints.transfer import Transfer, transfer_weights
+from detector.nn.model import DetectionModel, ModelConfig
+from detector.settings import TrainSettings
+from detector.training.optim import Recipe, build_optimizer, choose_recipe
+from detector.training.schedule import Schedule
+
+
+def build_model(
+    s: TrainSettings,
+    config: ModelConfig,
+    names: Mapping[int, str],
+    weights: Mapping[str, Tensor] | None,
+    weight_names: Mapping[int, str] | None,
+) -> tuple[DetectionModel, Transfer | None]:
+    """Build the model for the data's classes, under the seed, and give it the initial weights.
+
+    Args:
+        s: seed and head.
+        config: the architecture; its class names are replaced.
+        names: class id -> name of the data.
+        weights: state dict to start from, or None to start from random weights.
+        weight_names: class id -> name of those weights.
+
+    Returns:
+        The model on the CPU, and which weights it was given.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(s.seed)
+        model = DetectionModel(replace(config, names=tuple(names.values())))
+    model.select_head(s.nms)
+    if weights is None:
+        return model, None
+    return model, transfer_weights(model, weights, weight_names or {})
+
+
+def build_optimization(
+    s: TrainSettings, model: DetectionModel, epochs: int, batches: int, batch_size: int
+) -> tuple[Recipe, Optimizer, Schedule]:
+    """Choose the recipe, and build the optimizer with its schedule.
+
+    Gradients of `nbs` images are accumulated for one optimizer step, where a batch has fewer; weight decay is
+    scaled by the images a step really has, so that it acts as strongly per image.
+
+    Args:
+        s: the recipe's settings; `auto` and None are filled in.
+        model: the model to train.
+        epochs: planned epochs.
+        batches: batches per epoch.
+        batch_size: images per batch.
+    """
+    nominal = s.nbs or batch_size
+    accumulate = max(round(nominal / batch_size), 1)
+    steps = batches * epochs // accumulate
+    recipe = choose_recipe(s.optimizer, s.lr0, s.warmup_bias_lr, model.num_classes, steps)
+    decay = s.weight_decay * batch_size * accumulate / nominal
+    schedule = Schedule(
+        epochs=epochs,
+        batches=batches,
+        lrf=s.lrf,
+        cosine=s.cos_lr,
+        warmup_epochs=s.warmup_epochs,
+        warmup_bias_lr=recipe.warmup_bias_lr,
+        warmup_momentum=s.warmup_momentum,
+        momentum=s.momentum,
+        accumulate=min(accumulate, batches * epochs),
+    )
+    return recipe, build_optimizer(model, recipe, s.momentum, decay), schedule

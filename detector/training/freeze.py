@@ -1,0 +1,70 @@
+"""Weights from one model into another."""
+
+from __future__ import annotations
+
+from detector.errors import SettingsError
+from detector.nn.model import DetectionModel
+
+
+class FrozenLayers:
+    """Layers held fixed: their parameters get no gradients and their batch-norm statistics stay.
+
+    Args:
+        model: the model.
+        freeze: so many layers from the start, or a list of layer indices and parts of names.
+
+    Raises:
+        SettingsError: if one of them matches nothing.
+    """
+
+    def __init__(self, model: DetectionModel, freeze: int | list[int | str] | None) -> None:
+        parts = name_parts(model, list(range(freeze)) if isinstance(freeze, int) else freeze or [], "freeze")
+        self.model = model
+        self.modules = {n: m for n, m in model.named_modules() if _matches(f"{n}.", parts)}
+        self.parameters = {
+            n: p for n, p in model.named_parameters() if p.requires_grad and _matches(n, parts)
+        }
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(False)
+
+    def hold(self) -> None:
+        """Put the layers into eval mode, after `model.train()`."""
+        for module in self.modules.values():
+            module.eval()
+
+    def release(self, layers: list[int | str] | None = None) -> None:
+        """Let layers learn again: those given by index or by a part of their name, None = all.
+
+        Raises:
+            SettingsError: if one of them matches nothing.
+        """
+        parts = [""] if layers is None else name_parts(self.model, layers, "unfreeze")
+        for name in [n for n in self.modules if _matches(f"{n}.", parts)]:
+            self.modules.pop(name).train()
+        for name in [n for n in self.parameters if _matches(n, parts)]:
+            self.parameters.pop(name).requires_grad_(True)
+        self.hold()  # what is left, and was inside a module set to train
+
+    def restrict(self, names: list[str]) -> None:
+        """Release everything but the parameters of these names, as in a run that is resumed."""
+        gone = [n for n in self.parameters if n not in names]
+        for name in gone:
+            self.parameters.pop(name).requires_grad_(True)
+        for name in [n for n in self.modules if not any(p.startswith(f"{n}.") for p in self.parameters)]:
+            del self.modules[name]
+
+
+def name_parts(model: DetectionModel, layers: list[int | str], setting: str) -> list[str]:
+    """Turn layer indices and parts of names into parts of names that occur in the model."""
+    parts = [f"model.{part}." if isinstance(part, int) else part for part in layers]
+    for part in parts:
+        if not any(part in f"{name}." for name, _ in model.named_modules()):
+            raise SettingsError(
+                f"{setting}={layers}: nothing in the model is named {part!r}; "
+                f"layers are model.0 to model.{len(model.model) - 1}"
+            )
+    return parts
+
+
+def _matches(name: str, parts: list[str]) -> bool:
+    return any(part in name for part in parts)

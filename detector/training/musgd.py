@@ -1,0 +1,135 @@
+"""MuSGD: SGD with Nesterov momentum that also takes a Muon step on matrices and convolution kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class MuSGD(Optimizer):
+    """SGD with Nesterov momentum that also takes a Muon step on matrices and convolution kernels.
+
+    Muon (Jordan et al., 2024) replaces the momentum of a weight matrix by the nearest semi-orthogonal
+    matrix, found by five Newton-Schulz iterations. Groups with `use_muon` take `muon * lr` times that
+    step, then `sgd * lr` times the SGD step on the same gradient, with a momentum buffer for each.
+    Weight decay acts in the SGD step only.
+
+    Args:
+        params: parameter groups.
+        lr: learning rate.
+        momentum: momentum of both steps.
+        weight_decay: L2 term of the SGD step.
+        muon: weight of the Muon step.
+        sgd: weight of the SGD step in muon groups.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        muon: float = 0.2,
+        sgd: float = 1.0,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "use_muon": False}
+        super().__init__(params, defaults)
+        self.muon, self.sgd = muon, sgd
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Do one step; returns what the closure returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            if not group["use_muon"]:
+                self._sgd_step(parameters, group, 1.0)
+                continue
+            for alike in _by_shape(parameters):  # what a shape needs stays in the processor's cache
+                self._muon_step(alike, group)
+                self._sgd_step(alike, group, self.sgd)
+        return loss
+
+    def _buffers(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        for p in parameters:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in parameters]
+
+    def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        grads = _grads(parameters)
+        momentum = self._buffers(parameters, "muon_buffer")
+        torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
+        nesterov = torch._foreach_lerp(grads, momentum, group["momentum"])
+        scales = [max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5 for p in parameters]
+        steps = orthogonalize(list(nesterov))
+        if max(scales) > 1:
+            torch._foreach_mul_(steps, scales)
+        torch._foreach_add_(parameters, steps, alpha=-group["lr"] * self.muon)
+
+    def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any], weight: float) -> None:
+        grads = _grads(parameters)
+        if group["weight_decay"]:
+            grads = list(torch._foreach_add(grads, parameters, alpha=group["weight_decay"]))
+        momentum = self._buffers(parameters, "momentum_buffer")
+        torch._foreach_mul_(momentum, group["momentum"])
+        torch._foreach_add_(momentum, grads)
+        update = torch._foreach_add(grads, momentum, alpha=group["momentum"])
+        torch._foreach_add_(parameters, update, alpha=-group["lr"] * weight)
+
+
+def _by_shape(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        alike.setdefault(parameter.shape, []).append(parameter)
+    return alike.values()
+
+
+def _grads(parameters: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
+    """Replace each tensor, seen as (out, rest), by an approximately semi-orthogonal one.
+
+    Quintic Newton-Schulz iteration in bfloat16, X <- a X + (b A + c A A) X with A = X X^T and
+    (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Equal shapes go in one batch.
+
+    Args:
+        matrices: tensors of 2 or 4 dimensions.
+
+    Returns:
+        Tensors of the same shapes and types, in the same order.
+    """
+    flat = [_as_matrix(m) for m in matrices]
+    by_shape: dict[torch.Size, list[int]] = {}
+    for index, m in enumerate(flat):
+        by_shape.setdefault(m.shape, []).append(index)
+    done = list(flat)
+    for shape, indices in by_shape.items():
+        x = torch.stack([flat[i] for i in indices])
+        x = x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        x = x if shape[0] <= shape[1] else x.mT
+        for _ in range(iterations):
+            a = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        x = (x if shape[0] <= shape[1] else x.mT).to(flat[indices[0]].dtype).contiguous()
+        for i, row in zip(indices, x, strict=True):
+            done[i] = row.as_strided(matrices[i].shape, matrices[i].stride())
+    return done
+
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    """Return a dense tensor as (out, rest), the rest in memory order: that of the columns does not matter here."""
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)

@@ -1,0 +1,67 @@
+import logging
+
+import pytest
+from support.training import plain_trainer, play
+
+from detector.callbacks.builtin.early_stopping import EarlyStopping
+from detector.errors import CallbackError
+
+
+def run(callback, values, start_epoch=0, name="fitness", state=None):
+    """Play a run of so many epochs; return the epoch it was stopped at, or None."""
+    metrics = [None if value is None else {"fitness": value, name: value} for value in values]
+    trainer = play(callback, metrics, plain_trainer(start_epoch=start_epoch), state)
+    return trainer.epoch if trainer.stop else None
+
+
+def test_it_stops_after_patience_epochs_without_a_better_one(caplog):
+    with caplog.at_level(logging.INFO):
+        assert run(EarlyStopping(patience=2), [0.1, 0.2, 0.2, 0.1, 0.9]) == 3
+    assert "no better fitness in 2 epochs; the best was epoch 2" in caplog.text
+
+
+def test_it_does_not_stop_while_things_get_better():
+    assert run(EarlyStopping(patience=1), [0.1, 0.2, 0.3]) is None
+
+
+def test_any_metric_may_be_watched_and_lower_may_be_better():
+    values = [3.0, 2.0, 2.5, 1.0, 1.5, 1.5]
+    assert run(EarlyStopping("val/loss", "min", 2), values, name="val/loss") == 5
+
+
+def test_small_gains_do_not_count_below_min_delta():
+    assert run(EarlyStopping(patience=2, min_delta=0.05), [0.1, 0.12, 0.14, 0.16]) == 2
+
+
+def test_epochs_without_validation_do_not_count():
+    assert run(EarlyStopping(patience=2), [0.2, None, None, None, 0.1]) is None
+
+
+def test_an_unknown_monitor_names_the_nearest():
+    with pytest.raises(CallbackError, match="did you mean 'metrics/mAP50'"):
+        run(EarlyStopping("metrics/map50", patience=2), [0.1], name="metrics/mAP50")
+
+
+def test_a_second_run_starts_anew():
+    callback = EarlyStopping(patience=2)
+    assert run(callback, [0.9, 0.1, 0.1]) == 2
+    assert run(callback, [0.1, 0.2]) is None
+
+
+def test_a_resumed_run_goes_on_counting():
+    values = [0.3, 0.1, 0.2, 0.1]
+    first = EarlyStopping(patience=3)
+    assert run(first, values[:2]) is None
+    assert run(EarlyStopping(patience=3), values[2:], start_epoch=2, state=first.state_dict()) == 3
+
+
+@pytest.mark.parametrize("patience", [0, -1, 2.5, True, "3"])
+def test_a_bad_patience_is_refused(patience):
+    with pytest.raises(CallbackError, match=r"EarlyStopping\(patience=.*\): expected a whole number >= 1"):
+        EarlyStopping(patience=patience)
+
+
+def test_a_training_is_stopped(train_tiny):
+    mine = ("on_fit_epoch_end", lambda trainer: trainer.metrics.update({"mine/figure": 1.0}))
+    yolo = train_tiny(mine, EarlyStopping("mine/figure", patience=2), epochs=9, patience=0)
+    assert yolo.trainer.epoch == 2

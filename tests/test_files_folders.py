@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from detector.files.folders import cache_dir, datasets_dir, is_offline, resource_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_cache_follows_detector_cache_then_xdg_then_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir("labels") == tmp_path / ".cache/detector/labels"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir("weights") == tmp_path / "xdg/detector/weights"
+    monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "own"))
+    assert cache_dir("downloads") == tmp_path / "own/downloads"
+
+
+def test_on_windows_the_cache_lies_in_localappdata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_dir("labels").parts[-4:-2] != ("local", "detector")
+    monkeypatch.setattr("sys.platform", "win32")
+    assert cache_dir("labels") == tmp_path / "local/detector/labels"
+
+
+def test_home_and_relative_folders_are_expanded_and_empty_is_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for variable, folder in (("DETECTOR_CACHE", cache_dir), ("DETECTOR_DATASETS", lambda _: datasets_dir())):
+        tail = Path("labels") if variable == "DETECTOR_CACHE" else Path()
+        monkeypatch.setenv(variable, "~/kept")
+        assert folder("labels") == tmp_path / "home/kept" / tail
+        monkeypatch.setenv(variable, "kept")
+        assert folder("labels") == tmp_path / "kept" / tail
+        monkeypatch.setenv(variable, "")
+        assert folder("labels").is_relative_to(tmp_path / "home/.cache/detector")
+
+
+def test_data_sets_lie_in_the_cache_unless_they_have_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path))
+    monkeypatch.setenv("DETECTOR_DATASETS", str(tmp_path / "sets"))
+    assert datasets_dir() == tmp_path / "sets"
+    monkeypatch.delenv("DETECTOR_DATASETS")
+    assert datasets_dir() == tmp_path / "datasets"
+
+
+def test_every_cache_follows_detector_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels' index, weights by name and images by address, each asked for where it is made."""
+    from detector.checkpoints import published as vendor
+    from detector.data import sources
+    from detector.data.label_cache import index_file
+    from detector.files import download
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTOR_CACHE", "kept")
+    monkeypatch.delenv("DETECTOR_OFFLINE")
+    places = [index_file("images", ["a.jpg"])]
+
+    def fetch(url: str, destination: Path, **_: int) -> Path:
+        places.append(destination)
+        return destination
+
+    monkeypatch.setattr(download, "download", fetch)
+    monkeypatch.setattr(vendor, "download", fetch)
+    vendor.resolve_weights("yolo11n.pt")
+    sources.open_source("https://host/street.jpg")
+    folders = [place.relative_to(tmp_path / "kept").parts[0] for place in places]
+    assert folders == ["labels", "weights", "downloads"]
+
+
+@pytest.mark.parametrize(("value", "offline"), [("", False), ("0", False), ("No", False), ("1", True)])
+def test_offline_is_yes_or_no(monkeypatch: pytest.MonkeyPatch, value: str, offline: bool) -> None:
+    monkeypatch.setenv("DETECTOR_OFFLINE", value)
+    assert is_offline() == offline
+
+
+def test_the_docs_list_every_variable_that_is_read() -> None:
+    """Those named where the environment is asked, and names with the prefix of a tool that has many."""
+    asked = re.compile(
+        r'(?:environ\.get|getenv|environ\.pop|_folder)\(\s*"(\w+)"|environ\[\s*"(\w+)"|"(\w+)" (?:not )?in os\.environ'
+        r'|\b((?:DETECTOR|XDG|MLFLOW|WANDB|COMET)_[A-Z_]+)(?="|=)'
+    )
+    read = set()
+    for path in (ROOT / "detector").rglob("*.py"):
+        for groups in asked.findall(path.read_text(encoding="utf-8")):
+            read.update(name for name in groups if name)
+    assert {"DETECTOR_CACHE", "XDG_CACHE_HOME", "DISPLAY", "NETRC", "COMET_AUTO_LOG_CODE"} <= read
+    table = (ROOT / "docs/environment.md").read_text(encoding="utf-8").partition("| variable |")[2]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == read
+
+
+def test_packaged_folders_are_found() -> None:
+    assert (resource_dir("cfg") / "default.yaml").is_file()
+    assert (resource_dir("datasets") / "coco8.yaml").is_file()

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import io
+import json
+
+import numpy as np
+import pytest
+
+from detector.errors import DataError, MissingPackageError, SettingsError
+from detector.metrics.cocoeval import COCO_CATEGORY_IDS
+from detector.metrics.evaluator import CocoEvaluator
+
+NAMES = {0: "person", 1: "car", 2: "dog", 3: "never"}
+BACKENDS = ("pycocotools", "faster_coco_eval")
+
+
+def drawn_cases(seed, images=12, detections=40, labels=6, classes=3):
+    """Images of labels and of noisy, often doubled or mistaken detections with tied scores."""
+    rng = np.random.default_rng(seed)
+    for image_id in range(images):
+        count = int(rng.integers(0, labels + 1))
+        corner, size = rng.uniform(0, 500, (count, 2)), np.exp(rng.uniform(2, 5.3, (count, 2)))
+        boxes, true = np.concatenate([corner, corner + size], 1), rng.integers(0, classes, count)
+        source = rng.integers(0, max(count, 1), detections if count else 2)
+        near = boxes[source] if count else rng.uniform(0, 100, (2, 4)).cumsum(1)[:, [0, 1, 2, 3]]
+        near = near + rng.normal(0, 0.08, near.shape) * np.tile(near[:, 2:] - near[:, :2], 2)
+        guess = true[source] if count else np.zeros(2, np.int64)
+        guess = np.where(rng.uniform(size=len(guess)) < 0.8, guess, rng.integers(0, classes, len(guess)))
+        scores = rng.uniform(0, 1, len(guess)).round(2)
+        yield image_id, (640, 640), np.concatenate([near, scores[:, None], guess[:, None]], 1), boxes, true
+
+
+def evaluate(cases, backend="pycocotools", full=True):
+    evaluator = CocoEvaluator(NAMES, backend)
+    for case in cases:
+        evaluator.add(*case)
+    return evaluator.compute(full)
+
+
+def plain_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def plain_ap(cases, number, threshold):
+    """AP of one class from the definition: greedy matching, then 101 points of the precision envelope."""
+    outcomes, total = [], 0
+    for _, _, preds, boxes, labels in cases:
+        mine = [box for box, label in zip(boxes, labels, strict=True) if label == number]
+        total += len(mine)
+        free = list(range(len(mine)))
+        for pred in sorted((p for p in preds if p[5] == number), key=lambda p: -p[4])[:100]:
+            best = max(free, key=lambda g: plain_iou(pred, mine[g]), default=None)
+            hit = best is not None and plain_iou(pred, mine[best]) >= threshold
+            if hit:
+                free.remove(best)
+            outcomes.append((pred[4], hit))
+    outcomes.sort(key=lambda outcome: -outcome[0])
+    points, found = [], 0
+    for rank, (_, hit) in enumerate(outcomes, 1):
+        found += hit
+        points.append((found / total, found / rank))
+    envelope = [max((p for r, p in points if r >= recall), default=0) for recall in np.linspace(0, 1, 101)]
+    return sum(envelope) / 101
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_ap_equals_the_plain_definition(backend, seed):
+    cases = list(drawn_cases(seed))
+    box = evaluate(cases, backend).box
+    assert box.ap_class_index.tolist() == [0, 1, 2]
+    expected = [[plain_ap(cases, n, t) for t in np.linspace(0.5, 0.95, 10)] for n in range(3)]
+    np.testing.assert_allclose(box.all_ap, expected, atol=1e-9)
+    assert box.map == pytest.approx(np.mean(expected), abs=1e-9)
+    np.testing.assert_allclose(box.maps, [*np.mean(expected, axis=1), np.mean(expected)], atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_backends_give_equal_figures(seed):
+    cases = list(drawn_cases(seed, detections=300))  # over 100 of one class in one image
+    slow, fast = (evaluate(cases, backend) for backend in BACKENDS)
+    assert (slow.backend, fast.backend) == BACKENDS
+    np.testing.assert_allclose(slow.box.all_ap, fast.box.all_ap, rtol=0, atol=1e-9)
+    assert slow.coco == pytest.approx(fast.coco, abs=1e-9)
+    curves = [m.detection_curves.precision_at_recall for m in (slow, fast)]
+    np.testing.assert_allclose(*curves, rtol=0, atol=1e-9)
+    assert slow.results_dict == pytest.approx(fast.results_dict, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_equal_what_pycocotools_prints_for_the_exported_detections(seed, tmp_path):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    evaluator = CocoEvaluator(NAMES, "pycocotools")
+    for case in drawn_cases(seed):
+        evaluator.add(*case)
+    (tmp_path / "truth.json").write_text(json.dumps(evaluator.ground_truth()))
+    (tmp_path / "found.json").write_text(json.dumps(evaluator.detections()))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(tmp_path / "truth.json")
+        run = COCOeval(truth, truth.loadRes(str(tmp_path / "found.json")), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    metrics = evaluator.compute()
+    assert list(metrics.coco.values()) == pytest.approx(run.stats.tolist(), abs=1e-9)
+    assert [metrics.box.map, metrics.box.map50, metrics.box.all_ap[:, 5].mean()] == pytest.approx(
+        run.stats[:3], abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_curve_matching_agrees_with_coco_at_iou_50(seed, monkeypatch):
+    cases = list(drawn_cases(seed, detections=300))
+    seen = {}
+
+    def spy(scores, classes, hits, num_labels):
+        seen.update(classes=classes, hits=hits, num_labels=num_labels)
+        return draw_curves(scores, classes, hits, num_labels)
+
+    from detector.metrics.curves import draw_curves
+
+    monkeypatch.setattr("detector.metrics.evaluator.draw_curves", spy)
+    box = evaluate(cases).box
+    for row, number in enumerate(box.ap_class_index):
+        found = np.cumsum(seen["hits"][seen["classes"] == number])
+        precision = found / np.arange(1, len(found) + 1)
+        recall = found / seen["num_labels"][number]
+        envelope = [precision[recall >= r].max(initial=0) for r in np.linspace(0, 1, 101)]
+        assert np.mean(envelope) == pytest.approx(box.ap50[row], abs=1e-9)
+
+
+def test_order_of_images_does_not_matter():
+    cases = list(drawn_cases(1))
+    forward, backward = evaluate(cases), evaluate(cases[::-1])
+    assert forward.results_dict == backward.results_dict
+    assert forward.coco == backward.coco
+    assert (forward.confusion_matrix.matrix == backward.confusion_matrix.matrix).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_quick_figures_equal_the_full_ones(backend):
+    cases = list(drawn_cases(2))
+    full, quick = evaluate(cases, backend), evaluate(cases, backend, full=False)
+    assert quick.results_dict == full.results_dict
+    assert quick.coco == {} and quick.confusion_matrix is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_perfect_detections_score_one(backend):
+    boxes = [[10, 10, 30, 30], [100, 100, 200, 220]]
+    preds = [[*boxes[0], 0.9, 0], [*boxes[1], 0.8, 2]]
+    metrics = evaluate([(7, (240, 320), preds, boxes, [0, 2])], backend)
+    assert metrics.results_dict == pytest.approx(
+        {
+            "metrics/precision": 1,
+            "metrics/recall": 1,
+            "metrics/mAP50": 1,
+            "metrics/mAP50-95": 1,
+            "fitness": 1,
+        }
+    )
+    assert [metrics.coco[key] for key in ("APs", "APm", "APl")] == pytest.approx([1, -1, 1])
+    assert metrics.nt_per_class.tolist() == [1, 0, 1, 0]
+    assert metrics.box.ap_class_index.tolist() == [0, 2]
+    assert 0 <= metrics.detection_curves.best_confidence <= 0.8
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [],
+        [(0, (64, 64), np.zeros((0, 6)), np.zeros((0, 4)), [])],
+        [(0, (64, 64), [[1, 1, 9, 9, 0.5, 0]], np.zeros((0, 4)), [])],
+        [(0, (64, 64), np.zeros((0, 6)), [[1, 1, 9, 9]], [1])],
+    ],
+    ids=["no images", "empty image", "no labels", "no detections"],
+)
+def test_nothing_to_find_or_nothing_found_gives_zeros(backend, cases):
+    for full in (True, False):
+        metrics = evaluate(cases, backend, full)
+        assert set(metrics.results_dict.values()) == {0.0}
+        assert metrics.box.maps.tolist() == [0, 0, 0, 0]
+        curves = metrics.detection_curves
+        for values in (curves.precision, curves.recall, curves.f1, curves.precision_at_recall):
+            assert not np.isnan(values).any()
+        assert metrics.table().splitlines()[1].split()[0] == "all"
+
+
+def test_confusions_are_greedy_by_confidence_and_across_classes():
+    boxes = [[0, 0, 100, 100], [200, 200, 300, 300], [400, 400, 500, 500]]
+    preds = [
+        [0, 0, 100, 100, 0.6, 1],  # a person taken for a car
+        [0, 0, 100, 95, 0.5, 0],  # too late: the label is gone
+        [200, 200, 300, 300, 0.9, 1],  # right
+        [200, 200, 300, 300, 0.2, 2],  # below the confidence threshold
+        [0, 400, 50, 450, 0.8, 2],  # background
+    ]
+    confusion = evaluate([(0, (640, 640), preds, boxes, [0, 1, 2])]).confusion_matrix
+    expected = np.zeros((5, 5), int)
+    expected[1, 0] = expected[0, 4] = expected[1, 1] = expected[2, 4] = expected[4, 2] = 1
+    assert confusion.matrix.tolist() == expected.tolist()
+
+
+def test_exports_name_each_class_with_its_figures():
+    metrics = evaluate(drawn_cases(0))
+    rows = metrics.summary()
+    assert [row["class"] for row in rows] == ["person", "car", "dog"]
+    assert rows[0]["instances"] == metrics.nt_per_class[0]
+    assert json.loads(metrics.to_json()) == rows
+    header, *lines = metrics.to_csv().splitlines()
+    assert header == "class,images,instances,precision,recall,f1,mAP50,mAP50-95"
+    assert len(lines) == 3 and lines[1].startswith("car,")
+    assert [row["mAP50-95"] for row in rows] == metrics.box.ap.round(5).tolist()
+
+
+def test_table_columns_line_up():
+    evaluator = CocoEvaluator({0: "犬", 1: "traffic light"}, "pycocotools")
+    evaluator.add(0, (64, 64), [[0, 0, 10, 10, 0.9, 0]], [[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])
+    assert evaluator.compute().table().splitlines() == [
+        "class          images  instances      P      R     F1  mAP50  mAP50-95",
+        "all                 1          2  0.500  0.500  0.500  0.500     0.500",
+        "犬                  1          1  1.000  1.000  1.000  1.000     1.000",
+        "traffic light       1          1  0.000  0.000  0.000  0.000     0.000",
+    ]
+
+
+def test_exported_detections_may_carry_official_category_ids():
+    evaluator = CocoEvaluator({n: f"class_{n}" for n in range(80)})
+    evaluator.add(139, (64, 64), [[0.5, 1, 10.5, 21, 0.9, 79]], [[0, 0, 10, 10]], [12])
+    assert (len(COCO_CATEGORY_IDS), COCO_CATEGORY_IDS[12], COCO_CATEGORY_IDS[79]) == (80, 14, 90)
+    assert evaluator.detections(COCO_CATEGORY_IDS) == [
+        {"image_id": 139, "category_id": 90, "bbox": [0.5, 1, 10, 20], "score": 0.9}
+    ]
+    assert evaluator.ground_truth()["annotations"][0]["category_id"] == 13
+
+
+def test_faster_coco_eval_is_chosen_where_installed(monkeypatch):
+    assert CocoEvaluator(NAMES).backend == "faster_coco_eval"
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda n: None if "faster" in n else find(n))
+    assert CocoEvaluator(NAMES).backend == "pycocotools"
+    with pytest.raises(MissingPackageError, match="pip install faster-coco-eval"):
+        CocoEvaluator(NAMES, "faster_coco_eval")
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(SettingsError, match="backend='lvis'"):
+        CocoEvaluator(NAMES, "lvis")
+    evaluator = CocoEvaluator(NAMES)
+    evaluator.add(3, (9, 9), [], [], [])
+    with pytest.raises(DataError, match="image id 3 was added twice"):
+        evaluator.add(3, (9, 9), [], [], [])
+    with pytest.raises(DataError, match="a detection has class 4, but 4 classes are named"):
+        evaluator.add(4, (9, 9), [[0, 0, 1, 1, 0.5, 4]], [], [])
+    with pytest.raises(DataError, match="a label has class -1"):
+        evaluator.add(4, (9, 9), [], [[0, 0, 1, 1]], [-1])
+
+
+def test_evaluation_prints_nothing(capsys):
+    for backend in BACKENDS:
+        evaluate(drawn_cases(0), backend)
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluation_leaves_the_garbage_collector_as_it_was():
+    gc.disable()
+    try:
+        evaluate(drawn_cases(0))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    evaluate(drawn_cases(0))
+    assert gc.isenabled()

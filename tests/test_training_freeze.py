@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import pytest
+
+from detector.errors import SettingsError
+from detector.nn.model import DetectionModel, load_model_config
+from detector.training.freeze import FrozenLayers
+
+
+@pytest.fixture
+def model():
+    return DetectionModel(replace(load_model_config("yolo11n"), names=("a",)))
+
+
+def test_freezing_holds_layers_by_count_and_by_name(model):
+    held = FrozenLayers(model, 2)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad and "dfl" not in name}
+    assert {name.split(".")[1] for name in frozen} == {"0", "1"}
+    model.train()
+    held.hold()
+    assert not model.get_submodule("model.0.bn").training and model.get_submodule("model.2").training
+    FrozenLayers(model, ["cv3"])
+    assert not model.state_dict(keep_vars=True)["model.23.cv3.0.2.weight"].requires_grad
+
+
+def test_freezing_what_is_not_there_is_an_error(model):
+    with pytest.raises(
+        SettingsError, match=r"freeze=\['backbone'\]: nothing in the model is named 'backbone'"
+    ):
+        FrozenLayers(model, ["backbone"])
+
+
+def test_frozen_layers_are_released_by_index_and_name(model):
+    held = FrozenLayers(model, 3)
+    model.train()
+    held.hold()
+    held.release([1])
+    assert (
+        model.get_submodule("model.1.conv").weight.requires_grad
+        and model.get_submodule("model.1.bn").training
+    )
+    assert not model.get_submodule("model.0.conv").weight.requires_grad
+    held.release()
+    assert all(p.requires_grad for name, p in model.named_parameters() if "dfl" not in name)
+    assert not held.parameters and not held.modules
+    with pytest.raises(SettingsError, match=r"unfreeze=\['neck'\]: nothing in the model is named 'neck'"):
+        held.release(["neck"])

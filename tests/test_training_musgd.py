@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+from support.vector_fill import VECTORS, hashed
+from torch import nn
+
+from detector.training.musgd import MuSGD, orthogonalize
+
+
+def test_musgd_steps_equal_the_vectors():
+    weight = nn.Parameter((hashed(108, 31) - 0.5).float().view(4, 3, 3, 3))
+    bias = nn.Parameter((hashed(4, 32) - 0.5).float())
+    groups = [{"params": [weight], "use_muon": True, "weight_decay": 5e-4}, {"params": [bias]}]
+    optimizer = MuSGD(groups, lr=0.01, momentum=0.9)
+    for k, expected in enumerate(VECTORS["musgd"]["steps"]):
+        weight.grad = (hashed(108, 41 + k) - 0.5).float().view_as(weight)
+        bias.grad = (hashed(4, 51 + k) - 0.5).float()
+        optimizer.step()
+        assert weight.flatten()[:8].tolist() == pytest.approx(expected["W_flat_first8"], abs=1e-4)
+        assert bias.tolist() == pytest.approx(expected["b"], abs=1e-6)
+
+
+def test_orthogonalize_makes_singular_values_near_one():
+    matrix = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonalize([matrix])[0].view(8, -1))
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3
+
+
+def test_orthogonalize_equals_the_vector():
+    given = VECTORS["newton_schulz"]
+    (found,) = orthogonalize([torch.tensor(given["in"])])
+    np.testing.assert_allclose(found.numpy(), np.array(given["out"]), atol=0.03)  # bfloat16 inside
+
+
+def test_orthogonalizing_together_equals_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 3, 3, 3), (8, 4), (4, 3, 3, 3), (4, 27)]
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
+    for together, matrix in zip(orthogonalize(matrices), matrices, strict=True):
+        assert torch.allclose(together, orthogonalize([matrix])[0], atol=0.02)

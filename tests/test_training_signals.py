@@ -1,0 +1,122 @@
+"""Signals: they end a training in good order, wherever they arrive."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+
+from detector import YOLO
+from detector.checkpoints.checkpoint import load_checkpoint
+from detector.errors import CheckpointError
+from detector.training.saving import STATE, RunSaver
+from detector.training.signals import Interrupts, Terminated
+
+
+@pytest.fixture
+def train_tiny(train_tiny):
+    """Train for one epoch."""
+    return partial(train_tiny, epochs=1, optimizer="AdamW")
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def test_a_signal_waits_for_the_end_of_a_held_block():
+    done = []
+    with Interrupts() as interrupts, pytest.raises(Terminated), interrupts.deferred():
+        send(signal.SIGTERM)
+        done.append("all")
+    assert done == ["all"]
+
+
+def test_the_same_signal_again_does_not_wait():
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        pytest.fail("went on")
+
+
+def test_a_signal_that_python_swallows_is_raised_at_the_next_held_block(monkeypatch):
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+
+    class Noisy:
+        def __del__(self):
+            send(signal.SIGTERM)  # what is raised in here is lost
+
+    with Interrupts() as interrupts:
+        Noisy()
+        with pytest.raises(Terminated), interrupts.deferred():
+            pass
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job that a shell put into the background
+    try:
+        with Interrupts():
+            send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("event", ["on_train_end", "on_exception", "teardown"])
+def test_a_signal_at_the_end_still_tears_down(train_tiny, event, tiny_model, tmp_path, caplog):
+    seen = []
+    yolo = YOLO(tiny_model)
+    yolo.add_callback(event, lambda _: send(signal.SIGTERM))
+    yolo.add_callback("teardown", lambda _: seen.append("teardown"))
+    if event == "on_exception":
+        yolo.add_callback("on_train_batch_end", lambda _: send(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt if event == "on_exception" else Terminated):
+        train_tiny(model=yolo)
+    assert seen == ["teardown"]
+    finished = load_checkpoint(tmp_path / "train" / STATE)["finished"]
+    assert finished == (event == "teardown")
+    assert ("continues it" in caplog.text) == (event != "teardown")
+
+
+def test_a_signal_in_the_last_save_leaves_a_finished_run(
+    train_tiny, tiny_model, tmp_path, caplog, monkeypatch
+):
+    save_state = RunSaver.save_state
+
+    def save_and_signal(saver, state):
+        if state["finished"]:
+            send(signal.SIGTERM)
+        save_state(saver, state)
+
+    monkeypatch.setattr(RunSaver, "save_state", save_and_signal)
+    with pytest.raises(Terminated):
+        train_tiny()
+    assert load_checkpoint(tmp_path / "train" / STATE)["finished"]
+    assert "continues it" not in caplog.text
+    with pytest.raises(CheckpointError, match="is complete after 1 epochs"):
+        YOLO(tiny_model).train(resume=tmp_path / "train")
+
+
+def test_workers_that_are_signalled_too_do_not_disturb_the_end(train_tiny, tmp_path):
+    """Service managers send SIGTERM to every process of a job; within a save, here."""
+
+    def end_all(trainer):
+        workers = trainer.data.train_loader._feed._loader._iterator._workers
+        for process in workers:
+            os.kill(process.pid, signal.SIGTERM)
+        for process in workers:
+            process.join(10)
+        assert not any(process.is_alive() for process in workers)
+        send(signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        train_tiny(workers=2, callbacks=[("on_model_save", end_all)], epochs=2)
+    assert load_checkpoint(tmp_path / "train" / STATE)["epoch"] == 0
