@@ -44,11 +44,11 @@ def measure(
 
 def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
     """Return the median ms of the runtime behind a prediction, on the input of that prediction."""
-    from detector.inference.exported_backend import ExportedRunner
+    from detector.inference.exported_backend import ExportedBackend
     from detector.inference.pixels import to_input
 
     runner = predictor.runner
-    assert isinstance(runner, ExportedRunner)
+    assert isinstance(runner, ExportedBackend)
     images = to_input(predictor.preprocess([np.load(photo)])[0], runner.runtime, runner.contract)
     with runner.threads():
         return measure_bare(runner.runtime.run, images, repeats)

@@ -105,7 +105,7 @@ def save_weights(bench: Bench, model: str) -> tuple[str, str]:
 
 def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
-    from detector.inference.torch_backend import Runner, make_run
+    from detector.inference.torch_backend import TorchBackend, make_run
     from detector.yolo import YOLO
 
     images = letterboxed(bench)
@@ -119,7 +119,7 @@ def run(bench: Bench) -> list[list[str]]:
         for precision in bench.precisions:
             ours = measure(YOLO, model, **shared, amp=precision.name)
             default = default or ours["ms"]
-            runner = Runner(network, bench.device, precision)
+            runner = TorchBackend(network, bench.device, precision)
             resident = images.to(
                 bench.device, precision.dtype or torch.float32, memory_format=runner.precision.layout
             )

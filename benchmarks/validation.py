@@ -65,13 +65,13 @@ def measure(
 def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[str, Any]) -> float:
     """Return ms an image of the fused network on the batches of the validation split."""
     from detector.engine.loaders import TrainingData
-    from detector.inference.torch_backend import Runner
+    from detector.inference.torch_backend import TorchBackend
     from detector.nn.model import DetectionModel, load_model_config
     from detector.settings import TrainSettings
 
     data = TrainingData(TrainSettings.parse(settings))
     data.make_loaders(bench.batch, bench.device)
-    runner = Runner(
+    runner = TorchBackend(
         DetectionModel(load_model_config(model, data.config.num_classes)), bench.device, precision
     )
     dtype = precision.dtype or torch.float32

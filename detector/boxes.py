@@ -229,7 +229,7 @@ def non_max_suppression(preds: Tensor, params: NMSParams) -> list[Tensor]:
     Returns:
         B tensors (n, 6) float32: x1, y1, x2, y2 in input px, score, label; best first. float64 if `preds` is.
     """
-    assert params.iou is not None, "an NMS-free head: see select_top"
+    assert params.iou is not None, "an NMS-free head: see nms_free_detections"
     wanted = _wanted(params.classes, preds.shape[1] - 4, preds.device)
     passed = preds[:, 4:].amax(1) > params.conf  # (B, A)
     detections = []
@@ -278,7 +278,7 @@ def top_detections(preds: Tensor, max_det: int, agnostic: bool = False) -> Tenso
     return torch.cat((cxcywh_to_xyxy(boxes), scores[..., None], labels[..., None].to(scores.dtype)), -1)
 
 
-def select_top(preds: Tensor, params: NMSParams) -> list[Tensor]:
+def nms_free_detections(preds: Tensor, params: NMSParams) -> list[Tensor]:
     """Turn the decoded predictions of an NMS-free head into detections.
 
     Args:
@@ -301,4 +301,4 @@ def select_top(preds: Tensor, params: NMSParams) -> list[Tensor]:
 
 def to_detections(preds: Tensor, params: NMSParams, nms: bool) -> list[Tensor]:
     """Turn decoded predictions into detections, by suppression or, for an NMS-free head, without it."""
-    return non_max_suppression(preds, params) if nms else select_top(preds, params)
+    return non_max_suppression(preds, params) if nms else nms_free_detections(preds, params)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
-from detector.settings import ENGINES, plain, type_text
+from detector.settings import ENGINES, format_value, type_text
 
 HEADER = ["event", "engine", "when", "how often", "what is there"]
 OFTEN = {
@@ -107,7 +107,7 @@ def unit_of(field: FieldInfo) -> str:
 
 
 def _yaml_value(value: Any) -> str:
-    return "null" if value is None else plain(value)
+    return "null" if value is None else format_value(value)
 
 
 def settings_markdown() -> str:
@@ -125,7 +125,9 @@ def settings_markdown() -> str:
             for name, field in fields.items():
                 unit = unit_of(field)
                 allowed = type_text(field).replace("|", "\\|") + (f" ({unit})" if unit else "")
-                lines.append(f"| `{name}` | `{plain(field.default)}` | {allowed} | {field.description} |")
+                lines.append(
+                    f"| `{name}` | `{format_value(field.default)}` | {allowed} | {field.description} |"
+                )
             lines.append("")
     return "\n".join(lines)
 
@@ -133,7 +135,7 @@ def settings_markdown() -> str:
 def help_text(engine: str) -> str:
     """Return a table of an engine's settings by theme."""
     from detector.reference import settings_by_theme, unit_of
-    from detector.settings import plain, type_text
+    from detector.settings import format_value, type_text
 
     lines = [f"detector {engine} key=value ..."]
     for theme, fields in settings_by_theme(engine).items():
@@ -141,6 +143,6 @@ def help_text(engine: str) -> str:
         for name, field in fields.items():
             unit = unit_of(field)
             value = type_text(field) + (f" ({unit})" if unit else "")
-            lines.append(f"  {f'{name}={plain(field.default)}':<24} {field.description}")
+            lines.append(f"  {f'{name}={format_value(field.default)}':<24} {field.description}")
             lines.append(f"  {'':<24} [{value}]")
     return "\n".join(lines) + "\n"

@@ -33,7 +33,7 @@ def setting(default: Any, theme: str, help: str, *, unit: str = "", **limits: An
     return Field(default, description=help, json_schema_extra=extra, **limits)
 
 
-def unit_interval(default: float, theme: str, help: str) -> Any:
+def probability(default: float, theme: str, help: str) -> Any:
     """Declare a setting that lies in 0..1."""
     return setting(default, theme, help, ge=0.0, le=1.0)
 
@@ -82,7 +82,7 @@ class Settings(BaseModel):
         sides = value if isinstance(value, list) else [value]
         if any(side % 32 for side in sides):
             rounded = [max(round(side / 32), 1) * 32 for side in sides]
-            better = plain(rounded if isinstance(value, list) else rounded[0])
+            better = format_value(rounded if isinstance(value, list) else rounded[0])
             raise ValueError(f"expected a multiple of 32; try imgsz={better}")
         return value
 
@@ -138,7 +138,7 @@ class Settings(BaseModel):
     @classmethod
     def _explain(cls, error: ValidationError, given: Mapping[str, Any]) -> list[str]:
         return explain_validation(
-            error, cls, given, lambda key, value, text: f"{key}={plain(value)}: {text}", _expected
+            error, cls, given, lambda key, value, text: f"{key}={format_value(value)}: {text}", _expected
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class DataSettings(Settings):
         None, "validation", "least confidence of a detection; none = 0.001 in validation, 0.25 in prediction",
         ge=0.0, le=1.0,
     )  # fmt: skip
-    iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
+    iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "most detections an image", ge=1)
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
 
@@ -243,22 +243,22 @@ class TrainSettings(DataSettings):
         0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0
     )
 
-    mosaic: float = unit_interval(1.0, "augmentation", "probability of joining four images")
+    mosaic: float = probability(1.0, "augmentation", "probability of joining four images")
     close_mosaic: int = setting(10, "augmentation", "last epochs without mosaic and mixup; 0 = none", ge=0)
-    mixup: float = unit_interval(0.0, "augmentation", "probability of blending two images")
-    hsv_h: float = unit_interval(0.015, "augmentation", "range of hue change")
-    hsv_s: float = unit_interval(0.7, "augmentation", "range of saturation change")
-    hsv_v: float = unit_interval(0.4, "augmentation", "range of brightness change")
+    mixup: float = probability(0.0, "augmentation", "probability of blending two images")
+    hsv_h: float = probability(0.015, "augmentation", "range of hue change")
+    hsv_s: float = probability(0.7, "augmentation", "range of saturation change")
+    hsv_v: float = probability(0.4, "augmentation", "range of brightness change")
     degrees: float = setting(0.0, "augmentation", "range of rotation", unit="degrees", ge=0.0, le=180.0)
-    translate: float = unit_interval(0.1, "augmentation", "range of shift, part of the image")
+    translate: float = probability(0.1, "augmentation", "range of shift, part of the image")
     scale: float | tuple[float, float] = setting(
         0.5, "augmentation", "range of scale: 1 - s to 1 + s, or an explicit [least, most]"
     )
     shear: float = setting(0.0, "augmentation", "range of shear", unit="degrees", ge=0.0, lt=90.0)
     perspective: float = setting(0.0, "augmentation", "range of perspective", ge=0.0, le=0.001)
-    flipud: float = unit_interval(0.0, "augmentation", "probability of a vertical flip")
-    fliplr: float = unit_interval(0.5, "augmentation", "probability of a horizontal flip")
-    bgr: float = unit_interval(0.0, "augmentation", "probability of swapped red and blue")
+    flipud: float = probability(0.0, "augmentation", "probability of a vertical flip")
+    fliplr: float = probability(0.5, "augmentation", "probability of a horizontal flip")
+    bgr: float = probability(0.0, "augmentation", "probability of swapped red and blue")
     rect: bool = setting(False, "augmentation", "train on rectangular batches of like shapes, without mosaic")
 
     resume: bool | str | Path = setting(
@@ -352,8 +352,8 @@ class PredictSettings(Settings):
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
     compile: bool = setting(False, "machine", COMPILE_HELP)
-    conf: float = unit_interval(0.25, "validation", "least confidence of a detection")
-    iou: float = unit_interval(0.7, "validation", "IoU above which NMS suppresses a box")
+    conf: float = probability(0.25, "validation", "least confidence of a detection")
+    iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "most detections an image", ge=1)
     classes: list[int] | None = setting(None, "data", "keep only these class ids")
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
@@ -408,8 +408,8 @@ class ExportSettings(Settings):
     preprocess: bool = setting(
         False, "export", "take uint8 BGR pictures as OpenCV gives, normalise inside the file"
     )
-    conf: float = unit_interval(0.25, "export", "least confidence of a detection inside the file (nms=true)")
-    iou: float = unit_interval(0.7, "export", "IoU above which the file suppresses a box (nms=true)")
+    conf: float = probability(0.25, "export", "least confidence of a detection inside the file (nms=true)")
+    iou: float = probability(0.7, "export", "IoU above which the file suppresses a box (nms=true)")
     max_det: int = setting(300, "export", "detections an image that the file gives (nms=true or false)", ge=1)
     agnostic_nms: bool = setting(False, "export", "let the file suppress across classes")
     opset: int | None = setting(None, "export", "ONNX operator set; none = 20", ge=18)
@@ -531,13 +531,13 @@ def explain_validation(
 
 
 def _expected(key: str, field: FieldInfo) -> str:
-    return f"expected {type_text(field)}; the default is {key}={plain(field.default)}"
+    return f"expected {type_text(field)}; the default is {key}={format_value(field.default)}"
 
 
-def plain(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value as one would on the command line: none, true, auto, 0.01."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(plain(part) for part in value) + "]"
+        return "[" + ",".join(format_value(part) for part in value) + "]"
     return str(value)

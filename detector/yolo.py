@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.callbacks.loading import load_callbacks, taken_over
+from detector.callbacks.loading import load_callbacks, restorable_callbacks
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_urls
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
@@ -18,8 +18,8 @@ from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
-from detector.inference.backend import Ready
-from detector.inference.exported_backend import ExportedModel, make_runner
+from detector.inference.backend import InferenceBackend
+from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
     DEFAULT_MODEL,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
     from detector.results import Results
 
-VERSION = attrgetter("_version")
+tensor_version = attrgetter("_version")
 
 INHERITED = ("imgsz", "data", "single_cls", "classes")
 """Settings of its training that a loaded model brings to `val` and `predict`, unless given anew."""
@@ -84,7 +84,7 @@ class YOLO:
         self.predictor: Any = None
         self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
-        self._runner: tuple[tuple[object, ...], Ready] | None = None
+        self._runner: tuple[tuple[object, ...], InferenceBackend] | None = None
         self.exported: ExportedModel | None = None
         self.source = model
         suffix = Path(model).suffix
@@ -96,16 +96,16 @@ class YOLO:
         elif names is not None or imgsz is not None:
             raise SettingsError(f"names= and imgsz= are for exported files; {str(model)!r} knows its own")
         elif suffix in (".yaml", ".yml", ""):
-            self._hold(DetectionModel(load_model_config(model)), trained=False)
+            self._set_network(DetectionModel(load_model_config(model)), trained=False)
         else:
             self._take_checkpoint(read_weights(model))
 
     def _take_checkpoint(self, content: dict[str, Any]) -> None:
         config = read_config(content["model"], self.source)
-        self._hold(build_network(config, content["weights"], self.source).eval())
+        self._set_network(build_network(config, content["weights"], self.source).eval())
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
-    def _hold(self, network: DetectionModel, trained: bool = True) -> None:
+    def _set_network(self, network: DetectionModel, trained: bool = True) -> None:
         self._network, self.trained, self._runner = network, trained, None
         self._tensors = [*network.parameters(), *network.buffers()]
 
@@ -154,10 +154,10 @@ class YOLO:
         network = self.model
         content = read_weights(weights)
         transfer = transfer_weights(network, content["weights"], class_names(content))
-        require_some(transfer, weights)
-        show_messages()
+        require_any_match(transfer, weights)
+        configure_logging()
         log.info("%s: %s", weights, transfer)
-        self._hold(network)
+        self._set_network(network)
         return self
 
     def save(self, path: str | Path) -> Path:
@@ -266,12 +266,12 @@ class YOLO:
             named = "callbacks" in s.model_fields_set
             run.complete(s)
             if not named:
-                s.callbacks = taken_over(s.callbacks)
+                s.callbacks = restorable_callbacks(s.callbacks)
                 for callback in load_callbacks(s.callbacks):
                     registry.add_any(callback)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        show_messages(s.verbose)
+        configure_logging(s.verbose)
         config, weights, names = self.model.config, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
@@ -284,7 +284,7 @@ class YOLO:
             s.model = str(self.source)
         self.trainer = Trainer(s, config, weights, names, registry, run)
         self.metrics = self.trainer.run()
-        self._hold(self.trainer.final_model)
+        self._set_network(self.trainer.final_model)
         if self.trainer.final_checkpoint:
             self.source, self.ckpt = self.trainer.best, self.trainer.final_checkpoint
         return self.metrics
@@ -308,7 +308,7 @@ class YOLO:
         self._complete(s)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        show_messages(s.verbose)
+        configure_logging(s.verbose)
         self.validator, self.metrics = validate(s, self._ready(s), registry)
         return self.metrics
 
@@ -356,7 +356,7 @@ class YOLO:
         network = self.model
         trained_on = self.ckpt.get("settings", {}).get("data")
         self._complete(s, but="data")
-        show_messages(s.verbose)
+        configure_logging(s.verbose)
         path = Path(self.source)
         place = path.with_suffix("") if self.trained else Path(path.stem)
         exporter = self.exporter = Exporter(s, network, place, registry, self._content(), trained_on)
@@ -384,7 +384,7 @@ class YOLO:
         self._complete(s)
         if s.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        show_messages(s.verbose)
+        configure_logging(s.verbose)
         source = Path(self.source) if self.trained else None
         return benchmark(s, network, source, self._content())
 
@@ -398,19 +398,19 @@ class YOLO:
                 "source= is missing: name an image, a folder or a list, such as source=street.jpg"
             )
         if s.verbose:
-            show_messages()
+            configure_logging()
         source = open_source(s.source)
         predictor = self.predictor = Predictor(s, self._ready(s), callbacks)
         return predictor.stream(source)
 
-    def _ready(self, s: PredictSettings | ValSettings) -> Ready:
+    def _ready(self, s: PredictSettings | ValSettings) -> InferenceBackend:
         """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
         if self.exported is not None:
             return self.exported.runner(s)
-        version = sum(map(VERSION, self._tensors))  # grows with every change in place
+        version = sum(map(tensor_version, self._tensors))  # grows with every change in place
         key = (s.device, s.amp, s.nms, s.names, s.compile, version)
         if self._runner is None or self._runner[0] != key:
-            self._runner = (key, make_runner(self.model, s))
+            self._runner = (key, make_backend(self.model, s))
         return self._runner[1]
 
     def _complete(self, s: Settings, but: str | None = None) -> None:
@@ -431,7 +431,7 @@ def class_names(content: dict[str, Any]) -> dict[int, str]:
     return dict(enumerate(content["model"]["names"]))
 
 
-def require_some(transfer: Transfer, weights: str | Path) -> None:
+def require_any_match(transfer: Transfer, weights: str | Path) -> None:
     """Refuse weights of which nothing fits.
 
     Raises:
@@ -451,7 +451,7 @@ class _Stderr(logging.Handler):
         sys.stderr.flush()
 
 
-def show_messages(verbose: bool = True) -> None:
+def configure_logging(verbose: bool = True) -> None:
     """Send this package's messages to stderr, unless the program has set up logging itself."""
     if log.handlers or logging.getLogger().handlers:
         return

@@ -16,9 +16,9 @@ from detector.boxes import (
     clip_boxes,
     cxcywh_to_xyxy,
     iou,
+    nms_free_detections,
     non_max_suppression,
     scale_boxes,
-    select_top,
     top_detections,
 )
 
@@ -161,7 +161,7 @@ def test_images_without_detections_give_empty_rows() -> None:
     preds[0, 4:] = 0
     for empty, found in (
         non_max_suppression(preds, NMSParams(0.25, 0.7)),
-        select_top(preds, NMSParams(0.25)),
+        nms_free_detections(preds, NMSParams(0.25)),
     ):
         assert empty.shape == (0, 6) and found.shape[0] > 0
 
@@ -169,7 +169,7 @@ def test_images_without_detections_give_empty_rows() -> None:
 def test_half_precision_scores_give_float32_detections() -> None:
     preds = random_preds(1, 3, 10).bfloat16()
     assert non_max_suppression(preds, NMSParams(0.25, 0.7))[0].dtype == torch.float32
-    assert select_top(preds, NMSParams(0.25))[0].dtype == torch.float32
+    assert nms_free_detections(preds, NMSParams(0.25))[0].dtype == torch.float32
 
 
 def test_two_stage_selection_ranks_pairs_of_the_best_anchors() -> None:
@@ -187,10 +187,10 @@ def test_two_stage_selection_ranks_pairs_of_the_best_anchors() -> None:
 def test_wanted_classes_are_not_crowded_out_of_the_top() -> None:
     preds = torch.zeros(1, 6, 3)
     preds[0, 4:] = torch.tensor([[0.9, 0.8, 0.1], [0.3, 0.1, 0.5]])
-    (rows,) = select_top(preds, NMSParams(0.25, max_det=2, classes=[1]))
+    (rows,) = nms_free_detections(preds, NMSParams(0.25, max_det=2, classes=[1]))
     assert rows[:, 5].tolist() == [1.0, 1.0]
     torch.testing.assert_close(rows[:, 4], torch.tensor([0.5, 0.3]))
-    (agnostic,) = select_top(preds, NMSParams(0.25, max_det=2, agnostic=True, classes=[1]))
+    (agnostic,) = nms_free_detections(preds, NMSParams(0.25, max_det=2, agnostic=True, classes=[1]))
     torch.testing.assert_close(agnostic[:, 4], torch.tensor([0.5]))
 
 

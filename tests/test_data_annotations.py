@@ -9,7 +9,7 @@ import pytest
 
 from detector.data import annotations
 from detector.data.annotations import measure_images, usable_images
-from detector.data.label_cache import index_file, read_index, write_index
+from detector.data.label_cache import label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_a_jpeg_without_end_is_used_and_named(tmp_path, caplog, capfd):
 def test_a_broken_index_is_rebuilt(tmp_path, caplog, content):
     paths = [save(tmp_path / "a.png")]
     measure_images(paths)
-    index_file("images", paths).write_bytes(content)
+    label_cache_path("images", paths).write_bytes(content)
 
     assert measure_images(paths).tolist() == [[20, 30]]
     assert "built again" in caplog.text
@@ -97,11 +97,11 @@ def test_a_broken_index_is_rebuilt(tmp_path, caplog, content):
 
 
 def test_an_index_of_other_shape_is_rebuilt(tmp_path, caplog):
-    place = index_file("images", ["a"])
-    write_index(place, sizes=np.zeros((3, 2), np.int64))
+    place = label_cache_path("images", ["a"])
+    write_label_cache(place, sizes=np.zeros((3, 2), np.int64))
 
-    assert read_index(place, {"sizes": (1, 2)}) is None
-    assert read_index(place, {"sizes": (-1, 2)}) is not None
+    assert read_label_cache(place, {"sizes": (1, 2)}) is None
+    assert read_label_cache(place, {"sizes": (-1, 2)}) is not None
 
 
 def test_an_index_that_runs_code_is_refused(tmp_path, caplog):
@@ -109,11 +109,11 @@ def test_an_index_that_runs_code_is_refused(tmp_path, caplog):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    place = index_file("images", ["a"])
+    place = label_cache_path("images", ["a"])
     place.parent.mkdir(parents=True)
     np.savez(place, sizes=np.array([Evil()], object))
 
-    assert read_index(place, {"sizes": (1, 2)}) is None
+    assert read_label_cache(place, {"sizes": (1, 2)}) is None
     assert not (tmp_path / "owned").exists()
 
 

@@ -7,9 +7,9 @@ from detector.data.augment import (
     WINDOW,
     Augmentation,
     affine_matrix,
-    draw_sample,
     epoch_order,
     mosaic_tiles,
+    sample_augment_params,
 )
 
 SIZES = np.array([[240, 320]] * 10)
@@ -21,7 +21,7 @@ PLAIN = Augmentation()
 
 def draw(augmentation=PLAIN, seed=0, epoch=0, position=0, count=10, **kwargs):
     order = epoch_order(seed, epoch, count)
-    return draw_sample(
+    return sample_augment_params(
         augmentation, seed, epoch, position, order, np.array([[240, 320]] * count), SIDE, **kwargs
     )
 
@@ -97,7 +97,7 @@ def test_partners_come_from_the_samples_just_before():
     sizes = np.array([[240, 320]] * count)
     seen = set()
     for seed in range(300):
-        made = draw_sample(Augmentation(mixup=1), seed, 0, position, order, sizes, SIDE)
+        made = sample_augment_params(Augmentation(mixup=1), seed, 0, position, order, sizes, SIDE)
         partners = [tile.index for tile in (*made.geometry.tiles[1:], *made.partner.tiles)]
         seen |= {int((position - place[index]) % count) for index in partners}
 

@@ -8,7 +8,7 @@ from detector.data.memory import BufferRing, free_memory, slot_view
 def test_a_buffer_is_free_again_when_its_last_view_is_gone():
     ring = BufferRing(1, 100, shared=False)
     slot = ring.take()
-    tensor = ring.lend(slot, (2, 3))
+    tensor = ring.as_tensor(slot, (2, 3))
     view = tensor[1]
     assert ring.take() is None
 
@@ -26,7 +26,7 @@ def test_what_a_worker_writes_is_what_is_lent():
     slot = ring.take()
     slot_view(ring.memory, slot, (2, 3))[:] = 7
 
-    assert ring.lend(slot, (2, 3)).tolist() == [[7, 7, 7], [7, 7, 7]]
+    assert ring.as_tensor(slot, (2, 3)).tolist() == [[7, 7, 7], [7, 7, 7]]
 
 
 def test_free_memory_is_plausible():

@@ -10,15 +10,15 @@ import pytest
 from detector.data.annotations import Annotations
 from detector.data.augment import (
     Augmentation,
+    AugmentParams,
     GeometryDraw,
-    SampleDraw,
     Tile,
     affine_matrix,
-    draw_sample,
     epoch_order,
     mosaic_tiles,
+    sample_augment_params,
 )
-from detector.data.warp import apply_geometry, apply_sample, box_candidates, shift_hsv, transform_boxes
+from detector.data.warp import apply_augmentation, apply_geometry, box_candidates, shift_hsv, transform_boxes
 
 SIZES = np.array([[240, 320], [320, 200], [320, 320], [160, 320]])
 
@@ -46,7 +46,7 @@ def annotations(boxes_per_image=1, box=(0.5, 0.5, 0.5, 0.5)):
 
 
 def draw(augmentation, position=0, side=320):
-    return draw_sample(augmentation, 0, 0, position, epoch_order(0, 0, 4), SIZES, (side, side))
+    return sample_augment_params(augmentation, 0, 0, position, epoch_order(0, 0, 4), SIZES, (side, side))
 
 
 def reference(geometry: GeometryDraw, side=320):
@@ -173,12 +173,12 @@ def plain(**more):
         "fliplr": False,
         "bgr": False,
     }
-    return SampleDraw(geometry, **{**values, **more})
+    return AugmentParams(geometry, **{**values, **more})
 
 
 def render(sample, box=(0.25, 0.5, 0.25, 0.5)):
     out = np.empty((3, 320, 320), np.uint8)
-    boxes, labels = apply_sample(sample, IMAGES.__getitem__, annotations(box=box), SIZES, out)
+    boxes, labels = apply_augmentation(sample, IMAGES.__getitem__, annotations(box=box), SIZES, out)
     return out, boxes.tolist(), labels.tolist()
 
 
@@ -242,6 +242,8 @@ def test_sources_are_not_written_to():
     before = [image.copy() for image in IMAGES]
     for position in range(4):
         out = np.empty((3, 320, 320), np.uint8)
-        apply_sample(draw(Augmentation(flipud=1), position), IMAGES.__getitem__, annotations(), SIZES, out)
+        apply_augmentation(
+            draw(Augmentation(flipud=1), position), IMAGES.__getitem__, annotations(), SIZES, out
+        )
 
     assert all(np.array_equal(a, b) for a, b in zip(before, IMAGES, strict=True))

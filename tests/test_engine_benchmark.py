@@ -7,7 +7,7 @@ from detector import YOLO, exporters
 from detector.cli import main
 from detector.errors import DataError, ExportError, MissingPackageError
 from detector.exporters import FORMATS
-from detector.inference.torch_backend import Runner
+from detector.inference.torch_backend import TorchBackend
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_a_row_a_format_with_size_speed_and_accuracy(weights, drawn_dataset, tmp
 @pytest.mark.parametrize(("nms", "head"), [(True, "one2many"), (False, "one2one")])
 def test_accuracy_and_speed_are_those_of_the_head_asked_for(nms, head, drawn_dataset, tmp_path, monkeypatch):
     heads = []
-    forward = Runner.forward
-    monkeypatch.setattr(Runner, "forward", lambda self, x: heads.append(self.head) or forward(self, x))
+    forward = TorchBackend.forward
+    monkeypatch.setattr(TorchBackend, "forward", lambda self, x: heads.append(self.head) or forward(self, x))
     settings = {"formats": [], "imgsz": 96, "repeats": 2, "project": tmp_path, "verbose": False}
     YOLO(make_finder(tmp_path, dual=True)).benchmark(data=drawn_dataset, nms=nms, **settings)
     assert heads and set(heads) == {head}

@@ -72,7 +72,7 @@ def test_data_is_needed(tiny_model):
 
 def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
     """Feed the ground truth back as detections: every figure must be 1, through letterbox and back."""
-    from detector.inference.torch_backend import Runner
+    from detector.inference.torch_backend import TorchBackend
 
     validator = {}
     trained.add_callback("on_val_start", lambda v: validator.update(it=v))
@@ -86,7 +86,7 @@ def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
             rows.append(torch.cat([boxes[real], scores, labels[real, None].float()], 1))
         return rows
 
-    monkeypatch.setattr(Runner, "detect", detect)
+    monkeypatch.setattr(TorchBackend, "detect", detect)
     metrics = trained.val(project=tmp_path, **QUICK)
     assert metrics.box.map == pytest.approx(1.0, abs=0.01)
     assert metrics.box.map50 == pytest.approx(1.0)

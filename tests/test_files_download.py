@@ -17,7 +17,7 @@ import pytest
 from detector.data.fetch import Archive, fetch_dataset
 from detector.errors import DataError
 from detector.files.archives import unpack
-from detector.files.atomic import publish, staging_folder
+from detector.files.atomic import move_into_place, staging_folder
 from detector.files.download import download
 from detector.files.folders import is_offline
 from detector.files.locks import locked
@@ -372,9 +372,9 @@ def test_a_folder_with_files_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with staging_folder(tmp_path / "out") as staging:
         (staging / "new.txt").write_text("new")
-        publish(staging, tmp_path / "out")  # an empty folder may be
+        move_into_place(staging, tmp_path / "out")  # an empty folder may be
     with staging_folder(tmp_path / "out") as staging, pytest.raises(DataError, match="out is not empty"):
-        publish(staging, tmp_path / "out")
+        move_into_place(staging, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     assert visible(tmp_path / "out") == ["new.txt"]
 

@@ -57,13 +57,13 @@ def test_every_cache_follows_detector_cache(tmp_path: Path, monkeypatch: pytest.
     """The labels' index, weights by name and images by address, each asked for where it is made."""
     from detector.checkpoints import published as vendor
     from detector.data import sources
-    from detector.data.label_cache import index_file
+    from detector.data.label_cache import label_cache_path
     from detector.files import download
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTOR_CACHE", "kept")
     monkeypatch.delenv("DETECTOR_OFFLINE")
-    places = [index_file("images", ["a.jpg"])]
+    places = [label_cache_path("images", ["a.jpg"])]
 
     def fetch(url: str, destination: Path, **_: int) -> Path:
         places.append(destination)

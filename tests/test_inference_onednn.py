@@ -9,7 +9,7 @@ from torch import nn
 from detector import YOLO
 from detector.device import select_precision
 from detector.inference.onednn import PackedConv, can_pack
-from detector.inference.torch_backend import Runner
+from detector.inference.torch_backend import TorchBackend
 from detector.nn.blocks import Conv, FusedConv
 from detector.nn.model import DetectionModel, load_model_config
 
@@ -70,12 +70,12 @@ def count_packed(network: nn.Module) -> int:
 @needs_onednn
 def test_a_runner_packs_its_copy_alone():
     network = DetectionModel(load_model_config("yolo11n")).eval()
-    runner = Runner(network, CPU, select_precision("fp32", CPU))
+    runner = TorchBackend(network, CPU, select_precision("fp32", CPU))
     assert count_packed(runner.network) > 50
     assert count_packed(network) == 0
     given = torch.rand(1, 3, 64, 96)
     with mock.patch("detector.inference.torch_backend.can_pack", return_value=False):
-        plain = Runner(network, CPU, select_precision("fp32", CPU))
+        plain = TorchBackend(network, CPU, select_precision("fp32", CPU))
     assert count_packed(plain.network) == 0
     assert torch.allclose(runner.forward(given)[0], plain.forward(given)[0], atol=1e-4)
 
@@ -90,13 +90,13 @@ def test_a_model_that_has_predicted_can_be_copied():
 
 def test_nothing_is_packed_where_a_program_is_compiled_or_in_float64():
     network = DetectionModel(load_model_config("yolo11n")).eval()
-    assert count_packed(Runner(network, CPU, select_precision("fp32", CPU), compile=True).network) == 0
-    assert count_packed(Runner(network.double(), CPU, select_precision("fp32", CPU)).network) == 0
+    assert count_packed(TorchBackend(network, CPU, select_precision("fp32", CPU), compile=True).network) == 0
+    assert count_packed(TorchBackend(network.double(), CPU, select_precision("fp32", CPU)).network) == 0
 
 
 def test_bfloat16_is_left_alone_where_the_processor_has_not_got_it():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", return_value=False):
         assert not can_pack(torch.bfloat16)
-        runner = Runner(network, CPU, select_precision("bf16", CPU))
+        runner = TorchBackend(network, CPU, select_precision("bf16", CPU))
     assert count_packed(runner.network) == 0

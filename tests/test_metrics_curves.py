@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector.metrics.curves import count_confusions, draw_curves, match, overlaps, smooth
+from detector.metrics.curves import compute_curves, count_confusions, match, overlaps, smooth
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "vectors.json").read_text())
 
@@ -52,7 +52,7 @@ def test_match_reproduces_the_recorded_matches():
 
 def test_curves_reproduce_the_recorded_figures():
     case = VECTORS["ap"]
-    curves = draw_curves(
+    curves = compute_curves(
         np.array(case["conf"]),
         np.array(case["pred_cls"]),
         np.array(case["tp"])[:, 0].astype(bool),

@@ -123,11 +123,11 @@ def test_curve_matching_agrees_with_coco_at_iou_50(seed, monkeypatch):
 
     def spy(scores, classes, hits, num_labels):
         seen.update(classes=classes, hits=hits, num_labels=num_labels)
-        return draw_curves(scores, classes, hits, num_labels)
+        return compute_curves(scores, classes, hits, num_labels)
 
-    from detector.metrics.curves import draw_curves
+    from detector.metrics.curves import compute_curves
 
-    monkeypatch.setattr("detector.metrics.evaluator.draw_curves", spy)
+    monkeypatch.setattr("detector.metrics.evaluator.compute_curves", spy)
     box = evaluate(cases).box
     for row, number in enumerate(box.ap_class_index):
         found = np.cumsum(seen["hits"][seen["classes"] == number])

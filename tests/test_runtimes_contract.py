@@ -3,17 +3,21 @@ from pathlib import Path
 import pytest
 
 from detector.errors import ExportError
-from detector.runtimes import Port
+from detector.runtimes import TensorSpec
 from detector.runtimes.contract import contract_from, contract_of
 
 
 def test_a_file_that_is_no_detector(tmp_path):
     with pytest.raises(ExportError, match=r"gives \(1, 1000\) float32; expected"):
         contract_from(
-            Port((1, 3, 64, 64), "float32"), Port((1, 1000), "float32"), {0: "cat"}, (64, 64), Path("a")
+            TensorSpec((1, 3, 64, 64), "float32"),
+            TensorSpec((1, 1000), "float32"),
+            {0: "cat"},
+            (64, 64),
+            Path("a"),
         )
     with pytest.raises(ExportError, match=r"takes \(1, 10\) int64; expected images"):
-        contract_from(Port((1, 10), "int64"), Port(), {0: "cat"}, (64, 64), Path("a"))
+        contract_from(TensorSpec((1, 10), "int64"), TensorSpec(), {0: "cat"}, (64, 64), Path("a"))
 
 
 @pytest.mark.parametrize("damage", [{"schema": 9}, {"names": {"0": "a", "2": "b"}}, {"imgsz": [7, 7]}, {"stride": "x"},

@@ -9,7 +9,7 @@ from support.models import drawn_inputs
 from detector import YOLO
 from detector.device import select_precision
 from detector.inference.exported_backend import run_file
-from detector.inference.torch_backend import Runner
+from detector.inference.torch_backend import TorchBackend
 
 
 def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, trained):
@@ -35,7 +35,7 @@ def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exp
     opened = YOLO(path).exported
     runtime = opened.runtime("fp32")
     assert not runtime._requests, "compiled when an input comes"
-    expected = Runner(trained.model, torch.device("cpu"), select_precision("fp32", torch.device("cpu")))
+    expected = TorchBackend(trained.model, torch.device("cpu"), select_precision("fp32", torch.device("cpu")))
     for _ in range(2):
         for width in (32, 64, 96, 128, 160, 192):
             inputs = drawn_inputs(64, width)[:1]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.runtimes import Port
+from detector.runtimes import TensorSpec
 from detector.runtimes.torchscript import load
 
 
@@ -10,5 +10,5 @@ from detector.runtimes.torchscript import load
 def test_a_program_of_others_says_nothing_of_itself(tmp_path):
     torch.jit.trace(torch.nn.ReLU(), torch.zeros(1, 2)).save(str(tmp_path / "relu.torchscript"))
     runtime = load(tmp_path / "relu.torchscript")
-    assert runtime.metadata == {} and runtime.input == runtime.output == Port()
+    assert runtime.metadata == {} and runtime.input == runtime.output == TensorSpec()
     assert runtime.run(np.array([[-1.0, 2.0]], np.float32)).tolist() == [[0.0, 2.0]]

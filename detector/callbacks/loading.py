@@ -55,7 +55,7 @@ def load_callbacks(texts: str | Iterable[str] | None) -> list[Any]:
     return found
 
 
-def taken_over(texts: str | Iterable[str] | None) -> list[str]:
+def restorable_callbacks(texts: str | Iterable[str] | None) -> list[str]:
     """Return those texts of a saved run that a resumed one takes over by itself: ready-made callbacks.
 
     A run folder may be somebody else's, so it can't name code to run, or an address to send messages to

@@ -24,7 +24,7 @@ def gather_states(objects: Iterable[object]) -> dict[str, Any]:
     states = {}
     for name, obj in _stateful(objects):
         state = obj.state_dict()
-        if (problem := impurity(state, "its state_dict()")) is not None:
+        if (problem := find_unserializable(state, "its state_dict()")) is not None:
             raise CallbackError(
                 f"the state of the callback {name} can't be saved: {problem}; "
                 "expected None, numbers, strings, lists, dicts and tensors"
@@ -60,7 +60,7 @@ def _stateful(objects: Iterable[object]) -> Iterator[tuple[str, Any]]:
             yield (name if number == 1 else f"{name}#{number}"), obj
 
 
-def impurity(value: object, place: str) -> str | None:
+def find_unserializable(value: object, place: str) -> str | None:
     """Say where a value holds more than plain data and tensors, or return None."""
     kind = type(value)
     if (
@@ -78,4 +78,4 @@ def impurity(value: object, place: str) -> str | None:
         parts = [(item, f"{place}[{number}]") for number, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
     else:
         return f"{place} is a {kind.__name__}"
-    return next((problem for part in parts if (problem := impurity(*part)) is not None), None)
+    return next((problem for part in parts if (problem := find_unserializable(*part)) is not None), None)

@@ -35,7 +35,7 @@ from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor
 from detector.checkpoints.torch_zip import append_checksum, check_archive
 from detector.checkpoints.ultralytics import describe, read_peer_checkpoint
 from detector.errors import CheckpointError, first_line
-from detector.files.atomic import replacing
+from detector.files.atomic import atomic_write
 from detector.version import __version__
 
 FAMILY, NEWEST = "detector/", 1
@@ -47,7 +47,7 @@ class NotPlainError(CheckpointError):
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
-    """Write a checkpoint beside `path`, flush it to disk and rename it; see `replacing`.
+    """Write a checkpoint beside `path`, flush it to disk and rename it; see `atomic_write`.
 
     Args:
         path: .pt, or .safetensors.
@@ -59,7 +59,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = 
     """
     content = {"format": FORMAT, "version": __version__, **checkpoint}
     try:
-        with replacing(path, keep) as file:
+        with atomic_write(path, keep) as file:
             if path.suffix == ".safetensors":
                 write_tensor_file(file, content)
             else:

@@ -29,11 +29,11 @@ from torch import Tensor
 from detector.checkpoints.network import build_network, check_content, read_config
 from detector.checkpoints.torch_zip import MAX_DIMENSIONS, MAX_FILE_BYTES
 from detector.errors import CheckpointError, first_line
-from detector.runtimes import METADATA, Port
+from detector.runtimes import METADATA, TensorSpec
 
 if TYPE_CHECKING:
     from detector.exporters import Write
-    from detector.exporters.job import Job
+    from detector.exporters.job import ExportSpec
 
 MAX_HEADER_BYTES = 16 << 20  # some 100 bytes a tensor, and names, settings and metrics
 DTYPES = frozenset(
@@ -147,7 +147,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # ---- as a format to export to ---------------------------------------------------------------------------
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Take the weights of a job, unfused: `YOLO("best.safetensors")` opens the file, and can train on."""
     dtype = PRECISIONS[job.precision]
     weights = {
@@ -175,7 +175,7 @@ class Weights:
         self.metadata = content["export"]
         network.head.selected = self.metadata["head"]
         self.network = network.fuse()
-        self.input, self.output = Port(), Port()
+        self.input, self.output = TensorSpec(), TensorSpec()
 
     @torch.inference_mode()
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.images import MAX_PIXELS, measure_image
-from detector.data.label_cache import file_stats, index_file, read_index, write_index
+from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,10 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
         can't be decoded. Images of more than `MAX_PIXELS` are not decoded; theirs are as stored.
     """
     stats = file_stats(paths)
-    place = index_file("images", paths)
-    known = read_index(place, {"stats": (len(paths), 2), "sizes": (len(paths), 2), "cut": (len(paths),)})
+    place = label_cache_path("images", paths)
+    known = read_label_cache(
+        place, {"stats": (len(paths), 2), "sizes": (len(paths), 2), "cut": (len(paths),)}
+    )
     sizes, cut = np.zeros((len(paths), 2), np.int64), np.zeros(len(paths), bool)
     todo = np.ones(len(paths), bool)
     if known is not None:
@@ -107,7 +109,7 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
             found = _progress(pool.map(measure_image, [paths[i] for i in indices]), len(indices))
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
                 sizes[index], cut[index] = (height, width), is_cut
-        write_index(place, stats=stats, sizes=sizes, cut=cut)
+        write_label_cache(place, stats=stats, sizes=sizes, cut=cut)
     if cut.any():
         names = [paths[i] for i in np.flatnonzero(cut).tolist()]
         log.warning("%d JPEG files end early; what could be decoded is used: %s", len(names), listed(names))

@@ -1,6 +1,6 @@
 """Training augmentation, first step: draw what to do; `detector.data.warp` then does it.
 
-`draw_sample` turns (seed, epoch, position) into a `SampleDraw`, a small record of numbers; it looks at
+`sample_augment_params` turns (seed, epoch, position) into a `AugmentParams`, a small record of numbers; it looks at
 image sizes, never at pixels. Nothing else is random, so any worker, in any order, after any restart,
 makes the same sample.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NUMBERS = 24  # uniform in 0..1, per image of a blend; `draw_sample` says what each decides
+NUMBERS = 24  # uniform in 0..1, per image of a blend; `sample_augment_params` says what each decides
 WINDOW = 256  # partners come from this many samples before the current one, so that they are cached
 
 Box = tuple[int, int, int, int]
@@ -90,7 +90,7 @@ class GeometryDraw:
 
 
 @dataclass(frozen=True)
-class SampleDraw:
+class AugmentParams:
     """Everything that is random about one sample.
 
     Attributes:
@@ -125,7 +125,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return generator(seed, epoch, 0, purpose=1).permutation(count)
 
 
-def draw_sample(
+def sample_augment_params(
     augmentation: Augmentation,
     seed: int,
     epoch: int,
@@ -134,7 +134,7 @@ def draw_sample(
     sizes_hw: NDArray[np.int64],
     out_hw: tuple[int, int],
     mixes: bool = True,
-) -> SampleDraw:
+) -> AugmentParams:
     """Decide about sample ``position`` of an epoch.
 
     Partners of a mosaic or mixup are the images of the ``WINDOW`` samples before this one in the
@@ -185,7 +185,7 @@ def draw_sample(
         partner = _draw_geometry(augmentation, second, pick(second[17]), pick, sizes_hw, out_hw, mixes)
         ratio = float(rng.beta(32.0, 32.0))  # 0.5 with a standard deviation of 0.06: both stay visible
     hue, saturation, value = (2 * u - 1 for u in first[18:21])
-    return SampleDraw(
+    return AugmentParams(
         geometry,
         partner,
         ratio,
@@ -209,7 +209,7 @@ def _draw_geometry(
     out_hw: tuple[int, int],
     mixes: bool,
 ) -> GeometryDraw:
-    """Place one image or four by numbers 0 to 13 of `draw_sample`'s table."""
+    """Place one image or four by numbers 0 to 13 of `sample_augment_params`'s table."""
     if mixes and u[0] < augmentation.mosaic:
         side = max(out_hw)
         centre = int(side * (0.5 + u[1])), int(side * (0.5 + u[2]))  # the middle half of a canvas of 2 sides

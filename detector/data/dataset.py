@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.data.annotations import Annotations
-from detector.data.augment import Augmentation, draw_sample, epoch_order
+from detector.data.augment import Augmentation, epoch_order, sample_augment_params
 from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
 from detector.data.images import read_image
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
-from detector.data.warp import apply_sample, to_planes
+from detector.data.warp import apply_augmentation, to_planes
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class DetectionDataset:
 
     def _fill_augmented(self, key: TrainKey, out: NDArray[np.uint8]) -> Target:
         assert self.augmentation is not None
-        draw = draw_sample(
+        draw = sample_augment_params(
             self.augmentation,
             self.seed,
             key.epoch,
@@ -185,7 +185,7 @@ class DetectionDataset:
             (out.shape[1], out.shape[2]),
             mixes=key.mosaic and not self.rect,
         )
-        boxes, labels = apply_sample(draw, self.load, self.annotations, self.loaded_hw, out)
+        boxes, labels = apply_augmentation(draw, self.load, self.annotations, self.loaded_hw, out)
         index = draw.geometry.tiles[0].index
         return self._target(index, boxes, labels, (1.0, 1.0), (0.0, 0.0))
 

@@ -137,7 +137,7 @@ def make_drawn_dataset(
     """
     from tqdm import tqdm
 
-    from detector.files.atomic import publish, staging_folder
+    from detector.files.atomic import move_into_place, staging_folder
 
     for split, count in splits.items():
         if split not in SPLIT_START or count < 0:
@@ -151,7 +151,7 @@ def make_drawn_dataset(
         for split, number in tqdm(scenes, desc=f"drawing {folder.name}", disable=few, leave=False):
             image, boxes, labels = draw_scene(seed, SPLIT_START[split] + number, size, names)
             _write_scene(staging, split, f"{number:06d}", image, boxes, labels)
-        publish(staging, folder)
+        move_into_place(staging, folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from detector.errors import DataError
 from detector.files.archives import unpack
-from detector.files.atomic import publish, staging_folder
+from detector.files.atomic import move_into_place, staging_folder
 from detector.files.download import check_url, download
 
 LOGGER = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:
             if len(entries) == 1 and entries[0].is_dir() and entries[0].name == root.name:
                 contents = entries[0]
             _merge(contents, whole.joinpath(*PurePosixPath(archive.into).parts), archive.url)
-        publish(whole, root)
+        move_into_place(whole, root)
     shutil.rmtree(downloads, ignore_errors=True)
     return root
 

@@ -33,17 +33,17 @@ def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
     return stats
 
 
-def index_file(kind: str, paths: Sequence[str]) -> Path:
+def label_cache_path(kind: str, paths: Sequence[str]) -> Path:
     """Where what is known about these files is kept."""
     digest = hashlib.sha256("\n".join([f"{kind} {_VERSION}", *paths]).encode("utf-8", "surrogateescape"))
     return cache_dir("labels") / f"{kind}-{digest.hexdigest()[:32]}.npz"
 
 
-def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.int64]] | None:
+def read_label_cache(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.int64]] | None:
     """Read arrays back; None if there is no such file or it is not what was written.
 
     Args:
-        place: from `index_file`.
+        place: from `label_cache_path`.
         shapes: names of the arrays and their shapes, -1 for any length.
     """
     try:
@@ -62,7 +62,7 @@ def read_index(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDA
     return arrays
 
 
-def write_index(place: Path, **arrays: NDArray[np.generic]) -> None:
+def write_label_cache(place: Path, **arrays: NDArray[np.generic]) -> None:
     """Write arrays in one step: readers see the old file or the new one, never half of it."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class TrainLoader:
         self.rank = rank
         self.world_size = world_size
         largest = batch_size * 3 * (math.ceil(dataset.imgsz / 32) * 32) ** 2  # rectangles are smaller
-        self._feed = _Feed(dataset, largest, workers, pin_memory)
+        self._feed = _BatchStream(dataset, largest, workers, pin_memory)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
@@ -117,7 +117,7 @@ class ValLoader:
         largest = max(
             (len(keys) * 3 * math.prod(dataset.shape_of(keys[0])) for keys in self.groups), default=0
         )
-        self._feed = _Feed(dataset, largest, workers, pin_memory)
+        self._feed = _BatchStream(dataset, largest, workers, pin_memory)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -142,7 +142,7 @@ def group_by_shape(dataset: DetectionDataset, batch_size: int) -> list[list[Key]
     return groups
 
 
-class _Feed:
+class _BatchStream:
     """Turns lists of keys into batches, in order."""
 
     def __init__(self, dataset: DetectionDataset, largest: int, workers: int, pin_memory: bool) -> None:
@@ -161,8 +161,8 @@ class _Feed:
         self._ring = BufferRing(slots, largest, shared=workers > 0)
         if workers:
             self._loader = DataLoader(
-                _Remote(dataset, self._ring.memory),  # type: ignore[arg-type]
-                batch_sampler=_Orders(self),  # type: ignore[arg-type]
+                _WorkerDataset(dataset, self._ring.memory),  # type: ignore[arg-type]
+                batch_sampler=_RequestSampler(self),  # type: ignore[arg-type]
                 num_workers=workers,
                 collate_fn=_unchanged,
                 worker_init_fn=_begin_work,
@@ -203,19 +203,19 @@ class _Feed:
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return assemble(images, self._dataset.fill(keys, images)).pin_memory()
         slot = self._ring.take()
-        images = torch.empty(shape, dtype=torch.uint8) if slot is None else self._ring.lend(slot, shape)
+        images = torch.empty(shape, dtype=torch.uint8) if slot is None else self._ring.as_tensor(slot, shape)
         return assemble(images, self._dataset.fill(keys, images))
 
-    def orders(self) -> Iterator[_Order]:
+    def orders(self) -> Iterator[_Request]:
         """What the workers are sent, each with a slot for its images if one is free."""
         # runs once all workers have answered what they were sent before, so stray slots are free
         while self._sent:
-            self._ring.give_back(self._sent.pop())
+            self._ring.release(self._sent.pop())
         for keys in self._todo:
             slot = self._ring.take()
             if slot is not None:
                 self._sent.add(slot)
-            yield _Order(keys, slot)
+            yield _Request(keys, slot)
 
     def _receive(self, loader: DataLoader[Any], todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         if not todo:
@@ -229,7 +229,7 @@ class _Feed:
             self._sent.discard(slot)
             if isinstance(found, DetectorError):
                 if slot is not None:
-                    self._ring.give_back(slot)
+                    self._ring.release(slot)
                 try:
                     raise found
                 finally:
@@ -238,7 +238,7 @@ class _Feed:
                 yield found
             else:
                 shape, targets = found
-                yield assemble(self._ring.lend(slot, shape), targets)
+                yield assemble(self._ring.as_tensor(slot, shape), targets)
 
     def close(self) -> None:
         workers = self._loader._iterator if self._loader is not None else None
@@ -247,24 +247,24 @@ class _Feed:
         self._loader = None
 
 
-class _Order(NamedTuple):
+class _Request(NamedTuple):
     """What a worker is asked for: samples, and the slot to put the images into."""
 
     keys: Sequence[Key]
     slot: int | None
 
 
-class _Orders:
+class _RequestSampler:
     """The batch sampler: asks the feed anew at the start of each epoch."""
 
-    def __init__(self, feed: _Feed) -> None:
+    def __init__(self, feed: _BatchStream) -> None:
         self._feed = weakref.proxy(feed)
 
-    def __iter__(self) -> Iterator[_Order]:
+    def __iter__(self) -> Iterator[_Request]:
         return self._feed.orders()  # type: ignore[no-any-return]
 
 
-class _Remote:
+class _WorkerDataset:
     """The data set as a worker sees it: fills a slot, and returns errors as values, to be raised unchanged."""
 
     def __init__(self, dataset: DetectionDataset, memory: Tensor) -> None:
@@ -274,7 +274,7 @@ class _Remote:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitems__(self, order: _Order) -> tuple[int | None, Any]:
+    def __getitems__(self, order: _Request) -> tuple[int | None, Any]:
         keys, slot = order
         try:
             if slot is None:

@@ -70,11 +70,11 @@ class BufferRing:
         """A free slot, or None."""
         return self._free.pop() if self._free else None
 
-    def give_back(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """Return a slot that was taken and not lent."""
         self._free.append(slot)
 
-    def lend(self, slot: int, shape: tuple[int, ...]) -> Tensor:
+    def as_tensor(self, slot: int, shape: tuple[int, ...]) -> Tensor:
         """A uint8 tensor over a taken slot; the slot is free again when its last view is gone."""
         array = slot_view(self.memory, slot, shape).numpy()[...]
         # the storage of a tensor made from an array keeps that array alive, and so do all views of it

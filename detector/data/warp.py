@@ -1,4 +1,4 @@
-"""Training augmentation, second step: carry out a `SampleDraw` on pixels and boxes."""
+"""Training augmentation, second step: carry out a `AugmentParams` on pixels and boxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import Annotations
-from detector.data.augment import GeometryDraw, SampleDraw
+from detector.data.augment import AugmentParams, GeometryDraw
 from detector.data.letterbox import GREY, resize_into
 
 MIN_SIDE = 2.0  # px; a box must stay wider and higher than this
@@ -21,8 +21,8 @@ Image: TypeAlias = NDArray[Any]  # (H, W, 3) or (3, H, W) uint8; OpenCV's stubs 
 Loader: TypeAlias = Callable[[int], Image]
 
 
-def apply_sample(
-    draw: SampleDraw,
+def apply_augmentation(
+    draw: AugmentParams,
     load: Loader,
     annotations: Annotations,
     sizes_hw: NDArray[np.int64],

@@ -23,8 +23,8 @@ from detector.engine.run_folder import make_run_folder
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError, MissingPackageError, SettingsError
 from detector.exporters import Format, all_formats, find_format
-from detector.inference.backend import Ready
-from detector.inference.exported_backend import ExportedModel, make_runner
+from detector.inference.backend import InferenceBackend
+from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.nn.model import DetectionModel
 from detector.settings import BenchmarkSettings, ExportSettings, PredictSettings, ValSettings
 from detector.tables import align, rows_to_csv
@@ -156,7 +156,7 @@ class Bench:
             parity = exporter.parity
             opened = ExportedModel(path)
         val = ValSettings.parse({**self.val_settings, "amp": variant.compute, "compile": variant.compile})
-        runner = make_runner(opened, val)
+        runner = make_backend(opened, val)
         validator = Validator(validation_suppression(val), CallbackRegistry())
         metrics = validator.run(runner, self.loader, self.annotations, final=False)
         network, whole = self._time(runner)
@@ -186,7 +186,7 @@ class Bench:
         stem = Path("model" if self.source is None else self.source.stem)
         return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
 
-    def _time(self, runner: Ready) -> tuple[float, float]:
+    def _time(self, runner: InferenceBackend) -> tuple[float, float]:
         """Return the median ms a picture in the network, and from picture to results."""
         s = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
         network, whole = [], []

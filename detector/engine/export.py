@@ -20,13 +20,13 @@ from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
-from detector.exporters.job import Graph, Job, suppress_in_torch
-from detector.exporters.parity import PICTURES, compare, drawn_pictures, judge, shown
+from detector.exporters.job import ExportSpec, Graph, suppress_in_torch
+from detector.exporters.parity import PICTURES, compare, drawn_pictures, exceeded_tolerances, format_parity
 from detector.inference.exported_backend import run_file
 from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
-from detector.settings import ExportSettings, plain
+from detector.settings import ExportSettings, format_value
 from detector.version import __version__
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Exporter(Engine):
         try:
             write = self.kind.capture(job)
             self._prove(job, write, unproved, pictures, origin)
-            wrong = judge(self.parity, self.precision)
+            wrong = exceeded_tolerances(self.parity, self.precision)
             if wrong:
                 kept = self.stem.with_name(f"{self.stem.name}{suffix}.rejected")
                 put(unproved, kept)
@@ -120,7 +120,7 @@ class Exporter(Engine):
             ) from error
         finally:
             remove(unproved)
-        log.info("%s: %s", self.path, shown(self.parity))
+        log.info("%s: %s", self.path, format_parity(self.parity))
         self.fire("on_export_end")
         return self.path
 
@@ -128,13 +128,13 @@ class Exporter(Engine):
         """Return whether the NMS-free head is to be exported."""
         return self.settings.nms is False and "one2one" in self.model.head.heads
 
-    def _job(self) -> Job:
+    def _job(self) -> ExportSpec:
         s, reduction = self.settings, None
         if s.nms:
             reduction = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms)
         elif self._wants_ranking():
             reduction = NMSParams(0.0, None, s.max_det, s.agnostic_nms)
-        return Job(
+        return ExportSpec(
             model=self._on_cpu(),
             head=self.head,
             imgsz=self.imgsz,
@@ -153,7 +153,7 @@ class Exporter(Engine):
         """Return the model, or a copy of it if it is on another device: the caller's own is not moved."""
         return self.model if self.model.device.type == "cpu" else deepcopy(self.model).cpu()
 
-    def _describe(self, job: Job) -> dict[str, Any]:
+    def _describe(self, job: ExportSpec) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""
         s, (height, width) = self.settings, self.imgsz
         dynamic = s.dynamic or not self.kind.graph  # weights alone take any size
@@ -195,7 +195,7 @@ class Exporter(Engine):
         }
 
     def _prove(
-        self, job: Job, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str
+        self, job: ExportSpec, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str
     ) -> None:
         """Write the file and compare it with the model on pictures, at every size that matters."""
         write(path, self.metadata)
@@ -283,7 +283,7 @@ def choose_precision(s: ExportSettings, kind: Format) -> str:
         name = "int8"
     problems = []
     if name not in kind.precisions:
-        asked = "int8=true" if s.int8 else f"half={plain(s.half)}"
+        asked = "int8=true" if s.int8 else f"half={format_value(s.half)}"
         problems.append(
             f"{asked}: format={s.format} is written and run in {', '.join(kind.precisions)}, not in {name}"
         )
@@ -300,7 +300,7 @@ def choose_precision(s: ExportSettings, kind: Format) -> str:
                 ", ".join(sorted(kind.options & (GRAPH_OPTIONS | {"opset", "simplify"}))) or "none of these"
             )
             problems.append(
-                f"{option}={plain(getattr(s, option))}: format={s.format} knows {known}; leave it out"
+                f"{option}={format_value(getattr(s, option))}: format={s.format} knows {known}; leave it out"
             )
     if problems:
         raise ExportError("\n".join(problems))

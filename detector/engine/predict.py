@@ -19,7 +19,7 @@ from detector.data.letterbox import Letterbox, input_hw, letterbox_batch
 from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
-from detector.inference.backend import Ready, to_image
+from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.results import Results
 from detector.settings import PredictSettings
 
@@ -46,7 +46,9 @@ class Predictor(Engine):
         callbacks: this prediction's callbacks.
     """
 
-    def __init__(self, settings: PredictSettings, runner: Ready, callbacks: CallbackRegistry) -> None:
+    def __init__(
+        self, settings: PredictSettings, runner: InferenceBackend, callbacks: CallbackRegistry
+    ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
         self.runner = runner
@@ -98,7 +100,7 @@ class Predictor(Engine):
         spent["inference"] = timer.stop("inference")
         detections = self.runner.detect(decoded, self.suppression)
         found = [
-            to_image(rows.float(), place.ratio, place.pad, item.image.shape[:2])
+            rescale_to_image(rows.float(), place.ratio, place.pad, item.image.shape[:2])
             for rows, place, item in zip(detections, places, batch, strict=True)
         ]
         spent["postprocess"] = timer.stop("postprocess")

@@ -12,7 +12,7 @@ from typing import IO, Any
 import yaml
 
 from detector.errors import SettingsError, cannot_write
-from detector.files.atomic import remove_leftovers, replacing
+from detector.files.atomic import atomic_write, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def write_yaml(path: Path, values: dict[str, Any]) -> None:
         SettingsError: if it can't be written.
     """
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
     except OSError as error:
         raise cannot_write(f"to {path.parent}", error) from None

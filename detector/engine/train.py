@@ -27,7 +27,7 @@ from detector.engine.run_folder import RunLock, discard_if_unused, make_run_fold
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError
 from detector.inference.malloc import keep_freed_memory
-from detector.inference.torch_backend import Runner
+from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
@@ -355,7 +355,7 @@ class Trainer(Engine):
         if self.data.val_loader is None or not (self.settings.val or last_epoch):
             return
         self.ema.sync_counters()
-        runner = Runner(self.ema.model, self.device, self.precision)
+        runner = TorchBackend(self.ema.model, self.device, self.precision)
         metrics = self.validator.run(
             runner, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
         )
@@ -434,7 +434,7 @@ class Trainer(Engine):
             self.final_checkpoint = content
         if self.data.val_loader is not None:
             head = self.final_model.head_for(self.settings.nms)
-            runner = Runner(self.final_model, self.device, self.precision, head=head)
+            runner = TorchBackend(self.final_model, self.device, self.precision, head=head)
             self.final_metrics = self.validator.run(
                 runner, self.data.val_loader, self.data.val_annotations, final=True
             )

@@ -17,7 +17,7 @@ from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError, SettingsError
-from detector.inference.backend import Ready, to_image
+from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.inference.torch_backend import VALIDATION_CONF
 from detector.metrics.evaluator import CocoEvaluator
 from detector.metrics.metrics import Metrics
@@ -68,7 +68,7 @@ class Validator(Engine):
 
     def run(
         self,
-        runner: Ready,
+        runner: InferenceBackend,
         loader: Iterable[Batch],
         annotations: Annotations,
         loss: Loss | None = None,
@@ -109,7 +109,7 @@ class Validator(Engine):
         self.fire("on_val_end")
         return self.metrics
 
-    def _run_batch(self, runner: Ready, loss: Loss | None, timer: StageTimer) -> Tensor | None:
+    def _run_batch(self, runner: InferenceBackend, loss: Loss | None, timer: StageTimer) -> Tensor | None:
         """Find `preds` of the batch; returns its loss terms times its images, (3,), if a loss was asked for."""
         assert self.batch is not None
         timer.start()
@@ -123,20 +123,20 @@ class Validator(Engine):
         timer.stop("postprocess")
         return items
 
-    def _loss(self, loss: Loss, runner: Ready, raw: Any) -> Tensor:
+    def _loss(self, loss: Loss, runner: InferenceBackend, raw: Any) -> Tensor:
         """Return the loss terms of the batch, (3,), times its images."""
         assert self.batch is not None
         with torch.inference_mode():
             boxes, labels = self.batch.boxes.to(runner.device), self.batch.labels.to(runner.device)
             return loss.items(runner.head, raw, boxes, labels) * len(self.batch.paths)
 
-    def _detections(self, runner: Ready, decoded: Tensor) -> list[Tensor]:
+    def _detections(self, runner: InferenceBackend, decoded: Tensor) -> list[Tensor]:
         assert self.batch is not None
         batch = self.batch
         ratios, pads, sizes = batch.ratios.tolist(), batch.pads.tolist(), batch.sizes.tolist()
         detections = runner.detect(decoded, self.suppression)
         found_in_images = [
-            to_image(found.float().cpu(), (rx, ry), (left, top), (height, width))
+            rescale_to_image(found.float().cpu(), (rx, ry), (left, top), (height, width))
             for found, (rx, ry), (left, top), (height, width) in zip(
                 detections, ratios, pads, sizes, strict=True
             )
@@ -173,7 +173,9 @@ def validation_suppression(s: DataSettings) -> NMSParams:
     return NMSParams(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
 
 
-def validate(s: ValSettings, runner: Ready, callbacks: CallbackRegistry) -> tuple[Validator, Metrics]:
+def validate(
+    s: ValSettings, runner: InferenceBackend, callbacks: CallbackRegistry
+) -> tuple[Validator, Metrics]:
     """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
 
     Raises:

@@ -20,7 +20,7 @@ from detector.errors import ExportError, MissingPackageError, nearest
 from detector.runtimes import Runtime
 
 if TYPE_CHECKING:
-    from detector.exporters.job import Job
+    from detector.exporters.job import ExportSpec
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Format:
     Attributes:
         suffix: of the exported file, or of the folder's name (`_openvino`).
         what: for people.
-        export: "module:function" that takes a `Job`, captures its network and returns a `Write`.
+        export: "module:function" that takes a `ExportSpec`, captures its network and returns a `Write`.
         load: "module:function" that opens a written file as a `Runtime`, called as `load(path, compute)`.
         precisions: those it can be written in, the default first.
         options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
@@ -77,7 +77,7 @@ class Format:
                 f"{what} needs the {' and '.join(missing)} package{plural}: pip install {install}"
             )
 
-    def capture(self, job: Job) -> Write:
+    def capture(self, job: ExportSpec) -> Write:
         write: Write = _function(self.export)(job)
         return write
 

@@ -20,7 +20,7 @@ Suppress = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportSpec:
     """One export.
 
     Attributes:

@@ -15,13 +15,13 @@ import torch
 
 from detector.errors import ExportError
 from detector.exporters import Write
-from detector.exporters.job import Job
+from detector.exporters.job import ExportSpec
 from detector.runtimes.ncnn import BIN, METADATA_FILE, PARAM
 
 MAX_SECONDS = 600  # of pnnx, far more than it needs: a hang has an end
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Convert the network of a job; fp16 stores the weights so."""
     import pnnx
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from detector.exporters import Write
-from detector.exporters.job import Job
+from detector.exporters.job import ExportSpec
 from detector.runtimes import METADATA
 from detector.runtimes.torch_export import quiet_torch
 
 OPSET = 20
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Capture the network of a job as ONNX."""
     import onnx
 
@@ -33,7 +33,7 @@ def export(job: Job) -> Write:
     return write
 
 
-def to_onnx(job: Job, dtype: torch.dtype | None = None) -> Any:
+def to_onnx(job: ExportSpec, dtype: torch.dtype | None = None) -> Any:
     """Return the network of a job as an ONNX model in memory.
 
     Args:

@@ -13,13 +13,13 @@ from typing import Any
 
 from detector.errors import MissingPackageError
 from detector.exporters import Write
-from detector.exporters.job import Job
+from detector.exporters.job import ExportSpec
 from detector.exporters.onnx import to_onnx
 from detector.runtimes import METADATA
 from detector.runtimes.openvino import the_core
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Convert the network of a job; fp16 stores the weights so, int8 is calibrated on the job's pictures."""
     import onnx
     import openvino
@@ -40,7 +40,7 @@ def export(job: Job) -> Write:
     return write
 
 
-def quantize(network: Any, job: Job) -> Any:
+def quantize(network: Any, job: ExportSpec) -> Any:
     """Quantise a network to int8, all but what follows its last convolutions: boxes need more than 256 steps."""
     # on import nncf asks torch for CUDA's compiler, which then has something to say
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

@@ -111,7 +111,7 @@ def match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a[left], b[right]
 
 
-def judge(parity: Mapping[str, float], precision: str) -> list[str]:
+def exceeded_tolerances(parity: Mapping[str, float], precision: str) -> list[str]:
     """Return what is beyond the tolerance of a precision, in words."""
     limit = TOLERANCES[precision]
     wrong = []
@@ -124,7 +124,7 @@ def judge(parity: Mapping[str, float], precision: str) -> list[str]:
     return wrong
 
 
-def shown(parity: Mapping[str, Any]) -> str:
+def format_parity(parity: Mapping[str, Any]) -> str:
     """Return the figures in words."""
     count = int(parity["detections"])
     found = (

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from detector.exporters import Write
-from detector.exporters.job import Job
+from detector.exporters.job import ExportSpec
 from detector.runtimes import METADATA
 from detector.runtimes.torch_export import quiet_torch
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Capture the network of a job."""
     network = job.network(torch.bfloat16 if job.precision == "bf16" else None, channels_last=True)
     with torch.no_grad(), warnings.catch_warnings(), quiet_torch():

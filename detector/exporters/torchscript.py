@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from detector.exporters import Write
-from detector.exporters.job import Job
+from detector.exporters.job import ExportSpec
 from detector.runtimes import METADATA
 
 
-def export(job: Job) -> Write:
+def export(job: ExportSpec) -> Write:
     """Trace the network of a job; sizes stay free where `dynamic` is asked for, and are not checked otherwise."""
     network = job.network(torch.bfloat16 if job.precision == "bf16" else None, channels_last=True)
     with torch.no_grad(), warnings.catch_warnings():

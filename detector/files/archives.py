@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from detector.errors import DataError, first_line
-from detector.files.atomic import publish, staging_folder
+from detector.files.atomic import move_into_place, staging_folder
 
 MAX_ENTRIES = 2_000_000  # against archives that fill a disk with empty files
 
@@ -53,7 +53,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_entrie
     """
     with staging_folder(folder) as staging:
         _unpack_into(archive, staging, max_bytes, max_entries)
-        publish(staging, folder)
+        move_into_place(staging, folder)
     return folder
 
 

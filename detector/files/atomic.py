@@ -19,7 +19,7 @@ UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def replacing(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; at the end of the block it is flushed to disk and takes its place.
 
     Whatever fails on the way, and whenever the process dies, `path` holds either the old content or the new.
@@ -97,7 +97,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def publish(staging: Path, folder: Path) -> None:
+def move_into_place(staging: Path, folder: Path) -> None:
     """Rename a finished staging folder to `folder`.
 
     Raises:

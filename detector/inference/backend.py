@@ -12,7 +12,7 @@ from detector.boxes import NMSParams, clip_boxes, scale_boxes
 from detector.device import Precision
 
 
-class Ready(Protocol):
+class InferenceBackend(Protocol):
     """A network or an exported file, ready to run: what val and predict need of it.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ready(Protocol):
         ...
 
 
-def to_image(
+def rescale_to_image(
     detections: Tensor, ratio: tuple[float, float], pad: tuple[float, float], size: tuple[int, int]
 ) -> Tensor:
     """Map detections from the letterboxed input to the image, and clip them to it.

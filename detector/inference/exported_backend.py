@@ -1,4 +1,4 @@
-"""Exported files behind the interface of `Runner`, so that val and predict run them as they run a network."""
+"""Exported files behind the interface of `TorchBackend`, so that val and predict run them as they run a network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from detector.data.letterbox import input_hw
 from detector.device import Precision, select_device, select_precision
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
-from detector.inference.backend import Ready
+from detector.inference.backend import InferenceBackend
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.pixels import to_input
-from detector.inference.torch_backend import VALIDATION_CONF, Runner
+from detector.inference.torch_backend import VALIDATION_CONF, TorchBackend
 from detector.nn.model import DetectionModel
 from detector.runtimes import Runtime
 from detector.runtimes.contract import Contract, contract_from, contract_of
-from detector.settings import PredictSettings, ValSettings, plain
+from detector.settings import PredictSettings, ValSettings, format_value
 
 log = logging.getLogger(__name__)
 
@@ -92,18 +92,18 @@ class ExportedModel:
         if not self.format.computes:
             if amp not in ("auto", True) and select_name(amp) != self.contract.precision:
                 raise SettingsError(
-                    f"amp={plain(amp)}: {self.path.name} computes in {self.contract.precision}, as it was exported; "
-                    f"leave amp out"
+                    f"amp={format_value(amp)}: {self.path.name} computes in {self.contract.precision}, as it was "
+                    f"exported; leave amp out"
                 )
             return None
         name = select_precision(amp, CPU).name
         if name not in self.format.computes:
             raise SettingsError(
-                f"amp={plain(amp)}: expected {' or '.join(self.format.computes)} for {self.kind}"
+                f"amp={format_value(amp)}: expected {' or '.join(self.format.computes)} for {self.kind}"
             )
         return name
 
-    def runner(self, s: PredictSettings | ValSettings) -> ExportedRunner:
+    def runner(self, s: PredictSettings | ValSettings) -> ExportedBackend:
         """Return what predicts as the settings ask.
 
         Raises:
@@ -113,7 +113,7 @@ class ExportedModel:
             raise SettingsError(f"device={s.device}: exported files run on the CPU; leave device out")
         if s.names is not None and dict(enumerate(s.names)) != self.names:
             raise SettingsError(
-                f"names={plain(s.names)}: {self.path.name} has {plain(list(self.names.values()))}"
+                f"names={format_value(s.names)}: {self.path.name} has {format_value(list(self.names.values()))}"
             )
         if s.compile:
             raise SettingsError(
@@ -130,12 +130,12 @@ class ExportedModel:
                 how.conf,
                 VALIDATION_CONF,
             )
-        return ExportedRunner(self.runtime(self._compute(s.amp)), self.contract, self.path)
+        return ExportedBackend(self.runtime(self._compute(s.amp)), self.contract, self.path)
 
     def _check_head(self, nms: bool | None) -> None:
         if nms is not None and nms != (self.contract.head == "one2many"):
             raise SettingsError(
-                f"nms={plain(nms)}: {self.path.name} holds the {self.contract.head} head; leave nms out"
+                f"nms={format_value(nms)}: {self.path.name} holds the {self.contract.head} head; leave nms out"
             )
 
     def _check_reduction(self, s: PredictSettings | ValSettings) -> None:
@@ -151,7 +151,9 @@ class ExportedModel:
         if how.iou is not None and "iou" in given and s.iou != how.iou:
             wrong.append(f"iou={s.iou:g}: expected iou={how.iou:g}")
         if how.iou is not None and "agnostic_nms" in given and s.agnostic_nms != how.agnostic:
-            wrong.append(f"agnostic_nms={plain(s.agnostic_nms)}: expected {plain(how.agnostic)}")
+            wrong.append(
+                f"agnostic_nms={format_value(s.agnostic_nms)}: expected {format_value(how.agnostic)}"
+            )
         if wrong:
             raise SettingsError(
                 "\n".join(
@@ -167,8 +169,8 @@ class ExportedModel:
         height, width = fixed
         if "imgsz" in given and input_hw(s.imgsz) != fixed:
             raise SettingsError(
-                f"imgsz={plain(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, or "
-                f"export it with dynamic=true"
+                f"imgsz={format_value(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, "
+                f"or export it with dynamic=true"
             )
         if "rect" in given and s.rect:
             raise SettingsError(
@@ -182,8 +184,8 @@ class ExportedModel:
             )
 
 
-class ExportedRunner:
-    """An exported file ready to run: see `Runner`.
+class ExportedBackend:
+    """An exported file ready to run: see `TorchBackend`.
 
     Attributes:
         contract: what the file takes and gives.
@@ -212,7 +214,7 @@ class ExportedRunner:
 
     @torch.inference_mode()
     def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:
-        """Reduce the file's predictions to detections: see `Runner.detect`."""
+        """Reduce the file's predictions to detections: see `TorchBackend.detect`."""
         if self.contract.suppression is not None:
             return [pick_rows(rows, params) for rows in preds]
         return to_detections(preds, params, self.nms)
@@ -277,7 +279,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
     return np.asarray(preds[: len(batch)], np.float32)
 
 
-def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> Ready:
+def make_backend(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> InferenceBackend:
     """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
 
     Raises:
@@ -289,7 +291,7 @@ def make_runner(model: DetectionModel | ExportedModel, s: PredictSettings | ValS
     if s.names is not None:
         raise SettingsError("names= is for exported files that hold no names; leave it out")
     head, device = model.head_for(s.nms), select_device(s.device)
-    return Runner(model, device, select_precision(s.amp, device), s.compile, head)
+    return TorchBackend(model, device, select_precision(s.amp, device), s.compile, head)
 
 
 def select_name(amp: bool | str) -> str:

@@ -19,7 +19,7 @@ VALIDATION_CONF = 0.001
 """Minimum score in validation, unless `conf` says otherwise: precision over recall needs the unsure detections too."""
 
 
-class Runner:
+class TorchBackend:
     """A fused copy of a network on a device, in a precision.
 
     Attributes:

@@ -118,7 +118,7 @@ class Curves:
         return float(self.confidence[self.best])
 
 
-def draw_curves(scores: Array, classes: Index, hits: NDArray[np.bool_], num_labels: Index) -> Curves:
+def compute_curves(scores: Array, classes: Index, hits: NDArray[np.bool_], num_labels: Index) -> Curves:
     """Trace precision, recall and F1 over the confidence threshold.
 
     Between the scores of two detections the curves are interpolated linearly.

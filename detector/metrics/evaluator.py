@@ -19,8 +19,8 @@ from detector.metrics.curves import (
     Curves,
     Index,
     best_of_groups,
+    compute_curves,
     count_confusions,
-    draw_curves,
     match,
     overlaps,
     to_xywh,
@@ -212,7 +212,7 @@ class CocoEvaluator:
         hits[matched] = True
         num_labels = np.bincount(labels, minlength=count)
         num_images = np.bincount(np.unique(label_owner * count + labels) % count, minlength=count)
-        curves = draw_curves(scores[order][allowed], classes[order][allowed], hits[allowed], num_labels)
+        curves = compute_curves(scores[order][allowed], classes[order][allowed], hits[allowed], num_labels)
         if not full:
             return curves, num_labels, num_images, None
 

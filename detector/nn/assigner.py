@@ -70,7 +70,7 @@ def assign(
     pairs = pairs or (PAIRS_ON_CPU if scores.device.type == "cpu" else PAIRS_ON_ACCELERATOR)
     confidence = scores.float().sigmoid().contiguous().sqrt_().view(-1, num_anchors)  # (B * C, A)
     rows = labels.clamp(min=0) + torch.arange(batch, device=labels.device)[:, None] * num_classes  # (B, M)
-    taken = _take_best(
+    taken = _select_candidates(
         confidence,
         rows,
         pred_boxes.float(),
@@ -80,7 +80,7 @@ def assign(
         min(topk, num_anchors),
         max(1, pairs // max(1, batch * num_anchors)),
     )
-    return _settle(taken, confidence, rows, topk2)
+    return _resolve_conflicts(taken, confidence, rows, topk2)
 
 
 class _Taken(NamedTuple):
@@ -134,7 +134,7 @@ def _inside_limits(boxes: Tensor, labels: Tensor, min_side: float) -> Tensor:
     return torch.cat((near, boxes[..., 2:] + missing), -1)
 
 
-def _take_best(
+def _select_candidates(
     confidence: Tensor,
     rows: Tensor,
     pred_boxes: Tensor,
@@ -207,7 +207,7 @@ def _inside(x: Tensor, y: Tensor, limits: Tensor, t: Tensor, u: Tensor, v: Tenso
     return torch.minimum(t, u, out=t).gt_(METRIC_EPS)
 
 
-def _settle(taken: _Taken, confidence: Tensor, rows: Tensor, topk2: int | None) -> Assignment:
+def _resolve_conflicts(taken: _Taken, confidence: Tensor, rows: Tensor, topk2: int | None) -> Assignment:
     """Leave every anchor point to one box, and scale the metrics to target scores.
 
     The slots of one anchor point are alike after the conflict; the first of them is used.

@@ -35,7 +35,7 @@ BLOCKS: dict[str, type[nn.Module]] = {
 DETECT = "Detect"
 LISTS = (list, tuple)
 ROW = "[from, repeats, block, [arguments]]"
-FAMILIAR = {  # spellings of other YOLO tables, read as well
+ALIASES = {  # spellings of other YOLO tables, read as well
     ("nn.Upsample", "[None, 2, 'nearest']"): ("Upsample", [2]),
     ("nn.Upsample", "['None', 2, 'nearest']"): ("Upsample", [2]),
     ("Concat", "[1]"): ("Concat", []),
@@ -366,7 +366,7 @@ def _row(values: Any, index: int, file: str) -> Row:
     if not isinstance(values, LISTS) or len(values) != 4:
         raise ModelError(f"{where}: expected {ROW}.")
     source, repeats, block, args = values
-    block, args = FAMILIAR.get((str(block), str(args)), (block, args))
+    block, args = ALIASES.get((str(block), str(args)), (block, args))
     source = list(source) if isinstance(source, LISTS) else [source]
     if not source or any(type(s) is not int or not -max(index, 1) <= s < index for s in source):
         raise ModelError(

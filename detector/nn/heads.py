@@ -180,7 +180,7 @@ class Detect(nn.Module):
         """Names of the heads present: "one2many", "one2one" or both."""
         return tuple(name for name, (box, _) in BRANCHES.items() if hasattr(self, box))
 
-    def keep_selected(self) -> None:
+    def drop_other_heads(self) -> None:
         """Remove the branches of the head that is not selected."""
         for name in self.heads:
             if name != self.selected:

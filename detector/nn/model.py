@@ -57,7 +57,7 @@ class DetectionModel(nn.Module):
         layers = config.layers()
         self.sources = [layer.source for layer in layers]
         last_use = {source: i for i, layer in enumerate(layers) for source in layer.source}
-        self.released = [[s for s, last in last_use.items() if last == i] for i in range(len(layers))]
+        self.freed_after = [[s for s, last in last_use.items() if last == i] for i in range(len(layers))]
         self.model = nn.ModuleList(_build(config, i, layer) for i, layer in enumerate(layers[:-1]))
         inputs = [layers[i] for i in layers[-1].source]
         self.model.append(
@@ -137,7 +137,7 @@ class DetectionModel(nn.Module):
         outputs = {-1: images.to(next(self.parameters()).dtype)}
         for i, layer in enumerate(self.model):
             inputs = [outputs[source] for source in self.sources[i]]
-            for source in self.released[i]:  # free what no later layer reads
+            for source in self.freed_after[i]:  # free what no later layer reads
                 del outputs[source]
             outputs[i] = layer(inputs if isinstance(layer, (Concat, Detect)) else inputs[0])
         return cast(dict[str, HeadPreds], outputs[i])
@@ -166,7 +166,7 @@ class DetectionModel(nn.Module):
         """
         fused = deepcopy(self).eval()
         fused.head.selected = head or self.selected_head
-        fused.head.keep_selected()
+        fused.head.drop_other_heads()
         for parent in list(fused.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, Conv):

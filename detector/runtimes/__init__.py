@@ -19,7 +19,7 @@ METADATA = "detector"
 
 
 @dataclass(frozen=True)
-class Port:
+class TensorSpec:
     """The one input or output of a file.
 
     Attributes:
@@ -43,8 +43,8 @@ class Runtime(Protocol):
     """
 
     metadata: Mapping[str, Any]
-    input: Port
-    output: Port
+    input: TensorSpec
+    output: TensorSpec
     in_torch: bool
     takes_pixels: bool
 

@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 
 from detector.boxes import NMSParams
 from detector.errors import ExportError, first_line
-from detector.runtimes import Port
-from detector.settings import explain_validation, plain, type_text
+from detector.runtimes import TensorSpec
+from detector.settings import explain_validation, format_value, type_text
 
 SCHEMA = 1
 DEFAULT_STRIDES = (8, 16, 32)  # of a file that does not say
@@ -108,14 +108,14 @@ def contradictions(contract: Contract) -> list[str]:
     if not count or sorted(c.names) != list(range(count)):
         wrong.append(f"names has the keys {sorted(c.names)}; expected 0 to {max(count - 1, 0)}")
     if not all(side >= c.stride and side % c.stride == 0 for side in c.imgsz):
-        wrong.append(f"imgsz={plain(c.imgsz)}: expected multiples of stride={c.stride}")
+        wrong.append(f"imgsz={format_value(c.imgsz)}: expected multiples of stride={c.stride}")
     if (c.kind == "detections") != (c.suppression is not None):
         wrong.append(f"kind={c.kind}: expected {'no ' * (c.kind == 'raw')}suppression with it")
     return wrong
 
 
 def _sentence(key: str, value: Any, text: str) -> str:
-    return f"{key}={first_line(ValueError(plain(value)))}: {text}"
+    return f"{key}={first_line(ValueError(format_value(value)))}: {text}"
 
 
 def _expected(key: str, field: FieldInfo) -> str:
@@ -123,7 +123,11 @@ def _expected(key: str, field: FieldInfo) -> str:
 
 
 def contract_from(
-    input: Port, output: Port, names: Mapping[int, str] | None, imgsz: tuple[int, int] | None, path: Path
+    input: TensorSpec,
+    output: TensorSpec,
+    names: Mapping[int, str] | None,
+    imgsz: tuple[int, int] | None,
+    path: Path,
 ) -> Contract:
     """Put together the contract of a file without metadata of ours.
 
@@ -176,6 +180,6 @@ def contract_from(
     )
 
 
-def _shape(port: Port) -> str:
+def _shape(port: TensorSpec) -> str:
     sizes = "no shape" if port.shape is None else ", ".join("?" if n is None else str(n) for n in port.shape)
     return f"({sizes}) {port.dtype or ''}".rstrip()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, Port
+from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 
@@ -34,7 +34,7 @@ class ExecuTorch:
         except Exception as error:  # its errors share no base class
             raise ExportError(f"{path}: ExecuTorch can't open it ({first_line(error)})") from None
         self.metadata = read_metadata(text)
-        self.input, self.output = Port(), Port()
+        self.input, self.output = TensorSpec(), TensorSpec()
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict; the result is the caller's own."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import ExportError
-from detector.runtimes import Port, usable_cores
+from detector.runtimes import TensorSpec, usable_cores
 from detector.runtimes.contract import read_metadata
 
 PARAM, BIN, METADATA_FILE = "model.ncnn.param", "model.ncnn.bin", "detector.json"
@@ -36,7 +36,7 @@ class Ncnn:
             raise ExportError(f"{path}: ncnn can't open it, a file in it is damaged")
         about = path / METADATA_FILE
         self.metadata = read_metadata(about.read_bytes() if about.is_file() else None)
-        self.input, self.output = Port(), Port()
+        self.input, self.output = TensorSpec(), TensorSpec()
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         return np.stack([self._run(image) for image in images])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, Port, usable_cores
+from detector.runtimes import METADATA, TensorSpec, usable_cores
 from detector.runtimes.contract import read_metadata
 
 DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}
@@ -55,6 +55,6 @@ def load(path: Path, compute: str | None = None) -> OnnxRuntime:
     return OnnxRuntime(path, compute)
 
 
-def _port(node: Any) -> Port:
+def _port(node: Any) -> TensorSpec:
     shape = None if node.shape is None else tuple(n if isinstance(n, int) else None for n in node.shape)
-    return Port(shape, DTYPES.get(node.type, node.type))
+    return TensorSpec(shape, DTYPES.get(node.type, node.type))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, Port
+from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -125,17 +125,17 @@ def network_file(path: Path) -> Path:
     return found[0]
 
 
-def _port(node: Any) -> Port:
+def _port(node: Any) -> TensorSpec:
     partial = node.get_partial_shape()
     if partial.rank.is_dynamic:
         shape = None
     else:
         shape = tuple(None if size.is_dynamic else size.get_length() for size in partial)
     kind = node.get_element_type().to_dtype()
-    return Port(shape, np.dtype(kind).name)
+    return TensorSpec(shape, np.dtype(kind).name)
 
 
-def _takes_floats(port: Port) -> bool:
+def _takes_floats(port: TensorSpec) -> bool:
     """Whether an input is (B, 3, H, W) float32."""
     return port.dtype == "float32" and port.shape is not None and len(port.shape) == 4 and port.shape[1] == 3
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, Port
+from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 
@@ -49,7 +49,7 @@ def load(path: Path, compute: str | None = None) -> TorchExport:
     return TorchExport(path, compute)
 
 
-def _ports(program: torch.export.ExportedProgram) -> tuple[Port, Port]:
+def _ports(program: torch.export.ExportedProgram) -> tuple[TensorSpec, TensorSpec]:
     """Return shapes and dtypes of a program's input and output."""
     signature = program.graph_signature
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
@@ -57,10 +57,10 @@ def _ports(program: torch.export.ExportedProgram) -> tuple[Port, Port]:
     for names in (signature.user_inputs, signature.user_outputs):
         value = values.get(str(names[0])) if len(names) == 1 else None
         if not isinstance(value, torch.Tensor):
-            ports.append(Port())
+            ports.append(TensorSpec())
             continue
         shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-        ports.append(Port(shape, str(value.dtype).removeprefix("torch.")))
+        ports.append(TensorSpec(shape, str(value.dtype).removeprefix("torch.")))
     return ports[0], ports[1]
 
 

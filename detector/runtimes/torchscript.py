@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, Port
+from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 
@@ -33,7 +33,7 @@ class TorchScript:
         except (RuntimeError, OSError, ValueError) as error:
             raise ExportError(f"{path}: torch can't open it as TorchScript ({first_line(error)})") from None
         self.metadata = read_metadata(extra[METADATA])
-        self.input, self.output = Port(), Port()
+        self.input, self.output = TensorSpec(), TensorSpec()
 
     @torch.inference_mode()
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:

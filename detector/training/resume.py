@@ -27,7 +27,7 @@ from detector.checkpoints.checkpoint import load_checkpoint
 from detector.device import Precision
 from detector.errors import CheckpointError, DataError, SettingsError
 from detector.nn.model import ModelConfig
-from detector.settings import LOGGER_NAMES, TrainSettings, plain
+from detector.settings import LOGGER_NAMES, TrainSettings, format_value
 from detector.training.saving import PREVIOUS_STATE, STATE
 from detector.version import __version__
 
@@ -89,7 +89,7 @@ class RunState:
         saved = self.content["settings"]
         given = {key: getattr(s, key) for key in type(s).model_fields if key in s.model_fields_set}
         changed = [
-            f"{key}={plain(value)}: the run in {self.folder} has {key}={plain(saved.get(key))}"
+            f"{key}={format_value(value)}: the run in {self.folder} has {key}={format_value(saved.get(key))}"
             for key, value in given.items()
             if key in saved and key not in FREE and str(value) != str(saved[key])
         ]
@@ -154,8 +154,8 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
             if not (state := _open(folder, force)).finished:
                 return state
         raise CheckpointError(
-            f"resume={plain(resume)}: there is no unfinished run in {Path(project).absolute()}; name its folder, "
-            "as in resume=runs/train"
+            f"resume={format_value(resume)}: there is no unfinished run in {Path(project).absolute()}; name its "
+            "folder, as in resume=runs/train"
         )
     path = Path(named)
     folder = path.parent.parent if path.suffix == ".pt" else path

@@ -13,7 +13,7 @@ from typing import Any
 
 from detector.callbacks.callback import Callback
 from detector.errors import cannot_write
-from detector.files.atomic import replacing
+from detector.files.atomic import atomic_write
 
 COLUMN_ORDER = ("train/", "metrics/", "val/", "lr/", "speed/")
 
@@ -77,7 +77,7 @@ def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    with _in_a_sentence(path), replacing(path) as file:
+    with _in_a_sentence(path), atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 

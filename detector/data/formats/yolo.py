@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import NAMED, Annotations, listed, measure_images, usable_images
-from detector.data.label_cache import file_stats, index_file, read_index, write_index
+from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,9 @@ class _Rows:
 def _read_labels(paths: Sequence[str]) -> tuple[_Rows, dict[int, str]]:
     """Parse all label files, or take the rows from the index if no file has changed since."""
     stats = file_stats(paths)
-    place = index_file("yolo", paths)
+    place = label_cache_path("yolo", paths)
     shapes = {"stats": (len(paths), 2), "image": (-1,), "lines": (-1,), "labels": (-1,), "boxes": (-1, 4)}
-    known = read_index(place, shapes)
+    known = read_label_cache(place, shapes)
     if known is not None and np.array_equal(known["stats"], stats):
         return _Rows(known["image"], known["lines"], known["labels"], known["boxes"].astype(np.float32)), {}
     image: list[int] = []
@@ -131,7 +131,7 @@ def _read_labels(paths: Sequence[str]) -> tuple[_Rows, dict[int, str]]:
         table[:, 1:].astype(np.float32),
     )
     if not problems:
-        write_index(place, stats=stats, **vars(rows))
+        write_label_cache(place, stats=stats, **vars(rows))
     return rows, problems
 
 
