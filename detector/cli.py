@@ -166,13 +166,13 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
     """Check the settings of a command, then open its model and run it; returns the model and the result."""
     from detector.settings import DEFAULT_MODEL, ENGINES
 
-    s = ENGINES[kind].parse(defaults | parse_words(words, kind))
+    settings = ENGINES[kind].parse(defaults | parse_words(words, kind))
     from detector.yolo import YOLO  # only now: torch takes its time
 
-    names = getattr(s, "names", None)  # of an exported file that does not hold them
-    imgsz = s.imgsz if names is not None and "imgsz" in s.model_fields_set else None  # type: ignore[attr-defined]
-    model = YOLO(s.model or DEFAULT_MODEL, names, imgsz)
-    return model, model.run(s)
+    names = getattr(settings, "names", None)  # of an exported file that does not hold them
+    imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None  # type: ignore[attr-defined]
+    model = YOLO(settings.model or DEFAULT_MODEL, names, imgsz)
+    return model, model.run(settings)
 
 
 def _train(words: list[str]) -> None:

@@ -210,31 +210,31 @@ class YOLO:
         items = given.get("callbacks") or []
         items = list(items) if isinstance(items, (list, tuple)) else [items]
         texts = [item for item in items if isinstance(item, str)]
-        s = kind.parse(given | ({"callbacks": texts or None} if "callbacks" in given else {}))
-        return s, self._registry(s, items)
+        settings = kind.parse(given | ({"callbacks": texts or None} if "callbacks" in given else {}))
+        return settings, self._registry(settings, items)
 
-    def _registry(self, s: Settings, items: Sequence[Any]) -> CallbackRegistry:
+    def _registry(self, settings: Settings, items: Sequence[Any]) -> CallbackRegistry:
         """Return the callbacks of one run; the texts among them stay in the settings, without secrets."""
         registry = self.callbacks.copy()
         for item in items:
             for callback in load_callbacks(item) if isinstance(item, str) else [item]:
                 registry.add_any(callback)
-        if s.callbacks:
-            s.callbacks = [mask_urls(text) for text in s.callbacks]
+        if settings.callbacks:
+            settings.callbacks = [mask_urls(text) for text in settings.callbacks]
         return registry
 
-    def run(self, s: Settings) -> Any:
+    def run(self, settings: Settings) -> Any:
         """Do what checked settings ask for, as the method of their engine does with keywords.
 
         Args:
-            s: `TrainSettings` and so on, from `parse`.
+            settings: `TrainSettings` and so on, from `parse`.
 
         Returns:
             What that method returns; of `PredictSettings` a generator.
         """
-        texts = [s.callbacks] if isinstance(s.callbacks, str) else s.callbacks or []
-        run: Callable[..., Any] = getattr(self, f"_{ENGINE_OF[type(s)]}")
-        return run(s, self._registry(s, texts))
+        texts = [settings.callbacks] if isinstance(settings.callbacks, str) else settings.callbacks or []
+        run: Callable[..., Any] = getattr(self, f"_{ENGINE_OF[type(settings)]}")
+        return run(settings, self._registry(settings, texts))
 
     # ------------------------------------------------------------------ the engines
 
@@ -256,33 +256,33 @@ class YOLO:
         """
         return self._train(*self._checked(TrainSettings, settings))
 
-    def _train(self, s: TrainSettings, registry: CallbackRegistry) -> Metrics | None:
+    def _train(self, settings: TrainSettings, registry: CallbackRegistry) -> Metrics | None:
         from detector.engine.train import Trainer
         from detector.training.resume import find_run
 
         run = None
-        if s.resume:
-            run = find_run(s.resume, s.project)
-            named = "callbacks" in s.model_fields_set
-            run.complete(s)
+        if settings.resume:
+            run = find_run(settings.resume, settings.project)
+            named = "callbacks" in settings.model_fields_set
+            run.complete(settings)
             if not named:
-                s.callbacks = restorable_callbacks(s.callbacks)
-                for callback in load_callbacks(s.callbacks):
+                settings.callbacks = restorable_callbacks(settings.callbacks)
+                for callback in load_callbacks(settings.callbacks):
                     registry.add_any(callback)
-        if s.data is None:
+        if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(s.verbose)
+        configure_logging(settings.verbose)
         config, weights, names = self.model.config, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
-        elif isinstance(s.pretrained, (str, Path)):
-            content = read_weights(s.pretrained)
+        elif isinstance(settings.pretrained, (str, Path)):
+            content = read_weights(settings.pretrained)
             weights, names = content["weights"], class_names(content)
-        elif s.pretrained and self.trained:
+        elif settings.pretrained and self.trained:
             weights, names = self.model.state_dict(), self.names
-        if run is None or s.model is None:
-            s.model = str(self.source)
-        self.trainer = Trainer(s, config, weights, names, registry, run)
+        if run is None or settings.model is None:
+            settings.model = str(self.source)
+        self.trainer = Trainer(settings, config, weights, names, registry, run)
         self.metrics = self.trainer.run()
         self._set_network(self.trainer.final_model)
         if self.trainer.final_checkpoint:
@@ -302,14 +302,14 @@ class YOLO:
         """
         return self._val(*self._checked(ValSettings, settings))
 
-    def _val(self, s: ValSettings, registry: CallbackRegistry) -> Metrics:
+    def _val(self, settings: ValSettings, registry: CallbackRegistry) -> Metrics:
         from detector.engine.val import validate
 
-        self._complete(s)
-        if s.data is None:
+        self._complete(settings)
+        if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(s.verbose)
-        self.validator, self.metrics = validate(s, self._ready(s), registry)
+        configure_logging(settings.verbose)
+        self.validator, self.metrics = validate(settings, self._ready(settings), registry)
         return self.metrics
 
     def predict(self, source: Any = None, stream: bool = False, **settings: Any) -> Any:
@@ -350,16 +350,16 @@ class YOLO:
         """
         return self._export(*self._checked(ExportSettings, settings))
 
-    def _export(self, s: ExportSettings, registry: CallbackRegistry) -> Path:
+    def _export(self, settings: ExportSettings, registry: CallbackRegistry) -> Path:
         from detector.engine.export import Exporter
 
         network = self.model
         trained_on = self.ckpt.get("settings", {}).get("data")
-        self._complete(s, but="data")
-        configure_logging(s.verbose)
+        self._complete(settings, but="data")
+        configure_logging(settings.verbose)
         path = Path(self.source)
         place = path.with_suffix("") if self.trained else Path(path.stem)
-        exporter = self.exporter = Exporter(s, network, place, registry, self._content(), trained_on)
+        exporter = self.exporter = Exporter(settings, network, place, registry, self._content(), trained_on)
         return exporter.run()
 
     def benchmark(self, **settings: Any) -> list[dict[str, Any]]:
@@ -377,47 +377,49 @@ class YOLO:
         """
         return self._benchmark(*self._checked(BenchmarkSettings, settings))
 
-    def _benchmark(self, s: BenchmarkSettings, _: CallbackRegistry) -> list[dict[str, Any]]:
+    def _benchmark(self, settings: BenchmarkSettings, _: CallbackRegistry) -> list[dict[str, Any]]:
         from detector.engine.benchmark import benchmark
 
         network = self.model
-        self._complete(s)
-        if s.data is None:
+        self._complete(settings)
+        if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(s.verbose)
+        configure_logging(settings.verbose)
         source = Path(self.source) if self.trained else None
-        return benchmark(s, network, source, self._content())
+        return benchmark(settings, network, source, self._content())
 
-    def _predict(self, s: PredictSettings, callbacks: CallbackRegistry) -> Generator[Results, None, None]:
+    def _predict(
+        self, settings: PredictSettings, callbacks: CallbackRegistry
+    ) -> Generator[Results, None, None]:
         from detector.data.sources import open_source
         from detector.engine.predict import Predictor
 
-        self._complete(s)
-        if s.source is None:
+        self._complete(settings)
+        if settings.source is None:
             raise DataError(
                 "source= is missing: name an image, a folder or a list, such as source=street.jpg"
             )
-        if s.verbose:
+        if settings.verbose:
             configure_logging()
-        source = open_source(s.source)
-        predictor = self.predictor = Predictor(s, self._ready(s), callbacks)
+        source = open_source(settings.source)
+        predictor = self.predictor = Predictor(settings, self._ready(settings), callbacks)
         return predictor.stream(source)
 
-    def _ready(self, s: PredictSettings | ValSettings) -> InferenceBackend:
+    def _ready(self, settings: PredictSettings | ValSettings) -> InferenceBackend:
         """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
         if self.exported is not None:
-            return self.exported.runner(s)
+            return self.exported.runner(settings)
         version = sum(map(tensor_version, self._tensors))  # grows with every change in place
-        key = (s.device, s.amp, s.nms, s.names, s.compile, version)
+        key = (settings.device, settings.amp, settings.nms, settings.names, settings.compile, version)
         if self._runner is None or self._runner[0] != key:
-            self._runner = (key, make_backend(self.model, s))
+            self._runner = (key, make_backend(self.model, settings))
         return self._runner[1]
 
-    def _complete(self, s: Settings, but: str | None = None) -> None:
+    def _complete(self, settings: Settings, but: str | None = None) -> None:
         """Fill in what was not set, but the model was trained with."""
         saved = self.ckpt.get("settings", {})
-        known = [key for key in INHERITED if key in type(s).model_fields and key != but]
-        s.inherit({key: saved[key] for key in known if saved.get(key) is not None})
+        known = [key for key in INHERITED if key in type(settings).model_fields and key != but]
+        settings.inherit({key: saved[key] for key in known if saved.get(key) is not None})
 
     def __repr__(self) -> str:
         return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"

@@ -64,7 +64,7 @@ class Variant:
 
 
 def benchmark(
-    s: BenchmarkSettings,
+    settings: BenchmarkSettings,
     model: DetectionModel,
     source: Path | None,
     checkpoint: Mapping[str, Any],
@@ -75,7 +75,7 @@ def benchmark(
     a decoded picture to its results at batch 1, "network ms" the part of it in the network.
 
     Args:
-        s: checked settings.
+        settings: checked settings.
         model: the model; left as it is.
         source: the file it is from, or None.
         checkpoint: its checkpoint, without weights.
@@ -88,10 +88,10 @@ def benchmark(
         ExportError: for an unknown format in `formats`.
         MissingPackageError: if a format named there is not installed.
     """
-    formats = chosen_formats(s)
-    bench = Bench(s, model, source, checkpoint)
+    formats = chosen_formats(settings)
+    bench = Bench(settings, model, source, checkpoint)
     rows: list[dict[str, Any]] = []
-    for variant in variants(formats, bench.can_bf16, s.compile):
+    for variant in variants(formats, bench.can_bf16, settings.compile):
         try:
             rows.append(row := bench.measure(variant))
             log.info("%s: %.1f ms, mAP50-95 %.4f", label(row), row["predict ms"], row["mAP50-95"])
@@ -101,7 +101,7 @@ def benchmark(
     for row in rows:
         row["difference"] = row["mAP50-95"] - best
     (bench.folder / "benchmark.csv").write_text(rows_to_csv(rows), encoding="utf-8")
-    if s.plots and rows:
+    if settings.plots and rows:
         from detector.plots import plot_speed_accuracy
 
         points = [(label(row), row["predict ms"], row["mAP50-95"]) for row in rows]
@@ -115,35 +115,35 @@ class Bench:
 
     def __init__(
         self,
-        s: BenchmarkSettings,
+        settings: BenchmarkSettings,
         model: DetectionModel,
         source: Path | None,
         checkpoint: Mapping[str, Any],
     ) -> None:
-        self.settings, self.model, self.source, self.checkpoint = s, model, source, checkpoint
+        self.settings, self.model, self.source, self.checkpoint = settings, model, source, checkpoint
         cpu = torch.device("cpu")
         self.can_bf16 = select_precision("auto", cpu).dtype is torch.bfloat16
         self.val_settings = {
-            "data": s.data,
-            "split": s.split,
-            "imgsz": s.imgsz,
+            "data": settings.data,
+            "split": settings.split,
+            "imgsz": settings.imgsz,
             "rect": False,
             "device": "cpu",
-            "nms": s.nms,
+            "nms": settings.nms,
         }
         val = ValSettings.parse(self.val_settings)
         config = open_data(val)
-        self.annotations = read_split(config, s.split, val)
+        self.annotations = read_split(config, settings.split, val)
         if len(self.annotations.names) != model.num_classes:
             raise SettingsError(
-                f"data={s.data}: has {len(self.annotations.names)} classes, the model knows {model.num_classes}; "
-                f"benchmark on the data it was trained for"
+                f"data={settings.data}: has {len(self.annotations.names)} classes, the model knows "
+                f"{model.num_classes}; benchmark on the data it was trained for"
             )
-        workers = num_workers(s.workers, cpu)
+        workers = num_workers(settings.workers, cpu)
         self.loader = make_val_loader(self.annotations, val, 16, workers, cpu, rect=False)
         paths = [Path(path) for path in self.annotations.paths]
-        self.pictures = [read_image(path) for path in paths[: s.repeats]]
-        self.folder = make_run_folder(s.project, s.name or "benchmark", s.exist_ok)
+        self.pictures = [read_image(path) for path in paths[: settings.repeats]]
+        self.folder = make_run_folder(settings.project, settings.name or "benchmark", settings.exist_ok)
 
     def measure(self, variant: Variant) -> dict[str, Any]:
         """Return the row of one variant."""
@@ -173,36 +173,36 @@ class Bench:
         }
 
     def _exporter(self, variant: Variant) -> Exporter:
-        s, precision = self.settings, variant.precision
+        settings, precision = self.settings, variant.precision
         given: dict[str, Any] = {
             "format": variant.format,
-            "imgsz": s.imgsz,
-            "data": s.data,
+            "imgsz": settings.imgsz,
+            "data": settings.data,
             "half": precision if precision in HALVES else False,
             "int8": precision == "int8",
             "folder": self.folder / precision,
-            "nms": s.nms,
+            "nms": settings.nms,
         }
         stem = Path("model" if self.source is None else self.source.stem)
         return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
 
     def _time(self, runner: InferenceBackend) -> tuple[float, float]:
         """Return the median ms a picture in the network, and from picture to results."""
-        s = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
+        settings = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
         network, whole = [], []
         for number in range(WARM_UP + len(self.pictures)):
             source = open_source(self.pictures[number % len(self.pictures)])
             start = perf_counter()
-            (result,) = Predictor(s, runner, CallbackRegistry()).stream(source)
+            (result,) = Predictor(settings, runner, CallbackRegistry()).stream(source)
             whole.append(1e3 * (perf_counter() - start))
             network.append(result.speed["inference"])
         return median(network[WARM_UP:]), median(whole[WARM_UP:])
 
 
-def chosen_formats(s: BenchmarkSettings) -> dict[str, Format]:
+def chosen_formats(settings: BenchmarkSettings) -> dict[str, Format]:
     """Return the formats to measure; of those not asked for by name, those that are installed."""
-    if s.formats is not None:
-        names = s.formats.split(",") if isinstance(s.formats, str) else s.formats
+    if settings.formats is not None:
+        names = settings.formats.split(",") if isinstance(settings.formats, str) else settings.formats
         chosen = {name.strip(): find_format(name.strip()) for name in names}
         for name, entry in chosen.items():
             entry.need(f"formats={name}")

@@ -91,7 +91,7 @@ class Exporter(Engine):
                 which leaves it under the suffix `.rejected`.
             DataError: if `data` can't be used.
         """
-        s, suffix = self.settings, self.kind.suffix
+        settings, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
         pictures, origin = self._pictures()
         if self.precision == "int8":
@@ -116,7 +116,7 @@ class Exporter(Engine):
             raise
         except Exception as error:  # each exporter has errors of its own
             raise ExportError(
-                f"format={s.format}: the model can't be exported: {first_sentence(error)}"
+                f"format={settings.format}: the model can't be exported: {first_sentence(error)}"
             ) from error
         finally:
             remove(unproved)
@@ -129,22 +129,22 @@ class Exporter(Engine):
         return self.settings.nms is False and "one2one" in self.model.head.heads
 
     def _job(self) -> ExportSpec:
-        s, reduction = self.settings, None
-        if s.nms:
-            reduction = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms)
+        settings, reduction = self.settings, None
+        if settings.nms:
+            reduction = NMSParams(settings.conf, settings.iou, settings.max_det, settings.agnostic_nms)
         elif self._wants_ranking():
-            reduction = NMSParams(0.0, None, s.max_det, s.agnostic_nms)
+            reduction = NMSParams(0.0, None, settings.max_det, settings.agnostic_nms)
         return ExportSpec(
             model=self._on_cpu(),
             head=self.head,
             imgsz=self.imgsz,
-            batch=s.batch,
-            dynamic=s.dynamic,
+            batch=settings.batch,
+            dynamic=settings.dynamic,
             precision=self.precision,
-            preprocess=s.preprocess,
+            preprocess=settings.preprocess,
             reduction=reduction if "nms" in self.kind.options else None,
-            opset=s.opset,
-            simplify=s.simplify,
+            opset=settings.opset,
+            simplify=settings.simplify,
             calibration=self._calibration,
             checkpoint=self.checkpoint,
         )
@@ -155,16 +155,16 @@ class Exporter(Engine):
 
     def _describe(self, job: ExportSpec) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a free size."""
-        s, (height, width) = self.settings, self.imgsz
-        dynamic = s.dynamic or not self.kind.graph  # weights alone take any size
-        batch = None if dynamic else s.batch
+        settings, (height, width) = self.settings, self.imgsz
+        dynamic = settings.dynamic or not self.kind.graph  # weights alone take any size
+        batch = None if dynamic else settings.batch
         sides = (None, None) if dynamic else (height, width)
         how = job.reduction
         kind, layout = RAW if how is None else DETECTIONS
         return {
             "schema": SCHEMA,
             "task": "detect",
-            "format": s.format,
+            "format": settings.format,
             "precision": self.precision,
             "names": {str(number): name for number, name in self.model.names.items()},
             "stride": max(self.model.strides),
@@ -172,12 +172,12 @@ class Exporter(Engine):
             "batch": batch,
             "dynamic": dynamic,
             "head": job.head,
-            "preprocess": s.preprocess,
+            "preprocess": settings.preprocess,
             "input": {
                 "name": "images",
-                "shape": [batch, *sides, 3] if s.preprocess else [batch, 3, *sides],
-                "dtype": "uint8" if s.preprocess else "float32",
-                "layout": "B H W 3, BGR, 0..255" if s.preprocess else "B 3 H W, RGB, 0..1",
+                "shape": [batch, *sides, 3] if settings.preprocess else [batch, 3, *sides],
+                "dtype": "uint8" if settings.preprocess else "float32",
+                "layout": "B H W 3, BGR, 0..255" if settings.preprocess else "B 3 H W, RGB, 0..1",
                 "fit": "letterboxed: aspect ratio kept, centred, padded with grey 114",
             },
             "output": {
@@ -190,7 +190,7 @@ class Exporter(Engine):
             and {"conf": how.conf, "iou": how.iou, "max_det": how.max_det, "agnostic": how.agnostic},
             "version": __version__,
             "software": "detector (Apache-2.0)",
-            "licence": s.licence or "not stated",
+            "licence": settings.licence or "not stated",
             "parity": {},
         }
 
@@ -268,31 +268,31 @@ class Exporter(Engine):
             yield inputs if self.settings.dynamic else np.repeat(inputs, self.settings.batch, 0)
 
 
-def choose_precision(s: ExportSettings, kind: Format) -> str:
+def choose_precision(settings: ExportSettings, kind: Format) -> str:
     """Return the precision to export in.
 
     Raises:
         ExportError: if the format has not got it, or does not know another option that is set.
     """
     name = "fp32"
-    if s.half:
-        name = "fp16" if s.half is True else s.half
-    if s.int8:
-        if s.half:
+    if settings.half:
+        name = "fp16" if settings.half is True else settings.half
+    if settings.int8:
+        if settings.half:
             raise ExportError("half and int8 are both set: expected one of them; leave the other out")
         name = "int8"
     problems = []
     if name not in kind.precisions:
-        asked = "int8=true" if s.int8 else f"half={format_value(s.half)}"
+        asked = "int8=true" if settings.int8 else f"half={format_value(settings.half)}"
         problems.append(
-            f"{asked}: format={s.format} is written and run in {', '.join(kind.precisions)}, not in {name}"
+            f"{asked}: format={settings.format} is written and run in {', '.join(kind.precisions)}, not in {name}"
         )
     chosen = {
-        "dynamic": s.dynamic,
-        "nms": s.nms is not None,
-        "preprocess": s.preprocess,
-        "opset": s.opset is not None,
-        "simplify": not s.simplify,
+        "dynamic": settings.dynamic,
+        "nms": settings.nms is not None,
+        "preprocess": settings.preprocess,
+        "opset": settings.opset is not None,
+        "simplify": not settings.simplify,
     }
     for option, is_set in chosen.items():
         if is_set and option not in kind.options:
@@ -300,7 +300,8 @@ def choose_precision(s: ExportSettings, kind: Format) -> str:
                 ", ".join(sorted(kind.options & (GRAPH_OPTIONS | {"opset", "simplify"}))) or "none of these"
             )
             problems.append(
-                f"{option}={format_value(getattr(s, option))}: format={s.format} knows {known}; leave it out"
+                f"{option}={format_value(getattr(settings, option))}: format={settings.format} "
+                f"knows {known}; leave it out"
             )
     if problems:
         raise ExportError("\n".join(problems))

@@ -43,30 +43,30 @@ class TrainingData:
     train_loader: TrainLoader
     val_loader: ValLoader
 
-    def __init__(self, s: TrainSettings) -> None:
-        self.settings = s
-        self.config = open_data(s)
-        self.train_annotations = read_split(self.config, "train", s)
-        self.val_annotations = read_split(self.config, "val", s)
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
+        self.config = open_data(settings)
+        self.train_annotations = read_split(self.config, "train", settings)
+        self.val_annotations = read_split(self.config, "val", settings)
         self.names = dict(self.train_annotations.names)
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
         """Make both loaders; validation takes twice as many images a batch."""
-        s = self.settings
-        workers = num_workers(s.workers, device)
-        augmentation = Augmentation(**{key: getattr(s, key) for key in AUGMENTATION_KEYS})
+        settings = self.settings
+        workers = num_workers(settings.workers, device)
+        augmentation = Augmentation(**{key: getattr(settings, key) for key in AUGMENTATION_KEYS})
         dataset = DetectionDataset(
             self.train_annotations,
-            s.imgsz,
+            settings.imgsz,
             augmentation,
-            seed=s.seed,
-            cache=cache_mode(s),
-            rect=s.rect,
+            seed=settings.seed,
+            cache=cache_mode(settings),
+            rect=settings.rect,
             rect_batch=batch,
             workers=workers,
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
-        self.val_loader = make_val_loader(self.val_annotations, s, 2 * batch, workers, device)
+        self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)
 
     def class_weights(self, power: float) -> Tensor | None:
         """Return (C,) weights of mean 1, the inverse class frequency to this power; None for power 0.
@@ -92,13 +92,13 @@ class TrainingData:
                 getattr(self, loader).close()
 
 
-def open_data(s: DataSettings) -> DataConfig:
+def open_data(settings: DataSettings) -> DataConfig:
     """Find the data set and say where it is."""
-    if s.data is None:
+    if settings.data is None:
         raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-    config = load_data_config(s.data)
+    config = load_data_config(settings.data)
     log.info("data: %s", config.describe())
-    for class_id in s.classes or []:
+    for class_id in settings.classes or []:
         if class_id not in config.names:
             raise SettingsError(
                 f"classes={class_id}: {config.yaml_path.name} has classes 0-{config.num_classes - 1}"
@@ -106,32 +106,36 @@ def open_data(s: DataSettings) -> DataConfig:
     return config
 
 
-def read_split(config: DataConfig, split: str, s: DataSettings) -> Annotations:
+def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annotations:
     """Read the labels of a split; `fraction` keeps the first part of the training images."""
     images = config.split_images(split)
-    if split == "train" and s.fraction < 1:
-        images = images[: max(round(len(images) * s.fraction), 1)]
-    annotations = scan_yolo(images, config.names, config.yaml_path.name, s.single_cls, s.classes)
+    if split == "train" and settings.fraction < 1:
+        images = images[: max(round(len(images) * settings.fraction), 1)]
+    annotations = scan_yolo(
+        images, config.names, config.yaml_path.name, settings.single_cls, settings.classes
+    )
     log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
     return annotations
 
 
 def make_val_loader(
     annotations: Annotations,
-    s: DataSettings,
+    settings: DataSettings,
     batch: int,
     workers: int,
     device: torch.device,
     rect: bool = True,
 ) -> ValLoader:
     """Make the loader of a validation split; its inputs are each image's own rectangle, or squares."""
-    dataset = DetectionDataset(annotations, s.imgsz, cache=cache_mode(s), rect=rect, workers=workers)
+    dataset = DetectionDataset(
+        annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers
+    )
     return ValLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
 
 
-def cache_mode(s: DataSettings) -> CacheMode:
+def cache_mode(settings: DataSettings) -> CacheMode:
     """Return the loader's name for the `cache` setting."""
-    return "ram" if s.cache is True else s.cache
+    return "ram" if settings.cache is True else settings.cache
 
 
 def num_workers(workers: int | str, device: torch.device) -> int:

@@ -63,14 +63,14 @@ class Predictor(Engine):
 
     def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""
-        s = self.settings
-        if s.save or s.save_txt or s.save_crop:
-            self.save_dir = make_run_folder(s.project, s.name or "predict", s.exist_ok)
+        settings = self.settings
+        if settings.save or settings.save_txt or settings.save_crop:
+            self.save_dir = make_run_folder(settings.project, settings.name or "predict", settings.exist_ok)
         timer, count = StageTimer(self.runner.device, STAGES), 0
         self.fire("on_predict_start")
         items = iter(source)
         try:
-            while batch := list(islice(items, s.batch)):
+            while batch := list(islice(items, settings.batch)):
                 self.batch = batch
                 self.fire("on_predict_batch_start")
                 with self.runner.threads():
@@ -127,29 +127,29 @@ class Predictor(Engine):
 
     def _write(self, result: Results) -> None:
         """Write what the settings ask for."""
-        s = self.settings
-        if s.verbose:
+        settings = self.settings
+        if settings.verbose:
             shape = "x".join(map(str, result.orig_shape))
             milliseconds = sum(result.speed.values())
             log.info("%s: %s %s%.1f ms", result.path, shape, result.verbose(), milliseconds)
         drawing = {
-            "conf": s.show_conf,
-            "labels": s.show_labels,
-            "boxes": s.show_boxes,
-            "line_width": s.line_width,
+            "conf": settings.show_conf,
+            "labels": settings.show_labels,
+            "boxes": settings.show_boxes,
+            "line_width": settings.line_width,
         }
         if self.save_dir is not None:
             result.save_dir = str(self.save_dir)
             name = self._free_name(Path(result.path).name)
-            if s.save:
+            if settings.save:
                 result.save(self.save_dir / name, **drawing)
-            if s.save_txt:
+            if settings.save_txt:
                 labels = (self.save_dir / "labels" / name).with_suffix(".txt")
                 labels.unlink(missing_ok=True)  # of an earlier prediction into this folder
-                result.save_txt(labels, save_conf=s.save_conf)
-            if s.save_crop:
+                result.save_txt(labels, save_conf=settings.save_conf)
+            if settings.save_crop:
                 result.save_crop(self.save_dir / "crops", file_name=name)
-        if s.show:
+        if settings.show:
             result.show(**drawing)
 
     def _free_name(self, name: str) -> str:

@@ -180,15 +180,17 @@ class Trainer(Engine):
 
     def set_up(self) -> None:
         """Make the run folder, the data, the model and all that trains it."""
-        s = self.settings
-        self.loggers = add_default_callbacks(self.callbacks, s)
-        self.device = select_device(s.device)
-        self.precision = select_precision(s.amp, self.device)
+        settings = self.settings
+        self.loggers = add_default_callbacks(self.callbacks, settings)
+        self.device = select_device(settings.device)
+        self.precision = select_precision(settings.amp, self.device)
         self.save_dir = (
-            self.resume.folder if self.resume else make_run_folder(s.project, s.name or "train", s.exist_ok)
+            self.resume.folder
+            if self.resume
+            else make_run_folder(settings.project, settings.name or "train", settings.exist_ok)
         )
         self.csv = self.save_dir / "results.csv"
-        self.saver = RunSaver(self.save_dir, s.save, s.save_period, s.save_minutes)
+        self.saver = RunSaver(self.save_dir, settings.save, settings.save_period, settings.save_minutes)
         self.last, self.best = self.saver.last, self.saver.best
         self.lock = RunLock(self.save_dir)
         self.fire("on_pretrain_routine_start")
@@ -196,15 +198,19 @@ class Trainer(Engine):
         self.started = perf_counter()
         if self.device.type == "cpu":
             keep_freed_memory(training=True)
-        elif self.device.type == "cuda" and s.deterministic:
+        elif self.device.type == "cuda" and settings.deterministic:
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self.data = TrainingData(s)
+        self.data = TrainingData(settings)
         self.make_model()
-        self.batch_size = choose_batch(s.batch, self.model, s.imgsz, self.device, self.precision)
+        self.batch_size = choose_batch(
+            settings.batch, self.model, settings.imgsz, self.device, self.precision
+        )
         self.data.make_loaders(self.batch_size, self.device)
         self.num_batches = len(self.data.train_loader)
-        self.validator = Validator(validation_suppression(s), self.callbacks, self.save_dir, s.single_cls)
+        self.validator = Validator(
+            validation_suppression(settings), self.callbacks, self.save_dir, settings.single_cls
+        )
         self.make_optimizer()
         if self.resume is not None:
             self.resume_run(self.resume)
@@ -222,14 +228,16 @@ class Trainer(Engine):
 
     def make_optimizer(self) -> None:
         """Make the loss, the optimizer with its schedule, the loss scaler and the EMA."""
-        s = self.settings
-        self.loss_fn = build_loss(self.model, s.box, s.cls, s.dfl, self.data.class_weights(s.cls_pw))
+        settings = self.settings
+        self.loss_fn = build_loss(
+            self.model, settings.box, settings.cls, settings.dfl, self.data.class_weights(settings.cls_pw)
+        )
         self.loss_names = self.loss_fn.names
         self.finite = NonFiniteCheck(self.loss_names, self.last.parent, late=self.device.type == "cuda")
         self.recipe, self.optimizer, self.schedule = build_optimization(
-            s, self.model, self.epochs, self.num_batches, self.batch_size
+            settings, self.model, self.epochs, self.num_batches, self.batch_size
         )
-        self.frozen = FrozenLayers(self.model, s.freeze)
+        self.frozen = FrozenLayers(self.model, settings.freeze)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
         self.reset_meters()
@@ -252,13 +260,13 @@ class Trainer(Engine):
 
     def start_of_epoch(self) -> None:
         """Set the modes and the loss schedule; a resumed run may be within the epoch."""
-        s = self.settings
+        settings = self.settings
         self.model.train()
         self.frozen.hold()
         self.loss_fn.set_epoch(self.epoch, self.epochs)
         closed, before = self.mosaic_is_closed, self._mosaic_was_closed
         self._mosaic_was_closed = closed
-        if closed != before and (s.mosaic or s.mixup):
+        if closed != before and (settings.mosaic or settings.mixup):
             self.fire("on_params_update")
         if not self.progress.batches_done:
             self.reset_meters()
@@ -315,10 +323,10 @@ class Trainer(Engine):
         images = batch.images.to(self.device, non_blocking=True)
         images = images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
         boxes = batch.boxes.to(self.device, non_blocking=True)
-        s = self.settings
-        if s.multi_scale:
+        settings = self.settings
+        if settings.multi_scale:
             images, ratio = resize_batch(
-                images, sample_side(s.imgsz, s.multi_scale, s.seed, self.global_step)
+                images, sample_side(settings.imgsz, settings.multi_scale, settings.seed, self.global_step)
             )
             boxes = boxes * ratio
         return images, boxes, batch.labels.to(self.device, non_blocking=True)

@@ -167,14 +167,21 @@ class Validator(Engine):
         return path
 
 
-def validation_suppression(s: DataSettings) -> NMSParams:
+def validation_suppression(settings: DataSettings) -> NMSParams:
     """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
-    conf = VALIDATION_CONF if s.conf is None else s.conf
-    return NMSParams(conf, s.iou, s.max_det, s.agnostic_nms, multi_label=True, classes=s.classes)
+    conf = VALIDATION_CONF if settings.conf is None else settings.conf
+    return NMSParams(
+        conf,
+        settings.iou,
+        settings.max_det,
+        settings.agnostic_nms,
+        multi_label=True,
+        classes=settings.classes,
+    )
 
 
 def validate(
-    s: ValSettings, runner: InferenceBackend, callbacks: CallbackRegistry
+    settings: ValSettings, runner: InferenceBackend, callbacks: CallbackRegistry
 ) -> tuple[Validator, Metrics]:
     """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
 
@@ -184,27 +191,29 @@ def validate(
     from detector.callbacks.builtin.sample_images import Pictures
     from detector.engine.loaders import make_val_loader, num_workers, open_data, read_split
 
-    config = open_data(s)
-    annotations = read_split(config, s.split, s)
-    if len(annotations.names) != runner.num_classes and not s.single_cls:
+    config = open_data(settings)
+    annotations = read_split(config, settings.split, settings)
+    if len(annotations.names) != runner.num_classes and not settings.single_cls:
         raise CheckpointError(
             f"the model knows {runner.num_classes} classes, but {config.yaml_path.name} names "
             f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
         )
-    if isinstance(s.batch, float) or s.batch < 1:
-        raise SettingsError(f"batch={s.batch}: expected a whole number >= 1 in validation; try batch=16")
-    rect = s.rect and runner.input_hw is None
-    folder = make_run_folder(s.project, s.name or "val", s.exist_ok)
-    workers = num_workers(s.workers, runner.device)
-    loader = make_val_loader(annotations, s, s.batch, workers, runner.device, rect)
-    if s.plots:
+    if isinstance(settings.batch, float) or settings.batch < 1:
+        raise SettingsError(
+            f"batch={settings.batch}: expected a whole number >= 1 in validation; try batch=16"
+        )
+    rect = settings.rect and runner.input_hw is None
+    folder = make_run_folder(settings.project, settings.name or "val", settings.exist_ok)
+    workers = num_workers(settings.workers, runner.device)
+    loader = make_val_loader(annotations, settings, settings.batch, workers, runner.device, rect)
+    if settings.plots:
         callbacks.add(Pictures())
-    validator = Validator(validation_suppression(s), callbacks, folder, s.single_cls)
+    validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls)
     try:
         metrics = validator.run(runner, loader, annotations)
     finally:
         loader.close()
-    if s.save_json:
+    if settings.save_json:
         log.info("detections are in %s", validator.save_json(folder))
     speed = ", ".join(f"{stage} {ms:.1f}" for stage, ms in validator.speed.items())
     log.info("%s\nms an image: %s\nresults are in %s", metrics.table(), speed, folder)

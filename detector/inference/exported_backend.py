@@ -103,34 +103,34 @@ class ExportedModel:
             )
         return name
 
-    def runner(self, s: PredictSettings | ValSettings) -> ExportedBackend:
+    def runner(self, settings: PredictSettings | ValSettings) -> ExportedBackend:
         """Return what predicts as the settings ask.
 
         Raises:
             SettingsError: if they ask for what is fixed otherwise inside the file.
         """
-        if select_device("cpu" if s.device == "auto" else s.device).type != "cpu":
-            raise SettingsError(f"device={s.device}: exported files run on the CPU; leave device out")
-        if s.names is not None and dict(enumerate(s.names)) != self.names:
+        if select_device("cpu" if settings.device == "auto" else settings.device).type != "cpu":
+            raise SettingsError(f"device={settings.device}: exported files run on the CPU; leave device out")
+        if settings.names is not None and dict(enumerate(settings.names)) != self.names:
             raise SettingsError(
-                f"names={format_value(s.names)}: {self.path.name} has {format_value(list(self.names.values()))}"
+                f"names={format_value(settings.names)}: {self.path.name} has {format_value(list(self.names.values()))}"
             )
-        if s.compile:
+        if settings.compile:
             raise SettingsError(
                 f"compile=true: expected a .pt, {self.path.name} is run by {self.kind} as it is; leave compile out"
             )
-        self._check_head(s.nms)
-        self._check_reduction(s)
-        self._check_input(s)
+        self._check_head(settings.nms)
+        self._check_reduction(settings)
+        self._check_input(settings)
         how = self.contract.suppression
-        if isinstance(s, ValSettings) and how is not None and how.conf > VALIDATION_CONF:
+        if isinstance(settings, ValSettings) and how is not None and how.conf > VALIDATION_CONF:
             log.warning(
                 "%s gives detections from conf=%g up: figures lack those below; export it with conf=%g to have them",
                 self.path.name,
                 how.conf,
                 VALIDATION_CONF,
             )
-        return ExportedBackend(self.runtime(self._compute(s.amp)), self.contract, self.path)
+        return ExportedBackend(self.runtime(self._compute(settings.amp)), self.contract, self.path)
 
     def _check_head(self, nms: bool | None) -> None:
         if nms is not None and nms != (self.contract.head == "one2many"):
@@ -138,21 +138,21 @@ class ExportedModel:
                 f"nms={format_value(nms)}: {self.path.name} holds the {self.contract.head} head; leave nms out"
             )
 
-    def _check_reduction(self, s: PredictSettings | ValSettings) -> None:
+    def _check_reduction(self, settings: PredictSettings | ValSettings) -> None:
         """Refuse thresholds that the suppression inside the file contradicts."""
-        how, given = self.contract.suppression, s.model_fields_set
+        how, given = self.contract.suppression, settings.model_fields_set
         if how is None:
             return
         wrong = []
-        if "conf" in given and s.conf is not None and s.conf < how.conf:
-            wrong.append(f"conf={s.conf:g}: expected conf >= {how.conf:g}")
-        if "max_det" in given and s.max_det > how.max_det:
-            wrong.append(f"max_det={s.max_det}: expected max_det <= {how.max_det}")
-        if how.iou is not None and "iou" in given and s.iou != how.iou:
-            wrong.append(f"iou={s.iou:g}: expected iou={how.iou:g}")
-        if how.iou is not None and "agnostic_nms" in given and s.agnostic_nms != how.agnostic:
+        if "conf" in given and settings.conf is not None and settings.conf < how.conf:
+            wrong.append(f"conf={settings.conf:g}: expected conf >= {how.conf:g}")
+        if "max_det" in given and settings.max_det > how.max_det:
+            wrong.append(f"max_det={settings.max_det}: expected max_det <= {how.max_det}")
+        if how.iou is not None and "iou" in given and settings.iou != how.iou:
+            wrong.append(f"iou={settings.iou:g}: expected iou={how.iou:g}")
+        if how.iou is not None and "agnostic_nms" in given and settings.agnostic_nms != how.agnostic:
             wrong.append(
-                f"agnostic_nms={format_value(s.agnostic_nms)}: expected {format_value(how.agnostic)}"
+                f"agnostic_nms={format_value(settings.agnostic_nms)}: expected {format_value(how.agnostic)}"
             )
         if wrong:
             raise SettingsError(
@@ -161,23 +161,23 @@ class ExportedModel:
                 )
             )
 
-    def _check_input(self, s: PredictSettings | ValSettings) -> None:
+    def _check_input(self, settings: PredictSettings | ValSettings) -> None:
         """Refuse sizes that a file of fixed size does not take."""
-        fixed, given = self.contract.input_hw, s.model_fields_set
+        fixed, given = self.contract.input_hw, settings.model_fields_set
         if fixed is None:
             return
         height, width = fixed
-        if "imgsz" in given and input_hw(s.imgsz) != fixed:
+        if "imgsz" in given and input_hw(settings.imgsz) != fixed:
             raise SettingsError(
-                f"imgsz={format_value(s.imgsz)}: {self.path.name} takes {height} x {width} px only; leave imgsz out, "
-                f"or export it with dynamic=true"
+                f"imgsz={format_value(settings.imgsz)}: {self.path.name} takes {height} x {width} px only; leave "
+                f"imgsz out, or export it with dynamic=true"
             )
-        if "rect" in given and s.rect:
+        if "rect" in given and settings.rect:
             raise SettingsError(
                 f"rect=true: {self.path.name} takes {height} x {width} px only; leave rect out, or export it with "
                 f"dynamic=true"
             )
-        if isinstance(s, ValSettings) and height != width:
+        if isinstance(settings, ValSettings) and height != width:
             raise SettingsError(
                 f"{self.path.name} takes {height} x {width} px only, validation needs a square; export it with "
                 f"dynamic=true or imgsz={max(fixed)}"
@@ -279,7 +279,9 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
     return np.asarray(preds[: len(batch)], np.float32)
 
 
-def make_backend(model: DetectionModel | ExportedModel, s: PredictSettings | ValSettings) -> InferenceBackend:
+def make_backend(
+    model: DetectionModel | ExportedModel, settings: PredictSettings | ValSettings
+) -> InferenceBackend:
     """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
 
     Raises:
@@ -287,11 +289,11 @@ def make_backend(model: DetectionModel | ExportedModel, s: PredictSettings | Val
         ModelError: if they ask for a head that the network does not have.
     """
     if isinstance(model, ExportedModel):
-        return model.runner(s)
-    if s.names is not None:
+        return model.runner(settings)
+    if settings.names is not None:
         raise SettingsError("names= is for exported files that hold no names; leave it out")
-    head, device = model.head_for(s.nms), select_device(s.device)
-    return TorchBackend(model, device, select_precision(s.amp, device), s.compile, head)
+    head, device = model.head_for(settings.nms), select_device(settings.device)
+    return TorchBackend(model, device, select_precision(settings.amp, device), settings.compile, head)
 
 
 def select_name(amp: bool | str) -> str:

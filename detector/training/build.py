@@ -17,7 +17,7 @@ from detector.training.schedule import Schedule
 
 
 def build_model(
-    s: TrainSettings,
+    settings: TrainSettings,
     config: ModelConfig,
     names: Mapping[int, str],
     weights: Mapping[str, Tensor] | None,
@@ -26,7 +26,7 @@ def build_model(
     """Build the model for the data's classes, under the seed, and give it the initial weights.
 
     Args:
-        s: seed and head.
+        settings: seed and head.
         config: the architecture; its class names are replaced.
         names: class id -> name of the data.
         weights: state dict to start from, or None to start from random weights.
@@ -36,16 +36,16 @@ def build_model(
         The model on the CPU, and which weights it was given.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(s.seed)
+        torch.manual_seed(settings.seed)
         model = DetectionModel(replace(config, names=tuple(names.values())))
-    model.select_head(s.nms)
+    model.select_head(settings.nms)
     if weights is None:
         return model, None
     return model, transfer_weights(model, weights, weight_names or {})
 
 
 def build_optimization(
-    s: TrainSettings, model: DetectionModel, epochs: int, batches: int, batch_size: int
+    settings: TrainSettings, model: DetectionModel, epochs: int, batches: int, batch_size: int
 ) -> tuple[Recipe, Optimizer, Schedule]:
     """Choose the recipe, and build the optimizer with its schedule.
 
@@ -53,26 +53,28 @@ def build_optimization(
     scaled by the images a step really has, so that it acts as strongly per image.
 
     Args:
-        s: the recipe's settings; `auto` and None are filled in.
+        settings: the recipe's settings; `auto` and None are filled in.
         model: the model to train.
         epochs: planned epochs.
         batches: batches per epoch.
         batch_size: images per batch.
     """
-    nominal = s.nbs or batch_size
+    nominal = settings.nbs or batch_size
     accumulate = max(round(nominal / batch_size), 1)
     steps = batches * epochs // accumulate
-    recipe = choose_recipe(s.optimizer, s.lr0, s.warmup_bias_lr, model.num_classes, steps)
-    decay = s.weight_decay * batch_size * accumulate / nominal
+    recipe = choose_recipe(
+        settings.optimizer, settings.lr0, settings.warmup_bias_lr, model.num_classes, steps
+    )
+    decay = settings.weight_decay * batch_size * accumulate / nominal
     schedule = Schedule(
         epochs=epochs,
         batches=batches,
-        lrf=s.lrf,
-        cosine=s.cos_lr,
-        warmup_epochs=s.warmup_epochs,
+        lrf=settings.lrf,
+        cosine=settings.cos_lr,
+        warmup_epochs=settings.warmup_epochs,
         warmup_bias_lr=recipe.warmup_bias_lr,
-        warmup_momentum=s.warmup_momentum,
-        momentum=s.momentum,
+        warmup_momentum=settings.warmup_momentum,
+        momentum=settings.momentum,
         accumulate=min(accumulate, batches * epochs),
     )
-    return recipe, build_optimizer(model, recipe, s.momentum, decay), schedule
+    return recipe, build_optimizer(model, recipe, settings.momentum, decay), schedule

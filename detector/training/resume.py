@@ -76,18 +76,22 @@ class RunState:
         """Whether the run has come to its end, final evaluation and all."""
         return bool(self.content["finished"])
 
-    def complete(self, s: TrainSettings) -> None:
+    def complete(self, settings: TrainSettings) -> None:
         """Fill in the run's settings where none are given now.
 
         Args:
-            s: the settings that are given now; changed in place.
+            settings: the settings that are given now; changed in place.
 
         Raises:
             SettingsError: naming every given setting whose change would make it another run.
             CheckpointError: if the run has come to its end and no more epochs are asked for.
         """
         saved = self.content["settings"]
-        given = {key: getattr(s, key) for key in type(s).model_fields if key in s.model_fields_set}
+        given = {
+            key: getattr(settings, key)
+            for key in type(settings).model_fields
+            if key in settings.model_fields_set
+        }
         changed = [
             f"{key}={format_value(value)}: the run in {self.folder} has {key}={format_value(saved.get(key))}"
             for key, value in given.items()
@@ -102,10 +106,10 @@ class RunState:
             )
         for line in changed:
             log.warning("%s; the run continues with the new value and is not what it would have been", line)
-        s.inherit(saved)
-        s.resume = False
+        settings.inherit(saved)
+        settings.resume = False
         done = self.content["epoch"] + 1
-        if self.finished and s.epochs <= done:
+        if self.finished and settings.epochs <= done:
             raise CheckpointError(
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to go on, such as epochs={2 * done}"
