@@ -47,11 +47,11 @@ def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
     from detector.inference.exported_backend import ExportedBackend
     from detector.inference.pixels import to_input
 
-    runner = predictor.runner
-    assert isinstance(runner, ExportedBackend)
-    images = to_input(predictor.preprocess([np.load(photo)])[0], runner.runtime, runner.contract)
-    with runner.threads():
-        return measure_bare(runner.runtime.run, images, repeats)
+    backend = predictor.backend
+    assert isinstance(backend, ExportedBackend)
+    images = to_input(predictor.preprocess([np.load(photo)])[0], backend.runtime, backend.contract)
+    with backend.threads():
+        return measure_bare(backend.runtime.run, images, repeats)
 
 
 def run(bench: Bench) -> list[list[str]]:

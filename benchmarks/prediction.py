@@ -119,11 +119,11 @@ def run(bench: Bench) -> list[list[str]]:
         for precision in bench.precisions:
             ours = measure(YOLO, model, **shared, amp=precision.name)
             default = default or ours["ms"]
-            runner = TorchBackend(network, bench.device, precision)
+            backend = TorchBackend(network, bench.device, precision)
             resident = images.to(
-                bench.device, precision.dtype or torch.float32, memory_format=runner.precision.layout
+                bench.device, precision.dtype or torch.float32, memory_format=backend.precision.layout
             )
-            bare = measure_bare(make_run(runner.network, runner.head), resident, bench.repeats)
+            bare = measure_bare(make_run(backend.network, backend.head), resident, bench.repeats)
             name, threads = precision.name, str(ours["threads"])
             rows.append([f"{model} bare", name, threads, f"{bare:.1f}", "-", "-", "-"])
             share = times(bare, ours["ms"])

@@ -71,21 +71,21 @@ def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[
 
     data = TrainingData(TrainSettings.parse(settings))
     data.make_loaders(bench.batch, bench.device)
-    runner = TorchBackend(
+    backend = TorchBackend(
         DetectionModel(load_model_config(model, data.config.num_classes)), bench.device, precision
     )
     dtype = precision.dtype or torch.float32
     batches = [
-        batch.images.to(bench.device).to(dtype, memory_format=runner.precision.layout) / 255
+        batch.images.to(bench.device).to(dtype, memory_format=backend.precision.layout) / 255
         for batch in data.val_loader
     ]
     data.close()
     with torch.inference_mode(), precision.autocast():
         for batch in batches:  # each shape once, to warm up
-            runner.network(batch)
+            backend.network(batch)
         start = now()
         for batch in batches:
-            runner.network(batch)
+            backend.network(batch)
         return 1e3 * (now() - start) / sum(len(batch) for batch in batches)
 
 

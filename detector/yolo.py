@@ -84,7 +84,7 @@ class YOLO:
         self.predictor: Any = None
         self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
-        self._runner: tuple[tuple[object, ...], InferenceBackend] | None = None
+        self._backend: tuple[tuple[object, ...], InferenceBackend] | None = None
         self.exported: ExportedModel | None = None
         self.source = model
         suffix = Path(model).suffix
@@ -106,7 +106,7 @@ class YOLO:
         self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
     def _set_network(self, network: DetectionModel, trained: bool = True) -> None:
-        self._network, self.trained, self._runner = network, trained, None
+        self._network, self.trained, self._backend = network, trained, None
         self._tensors = [*network.parameters(), *network.buffers()]
 
     # ------------------------------------------------------------------ what it is
@@ -408,12 +408,12 @@ class YOLO:
     def _ready(self, settings: PredictSettings | ValSettings) -> InferenceBackend:
         """Return the fused network, kept from the last call if nothing has changed; or the exported file."""
         if self.exported is not None:
-            return self.exported.runner(settings)
+            return self.exported.backend(settings)
         version = sum(map(tensor_version, self._tensors))  # grows with every change in place
         key = (settings.device, settings.amp, settings.nms, settings.names, settings.compile, version)
-        if self._runner is None or self._runner[0] != key:
-            self._runner = (key, make_backend(self.model, settings))
-        return self._runner[1]
+        if self._backend is None or self._backend[0] != key:
+            self._backend = (key, make_backend(self.model, settings))
+        return self._backend[1]
 
     def _complete(self, settings: Settings, but: str | None = None) -> None:
         """Fill in what was not set, but the model was trained with."""

@@ -124,17 +124,17 @@ def test_errors_of_sources_are_ours(model, tmp_path):
 def test_the_network_is_fused_once(model, scenes):
     path = next(scenes.iterdir())
     model.predict(path, **LOOSE)
-    runner = model.predictor.runner
+    backend = model.predictor.backend
     model.predict(path, **LOOSE)
-    assert model.predictor.runner is runner
+    assert model.predictor.backend is backend
     with torch.no_grad():
         next(model.model.parameters()).add_(1)
     model.predict(path, **LOOSE)
-    assert model.predictor.runner is not runner
+    assert model.predictor.backend is not backend
 
 
 def test_the_nms_free_head_can_be_chosen(tiny_dual_model, scenes):
     dual = YOLO(tiny_dual_model)
     for nms in (True, False):
         dual.predict(scenes, **LOOSE, nms=nms)
-        assert dual.predictor.runner.nms is nms
+        assert dual.predictor.backend.nms is nms

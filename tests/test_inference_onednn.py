@@ -70,14 +70,14 @@ def count_packed(network: nn.Module) -> int:
 @needs_onednn
 def test_a_runner_packs_its_copy_alone():
     network = DetectionModel(load_model_config("yolo11n")).eval()
-    runner = TorchBackend(network, CPU, select_precision("fp32", CPU))
-    assert count_packed(runner.network) > 50
+    backend = TorchBackend(network, CPU, select_precision("fp32", CPU))
+    assert count_packed(backend.network) > 50
     assert count_packed(network) == 0
     given = torch.rand(1, 3, 64, 96)
     with mock.patch("detector.inference.torch_backend.can_pack", return_value=False):
         plain = TorchBackend(network, CPU, select_precision("fp32", CPU))
     assert count_packed(plain.network) == 0
-    assert torch.allclose(runner.forward(given)[0], plain.forward(given)[0], atol=1e-4)
+    assert torch.allclose(backend.forward(given)[0], plain.forward(given)[0], atol=1e-4)
 
 
 def test_a_model_that_has_predicted_can_be_copied():
@@ -98,5 +98,5 @@ def test_bfloat16_is_left_alone_where_the_processor_has_not_got_it():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", return_value=False):
         assert not can_pack(torch.bfloat16)
-        runner = TorchBackend(network, CPU, select_precision("bf16", CPU))
-    assert count_packed(runner.network) == 0
+        backend = TorchBackend(network, CPU, select_precision("bf16", CPU))
+    assert count_packed(backend.network) == 0

@@ -156,10 +156,10 @@ class Bench:
             parity = exporter.parity
             opened = ExportedModel(path)
         val = ValSettings.parse({**self.val_settings, "amp": variant.compute, "compile": variant.compile})
-        runner = make_backend(opened, val)
+        backend = make_backend(opened, val)
         validator = Validator(validation_suppression(val), CallbackRegistry())
-        metrics = validator.run(runner, self.loader, self.annotations, final=False)
-        network, whole = self._time(runner)
+        metrics = validator.run(backend, self.loader, self.annotations, final=False)
+        network, whole = self._time(backend)
         return {
             "format": name_of(variant),
             "file": variant.precision,
@@ -186,14 +186,14 @@ class Bench:
         stem = Path("model" if self.source is None else self.source.stem)
         return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
 
-    def _time(self, runner: InferenceBackend) -> tuple[float, float]:
+    def _time(self, backend: InferenceBackend) -> tuple[float, float]:
         """Return the median ms a picture in the network, and from picture to results."""
         settings = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
         network, whole = [], []
         for number in range(WARM_UP + len(self.pictures)):
             source = open_source(self.pictures[number % len(self.pictures)])
             start = perf_counter()
-            (result,) = Predictor(settings, runner, CallbackRegistry()).stream(source)
+            (result,) = Predictor(settings, backend, CallbackRegistry()).stream(source)
             whole.append(1e3 * (perf_counter() - start))
             network.append(result.speed["inference"])
         return median(network[WARM_UP:]), median(whole[WARM_UP:])

@@ -42,38 +42,39 @@ class Predictor(Engine):
 
     Args:
         settings: checked prediction settings.
-        runner: the network, ready to run.
+        backend: the network, ready to run.
         callbacks: this prediction's callbacks.
     """
 
     def __init__(
-        self, settings: PredictSettings, runner: InferenceBackend, callbacks: CallbackRegistry
+        self, settings: PredictSettings, backend: InferenceBackend, callbacks: CallbackRegistry
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
-        self.runner = runner
+        self.backend = backend
         self.batch: list[SourceItem] | None = None
         self.results: list[Results] = []
         self.save_dir: Path | None = None
         self.speed: dict[str, float] = {}
         self._used: Counter[str] = Counter()
-        s = settings
-        self.suppression = NMSParams(s.conf, s.iou, s.max_det, s.agnostic_nms, classes=s.classes)
-        self.input_hw = runner.input_hw or input_hw(s.imgsz)
+        self.suppression = NMSParams(
+            settings.conf, settings.iou, settings.max_det, settings.agnostic_nms, classes=settings.classes
+        )
+        self.input_hw = backend.input_hw or input_hw(settings.imgsz)
 
     def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""
         settings = self.settings
         if settings.save or settings.save_txt or settings.save_crop:
             self.save_dir = make_run_folder(settings.project, settings.name or "predict", settings.exist_ok)
-        timer, count = StageTimer(self.runner.device, STAGES), 0
+        timer, count = StageTimer(self.backend.device, STAGES), 0
         self.fire("on_predict_start")
         items = iter(source)
         try:
             while batch := list(islice(items, settings.batch)):
                 self.batch = batch
                 self.fire("on_predict_batch_start")
-                with self.runner.threads():
+                with self.backend.threads():
                     self.results = self._predict(batch, timer)
                 self.fire("on_predict_postprocess_end")
                 self.fire("on_predict_batch_end")
@@ -96,9 +97,9 @@ class Predictor(Engine):
         timer.start()
         images, places = self.preprocess([item.image for item in batch])
         spent = {"preprocess": timer.stop("preprocess")}
-        decoded, _ = self.runner.forward(images)
+        decoded, _ = self.backend.forward(images)
         spent["inference"] = timer.stop("inference")
-        detections = self.runner.detect(decoded, self.suppression)
+        detections = self.backend.detect(decoded, self.suppression)
         found = [
             rescale_to_image(rows.float(), place.ratio, place.pad, item.image.shape[:2])
             for rows, place, item in zip(detections, places, batch, strict=True)
@@ -106,7 +107,7 @@ class Predictor(Engine):
         spent["postprocess"] = timer.stop("postprocess")
         speed = {stage: 1e3 * seconds / len(batch) for stage, seconds in spent.items()}
         return [
-            Results(item.image, path=item.path, names=self.runner.names, boxes=rows, speed=dict(speed))
+            Results(item.image, path=item.path, names=self.backend.names, boxes=rows, speed=dict(speed))
             for item, rows in zip(batch, found, strict=True)
         ]
 
@@ -122,8 +123,8 @@ class Predictor(Engine):
         Returns:
             (B, 3, H, W) uint8 RGB, and where each image lies in it.
         """
-        min_rect = self.settings.rect and self.runner.input_hw is None
-        return letterbox_batch(images, self.input_hw, min_rect, max(self.runner.strides))
+        min_rect = self.settings.rect and self.backend.input_hw is None
+        return letterbox_batch(images, self.input_hw, min_rect, max(self.backend.strides))
 
     def _write(self, result: Results) -> None:
         """Write what the settings ask for."""

@@ -363,9 +363,9 @@ class Trainer(Engine):
         if self.data.val_loader is None or not (self.settings.val or last_epoch):
             return
         self.ema.sync_counters()
-        runner = TorchBackend(self.ema.model, self.device, self.precision)
+        backend = TorchBackend(self.ema.model, self.device, self.precision)
         metrics = self.validator.run(
-            runner, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
+            backend, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
         )
         self.metrics |= self.validator.losses
         self.metrics |= metrics.results_dict
@@ -442,9 +442,9 @@ class Trainer(Engine):
             self.final_checkpoint = content
         if self.data.val_loader is not None:
             head = self.final_model.head_for(self.settings.nms)
-            runner = TorchBackend(self.final_model, self.device, self.precision, head=head)
+            backend = TorchBackend(self.final_model, self.device, self.precision, head=head)
             self.final_metrics = self.validator.run(
-                runner, self.data.val_loader, self.data.val_annotations, final=True
+                backend, self.data.val_loader, self.data.val_annotations, final=True
             )
             self.metrics |= {k: v for k, v in self.final_metrics.results_dict.items() if k != "fitness"}
         self.fire("on_final_eval_end")

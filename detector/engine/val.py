@@ -68,7 +68,7 @@ class Validator(Engine):
 
     def run(
         self,
-        runner: InferenceBackend,
+        backend: InferenceBackend,
         loader: Iterable[Batch],
         annotations: Annotations,
         loss: Loss | None = None,
@@ -77,7 +77,7 @@ class Validator(Engine):
         """Validate.
 
         Args:
-            runner: the network, ready to run.
+            backend: the network, ready to run.
             loader: batches of the split; order and grouping do not change the figures.
             annotations: the split's ground truth.
             loss: also compute this loss; its means are then in `losses`.
@@ -86,13 +86,13 @@ class Validator(Engine):
         self.final, self.names = final, annotations.names
         self.fire("on_val_start")
         evaluator = self.evaluator = CocoEvaluator(annotations.names)
-        timer = StageTimer(runner.device, STAGES)
+        timer = StageTimer(backend.device, STAGES)
         loss_sum: Tensor | None = None
         count = 0
         for self.batch in loader:
             self.fire("on_val_batch_start")
-            with runner.threads():
-                items = self._run_batch(runner, loss, timer)
+            with backend.threads():
+                items = self._run_batch(backend, loss, timer)
             if items is not None:
                 loss_sum = items if loss_sum is None else loss_sum + items
             self._collect(evaluator, annotations)
@@ -109,32 +109,32 @@ class Validator(Engine):
         self.fire("on_val_end")
         return self.metrics
 
-    def _run_batch(self, runner: InferenceBackend, loss: Loss | None, timer: StageTimer) -> Tensor | None:
+    def _run_batch(self, backend: InferenceBackend, loss: Loss | None, timer: StageTimer) -> Tensor | None:
         """Find `preds` of the batch; returns its loss terms times its images, (3,), if a loss was asked for."""
         assert self.batch is not None
         timer.start()
-        images = self.batch.images.to(runner.device, non_blocking=True)
+        images = self.batch.images.to(backend.device, non_blocking=True)
         timer.stop("preprocess")
-        decoded, raw = runner.forward(images)
+        decoded, raw = backend.forward(images)
         timer.stop("inference")
-        items = None if loss is None else self._loss(loss, runner, raw)
+        items = None if loss is None else self._loss(loss, backend, raw)
         timer.stop("loss")
-        self.preds = self._detections(runner, decoded)
+        self.preds = self._detections(backend, decoded)
         timer.stop("postprocess")
         return items
 
-    def _loss(self, loss: Loss, runner: InferenceBackend, raw: Any) -> Tensor:
+    def _loss(self, loss: Loss, backend: InferenceBackend, raw: Any) -> Tensor:
         """Return the loss terms of the batch, (3,), times its images."""
         assert self.batch is not None
         with torch.inference_mode():
-            boxes, labels = self.batch.boxes.to(runner.device), self.batch.labels.to(runner.device)
-            return loss.items(runner.head, raw, boxes, labels) * len(self.batch.paths)
+            boxes, labels = self.batch.boxes.to(backend.device), self.batch.labels.to(backend.device)
+            return loss.items(backend.head, raw, boxes, labels) * len(self.batch.paths)
 
-    def _detections(self, runner: InferenceBackend, decoded: Tensor) -> list[Tensor]:
+    def _detections(self, backend: InferenceBackend, decoded: Tensor) -> list[Tensor]:
         assert self.batch is not None
         batch = self.batch
         ratios, pads, sizes = batch.ratios.tolist(), batch.pads.tolist(), batch.sizes.tolist()
-        detections = runner.detect(decoded, self.suppression)
+        detections = backend.detect(decoded, self.suppression)
         found_in_images = [
             rescale_to_image(found.float().cpu(), (rx, ry), (left, top), (height, width))
             for found, (rx, ry), (left, top), (height, width) in zip(
@@ -181,7 +181,7 @@ def validation_suppression(settings: DataSettings) -> NMSParams:
 
 
 def validate(
-    settings: ValSettings, runner: InferenceBackend, callbacks: CallbackRegistry
+    settings: ValSettings, backend: InferenceBackend, callbacks: CallbackRegistry
 ) -> tuple[Validator, Metrics]:
     """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
 
@@ -193,24 +193,24 @@ def validate(
 
     config = open_data(settings)
     annotations = read_split(config, settings.split, settings)
-    if len(annotations.names) != runner.num_classes and not settings.single_cls:
+    if len(annotations.names) != backend.num_classes and not settings.single_cls:
         raise CheckpointError(
-            f"the model knows {runner.num_classes} classes, but {config.yaml_path.name} names "
+            f"the model knows {backend.num_classes} classes, but {config.yaml_path.name} names "
             f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
         )
     if isinstance(settings.batch, float) or settings.batch < 1:
         raise SettingsError(
             f"batch={settings.batch}: expected a whole number >= 1 in validation; try batch=16"
         )
-    rect = settings.rect and runner.input_hw is None
+    rect = settings.rect and backend.input_hw is None
     folder = make_run_folder(settings.project, settings.name or "val", settings.exist_ok)
-    workers = num_workers(settings.workers, runner.device)
-    loader = make_val_loader(annotations, settings, settings.batch, workers, runner.device, rect)
+    workers = num_workers(settings.workers, backend.device)
+    loader = make_val_loader(annotations, settings, settings.batch, workers, backend.device, rect)
     if settings.plots:
         callbacks.add(Pictures())
     validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls)
     try:
-        metrics = validator.run(runner, loader, annotations)
+        metrics = validator.run(backend, loader, annotations)
     finally:
         loader.close()
     if settings.save_json:

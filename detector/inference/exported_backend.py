@@ -103,7 +103,7 @@ class ExportedModel:
             )
         return name
 
-    def runner(self, settings: PredictSettings | ValSettings) -> ExportedBackend:
+    def backend(self, settings: PredictSettings | ValSettings) -> ExportedBackend:
         """Return what predicts as the settings ask.
 
         Raises:
@@ -289,7 +289,7 @@ def make_backend(
         ModelError: if they ask for a head that the network does not have.
     """
     if isinstance(model, ExportedModel):
-        return model.runner(settings)
+        return model.backend(settings)
     if settings.names is not None:
         raise SettingsError("names= is for exported files that hold no names; leave it out")
     head, device = model.head_for(settings.nms), select_device(settings.device)
