@@ -219,8 +219,8 @@ class YOLO:
         for item in items:
             for callback in load_callbacks(item) if isinstance(item, str) else [item]:
                 registry.add_any(callback)
-        if settings.callbacks:
-            settings.callbacks = [mask_urls(text) for text in settings.callbacks]
+        if texts := [item for item in items if isinstance(item, str)]:
+            settings.callbacks = [mask_urls(text) for text in texts]
         return registry
 
     def run(self, settings: Settings) -> Any:

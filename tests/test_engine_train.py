@@ -251,7 +251,9 @@ def test_a_run_records_the_model_it_was_started_from(start, train_tiny, tiny_mod
         settings = quick_settings(epochs=1, model=tiny_model, data=drawn_dataset, project=tmp_path)
         words = [f"{key}={value if key in ('model', 'data', 'project') else str(value).lower()}"
                  for key, value in settings.items()]  # fmt: skip
-        assert main(["train", *words]) == 0
+        assert main(["train", "callbacks=TimeLimit(hours=2)", *words]) == 0
+        recorded = yaml.safe_load((tmp_path / "train/args.yaml").read_text())
+        assert recorded["callbacks"] == ["TimeLimit(hours=2)"]
     run = tmp_path / "train"
     assert yaml.safe_load((run / "args.yaml").read_text())["model"] == str(tiny_model)
     assert load_checkpoint(run / "weights/best.pt")["settings"]["model"] == str(tiny_model)
