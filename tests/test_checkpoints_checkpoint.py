@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import torch
-from support.foreign_files import peer_network, write_peer
+from support.ultralytics_files import ultralytics_network, write_ultralytics
 
 from detector.checkpoints import checkpoint
 from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
@@ -153,7 +153,7 @@ def files(model, folder):
     described = plain | {"model": model.config.to_dict(), "weights": model.state_dict()}
     save_checkpoint(folder / "own.pt", described)
     save_checkpoint(folder / "own.safetensors", described)
-    write_peer(folder / "foreign.pt", peer_network(model))
+    write_ultralytics(folder / "ultralytics.pt", ultralytics_network(model))
     return {path.name: path for path in folder.iterdir() if path.suffix != ".yaml"}
 
 
@@ -167,7 +167,7 @@ def test_files_of_every_origin_hold_the_same(model, tmp_path):
 
 
 def test_foreign_weights_are_taken_by_name_shape_and_class(model, tmp_path):
-    found = read_weights(files(model, tmp_path)["foreign.pt"])
+    found = read_weights(files(model, tmp_path)["ultralytics.pt"])
     target = DetectionModel(load_model_config(tmp_path / "tiny.yaml", names=["cow", "Dog "]))
     transfer = transfer_weights(target, found["weights"], dict(enumerate(found["model"]["names"])))
     assert len(transfer.by_class) == 6

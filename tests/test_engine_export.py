@@ -32,7 +32,7 @@ QUICK = {"imgsz": 96, "verbose": False}
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, *FIXED])
-def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, trained, exported, photo):
+def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, trained, exported, sample_image):
     path = exported(format=name)
     assert path.name == f"best{FORMATS[name].suffix}"
     opened = YOLO(path)
@@ -40,8 +40,8 @@ def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, train
     assert parity["box"] < 1e-3 and parity["score"] < 1e-4 and parity["agreement"] > 0.97
     assert parity["detections"] > 10 and parity["of"] == "drawn"
     assert opened.names == trained.names
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, conf=0.1)
-    (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
+    (mine,) = trained.predict(sample_image, imgsz=96, rect=False, amp=False, verbose=False, conf=0.1)
+    (theirs,) = opened.predict(sample_image, amp=False, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
 
 
@@ -74,31 +74,31 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
 
 
 @pytest.mark.parametrize("name", MOST)
-def test_suppression_and_normalisation_inside_the_file(name, trained, exported, photo):
+def test_suppression_and_normalisation_inside_the_file(name, trained, exported, sample_image):
     settings = {"conf": 0.1, "iou": 0.5, "max_det": 20}
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
     opened = YOLO(path)
     contract = opened.exported.contract
     assert (contract.kind, contract.preprocess, contract.suppression.max_det) == ("detections", True, 20)
     pixels = np.zeros((2, 96, 96, 3), np.uint8)
-    pixels[0] = cv2.resize(photo, (96, 96))
+    pixels[0] = cv2.resize(sample_image, (96, 96))
     rows = opened.exported.runtime("fp32" if opened.exported.format.computes else None).run(pixels)
     assert rows.shape == (2, 20, 6)
     assert (rows[rows[..., 4] == 0] == 0).all(), "padding is zero throughout"
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, **settings)
-    (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
+    (mine,) = trained.predict(sample_image, imgsz=96, rect=False, amp=False, verbose=False, **settings)
+    (theirs,) = opened.predict(sample_image, amp=False, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
 
 
 @pytest.mark.parametrize("name", MOST)
-def test_the_nms_free_head_gives_detections(name, dual, photo):
+def test_the_nms_free_head_gives_detections(name, dual, sample_image):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)
     assert opened.exported.contract.head == "one2one"
     assert opened.exported.contract.suppression.iou is None
     settings = {"amp": False, "verbose": False, "conf": 0.1}
-    (mine,) = dual.predict(photo, imgsz=96, rect=False, nms=False, max_det=30, **settings)
-    (theirs,) = opened.predict(photo, **settings)
+    (mine,) = dual.predict(sample_image, imgsz=96, rect=False, nms=False, max_det=30, **settings)
+    (theirs,) = opened.predict(sample_image, **settings)
     assert_same_boxes(mine, theirs)
 
 

@@ -79,7 +79,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     """Open a checkpoint's container for reading, unless it could unpack to more than it is.
 
     Raises:
-        CheckpointError: if it is no such container, or one that torch does not write.
+        CheckpointError: if it is not such a container, or not one that torch writes.
     """
     try:
         size = path.stat().st_size
@@ -132,4 +132,4 @@ def _what_else(path: Path, start: bytes) -> str:
             f"{path}: is a bare pickle, as torch wrote before 1.6; it was not loaded. Have whoever it is from "
             f"save it with a newer torch"
         )
-    return f"{path}: can't be read as a checkpoint, it is no zip file as torch writes"
+    return f"{path}: can't be read as a checkpoint, it is not a zip file as torch writes it"

@@ -1,6 +1,6 @@
 """Export formats: one function in one file each, found through a table.
 
-A package adds a format of its own with an entry point in the group `detector.exporters`: its name is the
+A package adds a custom format with an entry point in the group `detector.exporters`: its name is the
 format's name, and it names a `Format`.
 """
 
@@ -43,7 +43,7 @@ class Format:
         load: "module:function" that opens a written file as a `Runtime`, called as `load(path, compute)`.
         precisions: those it can be written in, the default first.
         options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
-        computes: precisions its runtime can compute an fp32 file in; empty if it takes no such order.
+        computes: precisions its runtime can compute an fp32 file in; empty if that can't be chosen.
         graph: the file runs by itself, on inputs of its size; False for weights alone.
         packages: what must be importable to write and run it.
         extra: the extra of this package that installs them.

@@ -1,7 +1,7 @@
-"""Files from the network and out of archives, so that what is half there is never taken for whole.
+"""Files from the network and out of archives, so that an incomplete file is never taken for a complete one.
 
 Downloads go over https, resume where they stopped, are checked and moved into place at once. Archives are
-unpacked beside their destination, under limits, and renamed when whole. `DETECTOR_OFFLINE=1` forbids the
+unpacked next to their destination, under limits, and renamed when complete. `DETECTOR_OFFLINE=1` forbids the
 network.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds without an answer or a byte
-ATTEMPTS = 4  # how often a broken transfer is taken up again
+ATTEMPTS = 4  # how often a broken transfer is resumed
 CHUNK = 1 << 20  # bytes read at once
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -57,7 +57,7 @@ def download(
 ) -> Path:
     """Fetch a file, unless it is there already.
 
-    The bytes go to `<destination>.part`, which a later call takes up again if the server still has the
+    The bytes go to `<destination>.part`, which a later call resumes if the server still has the
     same file (Range with If-Range, RFC 9110 section 13.1.5), and move into place when they are complete.
 
     Args:
@@ -65,7 +65,7 @@ def download(
         destination: Where the file will lie; parent folders are made.
         sha256: Hexadecimal digest the file must have.
         size: Bytes the file must have.
-        max_bytes: Most bytes it may have.
+        max_bytes: Maximum size.
 
     Returns:
         `destination`.
@@ -102,7 +102,7 @@ def _validator_file(part: Path) -> Path:
 
 
 def _fetch(url: str, part: Path, max_bytes: int | None) -> None:
-    """Bring `part` to its full length, taking broken transfers up again while they make progress."""
+    """Bring `part` to its full length, resuming broken transfers while they make progress."""
     from http.client import HTTPException
 
     for attempt in range(1, ATTEMPTS + 1):

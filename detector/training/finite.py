@@ -1,4 +1,4 @@
-"""The non-finite check: a training whose loss is no number any more ends, and says where."""
+"""The non-finite check: end the training when the loss is NaN or infinite, and report where."""
 
 from __future__ import annotations
 

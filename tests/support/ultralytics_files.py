@@ -19,7 +19,7 @@ from detector.nn import blocks
 from detector.nn.heads import Detect
 from detector.nn.model import DetectionModel
 
-ZOO = "foreign_zoo.nn"  # a package that does not exist
+ZOO = "absent_package.nn"  # a package that does not exist
 TORCH_KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Identity, nn.ModuleList, nn.Sequential)
 KEPT = (
     *("training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_forward_hooks", "add"),
@@ -34,7 +34,7 @@ HOME = {
 }
 
 
-def peer_network(model: DetectionModel, **attributes: Any) -> Any:
+def ultralytics_network(model: DetectionModel, **attributes: Any) -> Any:
     """Return an object that pickles as another program's network of the same layers, in half precision."""
     root = _counterpart(deepcopy(model).half())
     root._modules["model"].__class__ = nn.Sequential
@@ -61,7 +61,7 @@ def peer_network(model: DetectionModel, **attributes: Any) -> Any:
     return root
 
 
-def write_peer(path: Path, network: Any, **content: Any) -> Path:
+def write_ultralytics(path: Path, network: Any, **content: Any) -> Path:
     """Save a network as the other program does when it has finished."""
     finished = {"epoch": -1, "model": network, "ema": None, "train_args": {"imgsz": 320}, "version": "8.0.0"}
     with _zoo():
@@ -82,7 +82,7 @@ def write_program(
     return path
 
 
-def foreign_class(name: str, home: str = "modules.block") -> type:
+def ultralytics_class(name: str, home: str = "modules.block") -> type:
     """Return a class that pickles as one of the other program's."""
     if name not in _CLASSES:
         _CLASSES[name] = type(name, (), {"__module__": f"{ZOO}.{home}"})
@@ -100,7 +100,7 @@ def _counterpart(module: nn.Module) -> Any:
         return nn.Upsample(scale_factor=module.scale, mode="nearest")
     name = type(module).__name__
     torch_kind = next((kind for kind in TORCH_KINDS if isinstance(module, kind)), None)
-    kind = torch_kind or foreign_class(name, HOME.get(name, "modules.block"))
+    kind = torch_kind or ultralytics_class(name, HOME.get(name, "modules.block"))
     made = kind.__new__(kind)
     made.__dict__.update({key: value for key, value in module.__dict__.items() if key in KEPT})
     if isinstance(module, blocks.Attention):
@@ -130,5 +130,5 @@ def _zoo() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.split(".")[0] == "foreign_zoo"]:
+        for name in [name for name in sys.modules if name.split(".")[0] == "absent_package"]:
             del sys.modules[name]
