@@ -48,7 +48,7 @@ def same_outputs(a: DetectionModel, b: DetectionModel) -> bool:
     return torch.equal(mine.boxes, theirs.boxes) and torch.equal(mine.scores, theirs.scores)
 
 
-def test_a_foreign_network_gives_the_outputs_it_had(model: DetectionModel, tmp_path: Path) -> None:
+def test_an_ultralytics_network_gives_the_outputs_it_had(model: DetectionModel, tmp_path: Path) -> None:
     path = write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
     assert same_outputs(restored(path), in_half(model))
     assert not any(name.startswith("absent_package") for name in sys.modules)
@@ -73,7 +73,9 @@ def test_every_family_is_read(name: str, tmp_path: Path) -> None:
     assert ModelConfig.from_dict(read_ultralytics_checkpoint(path)["model"]).rows == model.config.rows
 
 
-def test_the_average_goes_before_the_network_in_training(model: DetectionModel, tmp_path: Path) -> None:
+def test_the_averaged_network_is_preferred_to_the_one_in_training(
+    model: DetectionModel, tmp_path: Path
+) -> None:
     other = DetectionModel(model.config)
     network = ultralytics_network(other)
     path = write_ultralytics(
@@ -91,7 +93,9 @@ def test_a_fused_network_is_read(model: DetectionModel, tmp_path: Path) -> None:
     torch.testing.assert_close(found.boxes, expected.boxes, atol=0.02, rtol=0.02)  # the file's half precision
 
 
-def test_the_weights_tell_the_size_where_the_table_does_not(model: DetectionModel, tmp_path: Path) -> None:
+def test_the_size_is_known_from_the_weights_where_the_table_lacks_it(
+    model: DetectionModel, tmp_path: Path
+) -> None:
     network = ultralytics_network(model)
     del network.yaml["scale"]
     assert read_ultralytics_checkpoint(write_ultralytics(tmp_path / "a.pt", network))["model"]["scale"] == "n"
@@ -160,7 +164,7 @@ def test_what_would_compute_something_else_is_refused(model, tmp_path, change, m
         ([1, 2], "holds a list"),
     ],
 )
-def test_other_programs_weights_are_told_apart(tmp_path: Path, content: object, message: str) -> None:
+def test_weights_of_other_programs_are_named(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "other.pt")
     assert message in refusal(tmp_path / "other.pt")
     assert message in describe_loaded(tmp_path / "other.pt")

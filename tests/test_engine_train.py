@@ -1,4 +1,4 @@
-"""End-to-end tests of training on eight drawn scenes."""
+"""End-to-end tests of training on eight synthetic images."""
 
 import csv
 import hashlib
@@ -59,8 +59,8 @@ def test_best_weights_bring_back_the_model(train_tiny, tmp_path):
     assert again.names == yolo.names
     assert digest(again.model.state_dict()) == digest(yolo.model.state_dict())
     assert again.ckpt["settings"]["imgsz"] == 96
-    figures = again.val(project=tmp_path, verbose=False, plots=False, device="cpu")
-    assert figures.results_dict == pytest.approx(yolo.metrics.results_dict, abs=1e-9)
+    metrics = again.val(project=tmp_path, verbose=False, plots=False, device="cpu")
+    assert metrics.results_dict == pytest.approx(yolo.metrics.results_dict, abs=1e-9)
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])

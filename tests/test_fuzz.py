@@ -95,7 +95,7 @@ def test_label_text_is_rows_or_a_message_with_its_line(text: str) -> None:
         assert (np.abs(table[:, 1:]) <= 1.1).all()
 
 
-def test_a_class_number_beyond_all_bounds_is_named(tmp_path: Path) -> None:
+def test_an_enormous_class_id_is_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16, 3), np.uint8))
     (tmp_path / "a.txt").write_text("1e300 0.5 0.5 0.1 0.1")
     with pytest.raises(DataError, match="line 1: class 1e\\+300"):

@@ -1,4 +1,4 @@
-"""Files written to do harm: no code runs, nothing appears beside them, and each ends in one sentence."""
+"""Files written to do harm: no code runs, no other files appear, and each ends in one sentence."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_tensors_stay_inside_their_storage(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["os.system", "eval", "getattr chain", "nested reduce", "partial", "new object"]
 )
-def test_a_call_hidden_in_a_good_network_is_a_dead_stand_in(
+def test_a_call_hidden_in_a_good_network_is_an_inert_placeholder(
     tmp_path: Path, tiny_model: Path, name: str
 ) -> None:
     network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
@@ -269,7 +269,7 @@ def test_entries_that_lie_on_each_other_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         large = archive.infolist()[1]
         large.file_size = large.compress_size = 10_000
-        archive._didModify = True  # the list of entries is written anew
+        archive._didModify = True  # the list of entries is written again
     assert "promises more than its" in sentence(read_ultralytics_checkpoint, path)
 
 

@@ -19,7 +19,9 @@ def strip(path, tmp_path):
     return tmp_path / "bare.onnx"
 
 
-def test_a_file_without_metadata_works_when_told_names_and_size(trained, exported, sample_image, tmp_path):
+def test_a_file_without_metadata_works_when_names_and_size_are_given(
+    trained, exported, sample_image, tmp_path
+):
     bare = strip(exported(format="onnx"), tmp_path)
     with pytest.raises(ExportError, match=r"bare.onnx: was not exported by detector.*give names= and imgsz="):
         YOLO(bare)

@@ -1,4 +1,4 @@
-"""Files as another program writes them, made without that program: its classes exist while a file is written."""
+"""Checkpoints as ultralytics writes them, made without ultralytics: its classes exist while a file is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detector.nn import blocks
 from detector.nn.heads import Detect
 from detector.nn.model import DetectionModel
 
-ZOO = "absent_package.nn"  # a package that does not exist
+PACKAGE = "absent_package.nn"  # where the pickled classes seem to be from; it does not exist
 TORCH_KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Identity, nn.ModuleList, nn.Sequential)
 KEPT = (
     *("training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_forward_hooks", "add"),
@@ -35,7 +35,7 @@ HOME = {
 
 
 def ultralytics_network(model: DetectionModel, **attributes: Any) -> Any:
-    """Return an object that pickles as another program's network of the same layers, in half precision."""
+    """Return an object that pickles as an ultralytics network of the same layers, in half precision."""
     root = _counterpart(deepcopy(model).half())
     root._modules["model"].__class__ = nn.Sequential
     rows = [[_source(row.source), row.repeats, row.block, list(row.args)] for row in model.config.rows]
@@ -62,9 +62,9 @@ def ultralytics_network(model: DetectionModel, **attributes: Any) -> Any:
 
 
 def write_ultralytics(path: Path, network: Any, **content: Any) -> Path:
-    """Save a network as the other program does when it has finished."""
+    """Save a network as ultralytics does at the end of a training."""
     finished = {"epoch": -1, "model": network, "ema": None, "train_args": {"imgsz": 320}, "version": "8.0.0"}
-    with _zoo():
+    with _importable():
         torch.save(finished | content, path)
     return path
 
@@ -83,9 +83,9 @@ def write_program(
 
 
 def ultralytics_class(name: str, home: str = "modules.block") -> type:
-    """Return a class that pickles as one of the other program's."""
+    """Return a class that pickles as one of ultralytics."""
     if name not in _CLASSES:
-        _CLASSES[name] = type(name, (), {"__module__": f"{ZOO}.{home}"})
+        _CLASSES[name] = type(name, (), {"__module__": f"{PACKAGE}.{home}"})
     return _CLASSES[name]
 
 
@@ -93,7 +93,7 @@ _CLASSES: dict[str, type] = {}
 
 
 def _counterpart(module: nn.Module) -> Any:
-    """Return what stands in a module's place in the other program's network."""
+    """Return the counterpart of a module in an ultralytics network."""
     if isinstance(module, blocks.Activation):
         return nn.SiLU()
     if isinstance(module, blocks.Upsample):
@@ -119,8 +119,8 @@ def _source(source: tuple[int, ...]) -> int | list[int]:
 
 
 @contextmanager
-def _zoo() -> Iterator[None]:
-    """Let the other program's classes be found while they are pickled."""
+def _importable() -> Iterator[None]:
+    """Let the classes be imported while they are pickled."""
     for kind in _CLASSES.values():
         parts = kind.__module__.split(".")
         for end in range(1, len(parts) + 1):
