@@ -23,12 +23,12 @@ def slow(name):
 
 
 GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
-TWO_QUICK = (
+SOME_GRAPHS = (
     "onnx",
     slow("openvino"),
     "torchscript",
     slow("pt2"),
-)  # where two of them suffice, the others are slow
+)  # where two of them suffice: the others are slow
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
 
@@ -50,7 +50,7 @@ def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, train
     assert_same_boxes(mine, theirs)
 
 
-@pytest.mark.parametrize("name", [*MOST, *FIXED])
+@pytest.mark.parametrize("name", [*SOME_GRAPHS, *FIXED])
 def test_validation_of_a_file_equals_that_of_the_model(name, trained, exported, drawn_dataset, tmp_path):
     path = exported(format=name, batch=3)
     settings = {"data": drawn_dataset, "amp": False, "plots": False, "project": tmp_path, "conf": 0.05}
@@ -78,7 +78,7 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
             assert np.abs(found - expected.numpy()).max() < 1e-2, (height, width, batch)
 
 
-@pytest.mark.parametrize("name", TWO_QUICK)
+@pytest.mark.parametrize("name", SOME_GRAPHS)
 def test_suppression_and_normalisation_inside_the_file(name, trained, exported, sample_image):
     settings = {"conf": 0.1, "iou": 0.5, "max_det": 20}
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
@@ -95,7 +95,7 @@ def test_suppression_and_normalisation_inside_the_file(name, trained, exported, 
     assert_same_boxes(mine, theirs)
 
 
-@pytest.mark.parametrize("name", TWO_QUICK)
+@pytest.mark.parametrize("name", SOME_GRAPHS)
 def test_the_nms_free_head_gives_detections(name, dual, sample_image):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)

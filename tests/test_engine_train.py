@@ -164,7 +164,7 @@ def test_fine_tuning_takes_the_weights(train_tiny, tmp_path):
     mine, theirs = yolo.model.state_dict(), again.model.state_dict()
     assert torch.equal(mine["model.0.conv.weight"], theirs["model.0.conv.weight"])
     assert not torch.equal(mine["model.4.conv.weight"], theirs["model.4.conv.weight"])
-    assert "tensors taken" in str(again.trainer.transfer)
+    assert "tensors loaded" in str(again.trainer.transfer)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """From the content of a checkpoint to a network, with everything checked on the way.
 
-What a file says about itself is not believed: the network is first built without memory, and gets memory only
+What a file says about itself is not trusted: the network is first built without memory, and gets memory only
 for weights that are there and have its shapes.
 """
 
@@ -87,7 +87,7 @@ def build_on_meta(config: ModelConfig, path: str | Path) -> DetectionModel:
     """Build a network that has shapes and no memory.
 
     Raises:
-        CheckpointError: if it can't be built or is out of all proportion.
+        CheckpointError: if it can't be built or is far too large.
     """
     try:
         blocks = sum(layer.copies + layer.arguments.get("repeats", 1) for layer in config.layers())

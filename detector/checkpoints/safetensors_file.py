@@ -2,7 +2,7 @@
 
 The format is public (https://huggingface.co/docs/safetensors), and its package reads and writes it. What a checkpoint
 holds besides weights lies in the header's metadata, as JSON text under `detector`; other programs see the weights and
-pass over it. Of that text, `sha256` is the checksum of the header, with zeros in its place, and of the numbers;
+ignore it. Of that text, `sha256` is the checksum of the header, with zeros in its place, and of the numbers;
 `checksum` says that there is one, should its own name be what was damaged.
 
 Files of earlier versions open as well: those had `sha256` next to `detector` and `OLD_CHECKSUM_KEY` inside, or

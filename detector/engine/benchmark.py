@@ -1,4 +1,4 @@
-"""Benchmark: a model in every format that is installed; size, speed and accuracy side by side."""
+"""Benchmark: a model in every format that is installed; their sizes, speeds and accuracies in one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export: write a model in another format, and verify the file against the model before it gets its name."""
+"""Export: write a model in another format, and verify the file against the model before it is put in place."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Exporter(Engine):
         return self.model if self.model.device.type == "cpu" else deepcopy(self.model).cpu()
 
     def _describe(self, job: ExportSpec) -> dict[str, Any]:
-        """Return what the file says of itself; null in a shape is a free size."""
+        """Return what the file says of itself; null in a shape is a dynamic size."""
         settings, (height, width) = self.settings, self.imgsz
         dynamic = settings.dynamic or not self.kind.graph  # weights alone take any size
         batch = None if dynamic else settings.batch
@@ -343,6 +343,6 @@ def remove(path: Path) -> None:
 
 
 def first_sentence(error: Exception) -> str:
-    """Return the start of an exporter's error: their texts run over pages."""
+    """Return the start of an exporter's error: some are pages long."""
     text = " ".join(error_text(error).split())
     return text[:300].rstrip(".") + (" ..." if len(text) > 300 else "")

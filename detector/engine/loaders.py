@@ -126,7 +126,7 @@ def make_val_loader(
     device: torch.device,
     rect: bool = True,
 ) -> ValLoader:
-    """Make the loader of a validation split; its inputs are each image's own rectangle, or squares."""
+    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or are square."""
     dataset = DetectionDataset(
         annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers
     )

@@ -38,7 +38,7 @@ class Format:
 
     Attributes:
         suffix: of the exported file, or of the folder's name (`_openvino`).
-        what: for people.
+        what: description for users.
         export: "module:function" that takes a `ExportSpec`, captures its network and returns a `Write`.
         load: "module:function" that opens a written file as a `Runtime`, called as `load(path, compute)`.
         precisions: those it can be written in, the default first.
@@ -172,7 +172,7 @@ def all_formats() -> dict[str, Format]:
             found = entry.load()
             if not isinstance(found, Format):
                 raise TypeError(f"it is {type(found).__name__}, not a detector.exporters.Format")
-        except Exception as error:  # somebody else's code: its being installed should not end this program
+        except Exception as error:  # third-party code: a broken plug-in must not end this program
             log.warning("the export format %s is left out: %s", entry.name, error)
         else:
             formats.setdefault(entry.name, found)

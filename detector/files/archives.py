@@ -1,4 +1,4 @@
-"""Unpack archives that nobody vouches for: nothing outside the folder, no links, nothing beyond the limits."""
+"""Unpack untrusted archives: nothing outside the folder, no links, nothing beyond the limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML from files of any origin: plain data only, within limits.
+"""YAML from untrusted files: plain data only, within limits.
 
 `yaml.safe_load` makes no objects, but a small file can still ask for endless work: aliases that multiply,
 thousands of nested lists, numbers of a million digits. Here such files end in one sentence.

@@ -67,7 +67,7 @@ def call(program: Callable[[Tensor], Output], images: Tensor) -> Output:
 
 
 def explain(error: Exception) -> str:
-    """Say in words why torch could not compile, and what to do about it."""
+    """Return why torch could not compile, and what to do about it."""
     from torch._inductor.exc import InvalidCxxCompiler
 
     cause = getattr(error, "inner_exception", error)

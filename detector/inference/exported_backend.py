@@ -104,10 +104,10 @@ class ExportedModel:
         return name
 
     def backend(self, settings: PredictSettings | ValSettings) -> ExportedBackend:
-        """Return what predicts as the settings ask.
+        """Return a backend that predicts with these settings.
 
         Raises:
-            SettingsError: if they ask for what is fixed otherwise inside the file.
+            SettingsError: if they contradict what is fixed inside the file.
         """
         if select_device("cpu" if settings.device == "auto" else settings.device).type != "cpu":
             raise SettingsError(f"device={settings.device}: exported files run on the CPU; leave device out")
@@ -244,7 +244,7 @@ def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
 
 
 def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -> NDArray[np.float32]:
-    """Run images through a file, in portions of its batch.
+    """Run images through a file, in portions of its batch size.
 
     Args:
         runtime: the open file.
@@ -256,7 +256,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
         (N, 4 + C, A) or (N, max_det, 6) float32.
 
     Raises:
-        ExportError: if it fails, or gives something else.
+        ExportError: if it fails, or its output has another shape.
     """
     batch = to_input(images, runtime, contract)
     size = contract.batch or len(batch)

@@ -1,4 +1,4 @@
-"""Convolutions for oneDNN on a CPU: weights laid out once, SiLU computed on the way out."""
+"""Convolutions for oneDNN on a CPU: weights reordered once, SiLU fused into the convolution."""
 
 from __future__ import annotations
 

@@ -43,5 +43,5 @@ class ExecuTorch:
 
 
 def load(path: Path, compute: str | None = None) -> ExecuTorch:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return ExecuTorch(path, compute)

@@ -51,7 +51,7 @@ class OnnxRuntime:
 
 
 def load(path: Path, compute: str | None = None) -> OnnxRuntime:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return OnnxRuntime(path, compute)
 
 

@@ -1,4 +1,4 @@
-"""Choose the batch size that fills a part of the GPU's memory."""
+"""Choose the batch size that fills a given fraction of the GPU's memory."""
 
 from __future__ import annotations
 

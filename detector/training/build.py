@@ -1,4 +1,4 @@
-"""What a training trains, and with what: built from its settings and its data."""
+"""The model, the optimizer and the schedule of a training, built from its settings and its data."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """What a training needs to resume: `weights/state.pt` in the run folder.
 
 A state holds the raw and the averaged weights in full precision, the optimizer, the loss scaler, the schedule,
-gradients that wait for their step, the counters and the position inside the epoch, the states of the callbacks and
+accumulated gradients, the counters and the position inside the epoch, the states of the callbacks and
 of the random generators, the settings, the fingerprint of the data, the class names and the versions, as plain
 data that `torch.load(weights_only=True)` opens. Data order and augmentation are functions of the seed, the epoch
-and the batch, so that nothing of the loader has to be kept.
+and the batch, so that no state of the loader has to be saved.
 
 It is written before the first batch, after every epoch, every `save_minutes` within one, and when a run is
 interrupted. The previous state stays next to it as `state-previous.pt` until the run has ended: should the newer one
@@ -67,7 +67,7 @@ class RunState:
 
     @property
     def place(self) -> str:
-        """Where it was left, in words."""
+        """Where the run stopped, as text."""
         done, batches = self.content["epoch"] + 1, self.content["batches"]
         return f"epoch {done + 1}, batch {batches}" if batches else f"the end of epoch {done}"
 

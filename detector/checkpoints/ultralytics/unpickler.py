@@ -181,7 +181,7 @@ FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def stand_for(module: str, name: str) -> Any:
+def resolve_name(module: str, name: str) -> Any:
     """Return what a name in a pickle stands for."""
     if (module, name) in FUNCTIONS:
         return _Function(FUNCTIONS[module, name])
@@ -204,7 +204,7 @@ class _Unpickler(pickle.Unpickler):
         if key not in self._known:
             if len(self._known) >= MAX_GLOBALS:
                 raise pickle.UnpicklingError(f"it names more than {MAX_GLOBALS} classes")
-            self._known[key] = stand_for(module, name)
+            self._known[key] = resolve_name(module, name)
         return self._known[key]
 
     def persistent_load(self, pid: Any) -> Storage:
