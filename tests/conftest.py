@@ -17,7 +17,7 @@ from support.training import draw_results, train
 from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
 from detector.exporters import parity
-from detector.exporters.parity import drawn_pictures
+from detector.exporters.parity import synthetic_images
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -132,13 +132,13 @@ def exported(finder_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def photo() -> NDArray[np.uint8]:
+def sample_image() -> NDArray[np.uint8]:
     """An image that is not square."""
-    return drawn_pictures((192, 192))[0][:150]
+    return synthetic_images((192, 192))[0][:150]
 
 
 @pytest.fixture
 def any_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every int8 file pass its proof: an untrained network does not survive 256 steps."""
+    """Let every int8 file pass its parity check: an untrained network does not survive 256 steps."""
     loose = {**parity.TOLERANCES, "int8": parity.Tolerance(1e9, 1.0, 0.0)}
     monkeypatch.setattr(parity, "TOLERANCES", loose)

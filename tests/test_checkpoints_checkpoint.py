@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import torch
-from support.foreign_files import peer_network, write_peer
+from support.ultralytics_files import ultralytics_network, write_ultralytics
 
 from detector.checkpoints import checkpoint
 from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
@@ -16,7 +16,7 @@ from detector.version import __version__
 
 
 def content(epoch):
-    """The least a checkpoint holds."""
+    """The minimum content of a checkpoint."""
     return {"model": {}, "weights": {"w": torch.arange(3)}, "settings": {}, "epoch": epoch, "metrics": {}}
 
 
@@ -134,7 +134,7 @@ def test_a_malformed_format_is_one_sentence_wherever_it_is_opened(tmp_path, name
 
 
 @pytest.mark.parametrize("named", [None, 1, "other/1", "detector", ["detector/1"]])
-def test_a_file_of_another_format_is_none_of_ours(tmp_path, named):
+def test_a_file_of_another_format_is_not_ours(tmp_path, named):
     for found in refusals(with_format(tmp_path / STATE, named)):
         assert "has the keys " in found
         assert "expected a checkpoint written by detector" in found
@@ -153,7 +153,7 @@ def files(model, folder):
     described = plain | {"model": model.config.to_dict(), "weights": model.state_dict()}
     save_checkpoint(folder / "own.pt", described)
     save_checkpoint(folder / "own.safetensors", described)
-    write_peer(folder / "foreign.pt", peer_network(model))
+    write_ultralytics(folder / "ultralytics.pt", ultralytics_network(model))
     return {path.name: path for path in folder.iterdir() if path.suffix != ".yaml"}
 
 
@@ -166,8 +166,8 @@ def test_files_of_every_origin_hold_the_same(model, tmp_path):
     assert read_weights(tmp_path / "own.safetensors")["metrics"] == {"fitness": 0.5}
 
 
-def test_foreign_weights_are_taken_by_name_shape_and_class(model, tmp_path):
-    found = read_weights(files(model, tmp_path)["foreign.pt"])
+def test_ultralytics_weights_are_transferred_by_name_shape_and_class(model, tmp_path):
+    found = read_weights(files(model, tmp_path)["ultralytics.pt"])
     target = DetectionModel(load_model_config(tmp_path / "tiny.yaml", names=["cow", "Dog "]))
     transfer = transfer_weights(target, found["weights"], dict(enumerate(found["model"]["names"])))
     assert len(transfer.by_class) == 6
@@ -184,7 +184,7 @@ def test_foreign_weights_are_taken_by_name_shape_and_class(model, tmp_path):
             {"layer1.0.conv1.weight": torch.ones(1)},
             "is a bare state dict (1 tensors, the first is 'layer1.0.conv1",
         ),
-        ({"format": "detector/1"}, "is no complete checkpoint (model is missing"),
+        ({"format": "detector/1"}, "is not a complete checkpoint (model is missing"),
         ({"format": "elsewhere/1", "model": 3}, "has the keys 'format', 'model', none of which is a network"),
         (torch.ones(2), "holds a single tensor"),
     ],
@@ -197,7 +197,7 @@ def test_other_content_is_said_in_one_sentence(tmp_path, saved, message):
     assert "\n" not in str(caught.value)
 
 
-def test_torchvision_weights_are_told_apart(tmp_path):
+def test_torchvision_weights_are_recognised(tmp_path):
     models = pytest.importorskip("torchvision.models")
     torch.save(models.squeezenet1_1().state_dict(), tmp_path / "squeezenet.pth")
     with pytest.raises(CheckpointError, match=r"is a bare state dict .* without the architecture"):

@@ -23,7 +23,7 @@ def content(config: ModelConfig, **changes: Any) -> dict[str, Any]:
     return plain | {"model": config.to_dict(), "weights": weights} | changes
 
 
-def test_a_network_comes_back_with_memory_of_its_own(config: ModelConfig) -> None:
+def test_a_network_comes_back_with_its_own_memory(config: ModelConfig) -> None:
     trained = DetectionModel(config)
     weights = trained.state_dict()
     network = build_network(config, weights, "a.pt")
@@ -50,7 +50,7 @@ def test_weights_that_do_not_fit_are_named(config: ModelConfig) -> None:
     with pytest.raises(CheckpointError) as caught:
         build_network(config, weights, "a.pt")
     assert str(caught.value) == (
-        "a.pt: weights do not fit the architecture beside them: model.0.conv.weight is missing, extra has no "
+        "a.pt: weights do not fit the architecture in this file: model.0.conv.weight is missing, extra has no "
         "place, model.1.bn.bias is 3, not 16"
     )
 
@@ -60,7 +60,7 @@ def test_weights_that_do_not_fit_are_named(config: ModelConfig) -> None:
     [
         ({"weights": []}, "weights is list"),
         ({"model": None, "epoch": "x"}, "model is NoneType, epoch is str"),
-        ({"weights": {"x": 3}}, "'x' among its weights is no plain tensor"),
+        ({"weights": {"x": 3}}, "'x' among its weights is not a plain tensor"),
         ({"weights": {3: torch.ones(1)}}, "'3' among its weights"),
         ({"weights": {"x": torch.ones(1).expand(1 << 40)}}, "no plain tensor"),
         ({"weights": {"x": torch.ones(3).to_sparse()}}, "no plain tensor"),
@@ -84,7 +84,7 @@ def test_content_of_other_types_is_refused(config: ModelConfig, changes: Any, me
         ({"more": 1}, "unknown 'more'"),
     ],
 )
-def test_descriptions_that_are_none_are_refused(config: ModelConfig, changes: Any, message: str) -> None:
+def test_invalid_descriptions_are_refused(config: ModelConfig, changes: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         read_config(config.to_dict() | changes, "a.pt")
     assert "\n" not in str(caught.value)

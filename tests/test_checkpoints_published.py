@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.checkpoints import published as vendor
+from detector.checkpoints import published
 from detector.checkpoints.published import resolve_weights
 from detector.errors import CheckpointError, DataError
 
@@ -31,7 +31,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         destination.write_bytes(b"weights")
         return destination
 
-    monkeypatch.setattr(vendor, "download", fetch)
+    monkeypatch.setattr(published, "download", fetch)
     monkeypatch.delenv("DETECTOR_OFFLINE")
     return addresses
 
@@ -42,12 +42,12 @@ def test_a_known_name_is_fetched_once_and_its_licence_is_said_once(
     paths = [resolve_weights("yolo26n.pt") for _ in range(3)]
     assert paths == [here.parent / "cache" / "weights" / "yolo26n.pt"] * 3
     assert fetched == ["https://github.com/ultralytics/assets/releases/download/v8.4.0/yolo26n.pt"]
-    told = [record for record in caplog.records if "AGPL-3.0" in record.message]
-    assert [record.levelno for record in told] == [logging.WARNING]
+    warned = [record for record in caplog.records if "AGPL-3.0" in record.message]
+    assert [record.levelno for record in warned] == [logging.WARNING]
     assert list(here.iterdir()) == []
 
 
-def test_a_file_that_is_there_goes_first(here: Path, fetched: list[str]) -> None:
+def test_a_file_that_exists_comes_first(here: Path, fetched: list[str]) -> None:
     (here / "yolo11n.pt").write_bytes(b"mine")
     assert resolve_weights("yolo11n.pt").read_bytes() == b"mine"
     assert not fetched
@@ -68,7 +68,7 @@ def test_a_failed_download_is_one_sentence(
     def fail(url: str, destination: Path, **_: int) -> Path:
         raise DataError(f"downloading {url} failed: no route to host.")
 
-    monkeypatch.setattr(vendor, "download", fail)
+    monkeypatch.setattr(published, "download", fail)
     with pytest.raises(CheckpointError, match=r"can't be fetched: downloading .* no route to host"):
         resolve_weights("yolov8n.pt")
 

@@ -61,7 +61,7 @@ def test_the_formats_own_package_agrees(tmp_path: Path) -> None:
     assert all(torch.equal(content["weights"][name], value) for name, value in WEIGHTS.items())
 
 
-def test_what_is_no_plain_data_can_not_be_written() -> None:
+def test_what_is_not_plain_data_can_not_be_written() -> None:
     with pytest.raises(CheckpointError, match="weights and plain data only"):
         write_tensor_file(io.BytesIO(), CHECKPOINT | {"settings": {"path": Path("x")}})
     with pytest.raises(CheckpointError, match=r"can't hold w, whose type is torch.complex64"):
@@ -138,7 +138,7 @@ def test_a_file_exported_by_an_earlier_version_opens(tmp_path: Path) -> None:
     assert content == {"format": "detector/1", "epoch": 3, "export": {"head": "one2many"}}
 
 
-def test_weights_without_an_architecture_are_told_apart(tmp_path: Path) -> None:
+def test_weights_without_an_architecture_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds 1 tensors, without the architecture they belong to"):
         read_tensor_file(by_hand(tmp_path / "a.safetensors", {"x": ENTRY}, b"1234"))
 
@@ -203,15 +203,15 @@ def test_tensors_of_no_checkpoint_are_refused(tmp_path: Path, entry: Any) -> Non
 
 
 @pytest.mark.parametrize("described", ["", "[]", "[" * 100_000, "nonsense"])
-def test_a_description_that_is_none_is_refused(tmp_path: Path, described: str) -> None:
+def test_an_invalid_description_is_refused(tmp_path: Path, described: str) -> None:
     header = {"x": ENTRY, "__metadata__": {"detector": described}}
-    with pytest.raises(CheckpointError, match=r"its metadata (can't be read|is no description)"):
+    with pytest.raises(CheckpointError, match=r"its metadata (can't be read|does not describe)"):
         read_tensor_file(by_hand(tmp_path / "a.safetensors", header, b"1234"))
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 1 << 40, (1 << 64) - 1])
 def test_a_header_longer_than_the_file_is_refused(tmp_path: Path, length: int) -> None:
-    with pytest.raises(CheckpointError, match=r"is no .safetensors file, or is cut short"):
+    with pytest.raises(CheckpointError, match=r"is not a .safetensors file, or is cut short"):
         read_tensor_file(by_hand(tmp_path / "a.safetensors", {}, b"12345", length))
 
 

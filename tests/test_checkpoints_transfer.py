@@ -37,4 +37,4 @@ def test_class_rows_go_by_name():
 def test_another_size_says_what_was_left():
     source, target = DetectionModel(load_model_config("yolo11s")), model_of("a")
     report = transfer_weights(target, source.state_dict(), source.names)
-    assert "not taken: model.0.conv.weight" in str(report)
+    assert "not loaded: model.0.conv.weight" in str(report)

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.foreign_files import foreign_class, peer_network, write_peer, write_program
+from support.ultralytics_files import (
+    ultralytics_class,
+    ultralytics_network,
+    write_program,
+    write_ultralytics,
+)
 
 from detector.checkpoints.network import build_network
-from detector.checkpoints.ultralytics import describe, read_peer_checkpoint
+from detector.checkpoints.ultralytics import describe, read_ultralytics_checkpoint
 from detector.errors import CheckpointError
 from detector.nn.model import DetectionModel, ModelConfig, load_model_config
 
@@ -21,7 +26,7 @@ def model(tiny_model: Path) -> DetectionModel:
 
 def refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        read_peer_checkpoint(path)
+        read_ultralytics_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
     return str(caught.value)
@@ -32,7 +37,7 @@ def in_half(model: DetectionModel) -> DetectionModel:
 
 
 def restored(path: Path) -> DetectionModel:
-    content = read_peer_checkpoint(path)
+    content = read_ultralytics_checkpoint(path)
     return build_network(ModelConfig.from_dict(content["model"]), content["weights"], path).eval()
 
 
@@ -43,14 +48,16 @@ def same_outputs(a: DetectionModel, b: DetectionModel) -> bool:
     return torch.equal(mine.boxes, theirs.boxes) and torch.equal(mine.scores, theirs.scores)
 
 
-def test_a_foreign_network_gives_the_outputs_it_had(model: DetectionModel, tmp_path: Path) -> None:
-    path = write_peer(tmp_path / "foreign.pt", peer_network(model))
+def test_an_ultralytics_network_gives_the_outputs_it_had(model: DetectionModel, tmp_path: Path) -> None:
+    path = write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
     assert same_outputs(restored(path), in_half(model))
-    assert not any(name.startswith("foreign_zoo") for name in sys.modules)
+    assert not any(name.startswith("absent_package") for name in sys.modules)
 
 
 def test_architecture_names_and_size_come_from_the_file(model: DetectionModel, tmp_path: Path) -> None:
-    content = read_peer_checkpoint(write_peer(tmp_path / "foreign.pt", peer_network(model)))
+    content = read_ultralytics_checkpoint(
+        write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
+    )
     assert content["model"]["names"] == ["cat", "dog"]
     assert (content["model"]["name"], content["model"]["scale"]) == ("shapesn", "n")
     assert content["settings"] == {"imgsz": 320}
@@ -61,41 +68,47 @@ def test_architecture_names_and_size_come_from_the_file(model: DetectionModel, t
 @pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n"])
 def test_every_family_is_read(name: str, tmp_path: Path) -> None:
     model = DetectionModel(load_model_config(name, names=["a", "b"])).eval()
-    path = write_peer(tmp_path / f"{name}.pt", peer_network(model))
+    path = write_ultralytics(tmp_path / f"{name}.pt", ultralytics_network(model))
     assert same_outputs(restored(path), in_half(model))
-    assert ModelConfig.from_dict(read_peer_checkpoint(path)["model"]).rows == model.config.rows
+    assert ModelConfig.from_dict(read_ultralytics_checkpoint(path)["model"]).rows == model.config.rows
 
 
-def test_the_average_goes_before_the_network_in_training(model: DetectionModel, tmp_path: Path) -> None:
+def test_the_averaged_network_is_preferred_to_the_one_in_training(
+    model: DetectionModel, tmp_path: Path
+) -> None:
     other = DetectionModel(model.config)
-    network = peer_network(other)
-    path = write_peer(tmp_path / "last.pt", network, model=None, ema=peer_network(model), epoch=3)
+    network = ultralytics_network(other)
+    path = write_ultralytics(
+        tmp_path / "last.pt", network, model=None, ema=ultralytics_network(model), epoch=3
+    )
     assert same_outputs(restored(path), in_half(model))
-    assert read_peer_checkpoint(path)["epoch"] == 3
+    assert read_ultralytics_checkpoint(path)["epoch"] == 3
 
 
 def test_a_fused_network_is_read(model: DetectionModel, tmp_path: Path) -> None:
-    path = write_peer(tmp_path / "fused.pt", peer_network(model.fuse()))
+    path = write_ultralytics(tmp_path / "fused.pt", ultralytics_network(model.fuse()))
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         found, expected = restored(path)(images)["one2many"], model(images)["one2many"]
     torch.testing.assert_close(found.boxes, expected.boxes, atol=0.02, rtol=0.02)  # the file's half precision
 
 
-def test_the_weights_tell_the_size_where_the_table_does_not(model: DetectionModel, tmp_path: Path) -> None:
-    network = peer_network(model)
+def test_the_size_is_known_from_the_weights_where_the_table_lacks_it(
+    model: DetectionModel, tmp_path: Path
+) -> None:
+    network = ultralytics_network(model)
     del network.yaml["scale"]
-    assert read_peer_checkpoint(write_peer(tmp_path / "a.pt", network))["model"]["scale"] == "n"
+    assert read_ultralytics_checkpoint(write_ultralytics(tmp_path / "a.pt", network))["model"]["scale"] == "n"
     network.yaml |= {"depth_multiple": 1.0, "width_multiple": 1.0, "max_channels": 64}
     del network.yaml["scales"]
-    assert read_peer_checkpoint(write_peer(tmp_path / "b.pt", network))["model"]["scale"] == ""
+    assert read_ultralytics_checkpoint(write_ultralytics(tmp_path / "b.pt", network))["model"]["scale"] == ""
 
 
 def test_class_names_may_be_a_list_or_missing(model: DetectionModel, tmp_path: Path) -> None:
-    listed = write_peer(tmp_path / "listed.pt", peer_network(model, names=["x", "y"]))
-    assert read_peer_checkpoint(listed)["model"]["names"] == ["x", "y"]
-    missing = write_peer(tmp_path / "missing.pt", peer_network(model, names=None))
-    assert read_peer_checkpoint(missing)["model"]["names"] == ["class_0", "class_1"]
+    listed = write_ultralytics(tmp_path / "listed.pt", ultralytics_network(model, names=["x", "y"]))
+    assert read_ultralytics_checkpoint(listed)["model"]["names"] == ["x", "y"]
+    missing = write_ultralytics(tmp_path / "missing.pt", ultralytics_network(model, names=None))
+    assert read_ultralytics_checkpoint(missing)["model"]["names"] == ["class_0", "class_1"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,10 @@ def test_class_names_may_be_a_list_or_missing(model: DetectionModel, tmp_path: P
         (lambda n: n.yaml["head"][0].__setitem__(2, "Swin"), "unknown block 'Swin'"),
         (lambda n: n.yaml.pop("backbone"), "no rows of four values"),
         (lambda n: setattr(n, "yaml", None), "no table of its architecture"),
-        (lambda n: setattr(n, "yaml", foreign_class("Table")()), "its architecture is more than plain data"),
+        (
+            lambda n: setattr(n, "yaml", ultralytics_class("Table")()),
+            "its architecture is more than plain data",
+        ),
         (lambda n: setattr(n, "names", {0: "a"}), "class names do not fit its 2 classes"),
         (lambda n: setattr(n, "stride", torch.tensor([4.0, 8, 16])), r"its strides are \[4.0, 8.0, 16.0\]"),
         (
@@ -129,9 +145,9 @@ def test_class_names_may_be_a_list_or_missing(model: DetectionModel, tmp_path: P
     ],
 )
 def test_what_would_compute_something_else_is_refused(model, tmp_path, change, message) -> None:
-    network = peer_network(model)
+    network = ultralytics_network(model)
     change(network)
-    found = refusal(write_peer(tmp_path / "foreign.pt", network))
+    found = refusal(write_ultralytics(tmp_path / "ultralytics.pt", network))
     assert any(part in found for part in message.replace("\\", "").split("|")), found
 
 
@@ -148,7 +164,7 @@ def test_what_would_compute_something_else_is_refused(model, tmp_path, change, m
         ([1, 2], "holds a list"),
     ],
 )
-def test_other_programs_weights_are_told_apart(tmp_path: Path, content: object, message: str) -> None:
+def test_weights_of_other_programs_are_named(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "other.pt")
     assert message in refusal(tmp_path / "other.pt")
     assert message in describe_loaded(tmp_path / "other.pt")
@@ -176,13 +192,13 @@ def test_files_from_before_zip_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 2000, -30, -1])
 def test_a_file_cut_short_is_refused(model: DetectionModel, tmp_path: Path, keep: int) -> None:
-    path = write_peer(tmp_path / "foreign.pt", peer_network(model))
+    path = write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
     path.write_bytes(path.read_bytes()[:keep])
     refusal(path)
 
 
 def test_flipped_numbers_are_noticed(model: DetectionModel, tmp_path: Path) -> None:
-    path = write_peer(tmp_path / "foreign.pt", peer_network(model))
+    path = write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
     content = bytearray(path.read_bytes())
     place = content.index(model.half().state_dict()["model.1.conv.weight"].numpy().tobytes())
     content[place + 7] ^= 1

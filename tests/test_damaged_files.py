@@ -55,7 +55,7 @@ def refusal(path):
     return text
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unpickled, caplog):
+def test_a_damaged_state_is_replaced_by_the_previous_one(finished_run, tmp_path, unpickled, caplog):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     file, chance = run / STATE, random.Random(SEED)
@@ -70,7 +70,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(finished_run, tmp_path, unp
         file.write_bytes(damaged(whole, chance))
         caplog.clear()
         assert find_run(run, tmp_path).content["epoch"] == before
-        assert "continues from the state before" in caplog.text
+        assert "continues from the previous state" in caplog.text
     assert set(unpickled) == {run / PREVIOUS_STATE}
     file.write_bytes(whole)
     assert find_run(run, tmp_path).content["epoch"] > before

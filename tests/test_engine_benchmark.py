@@ -12,11 +12,11 @@ from detector.inference.torch_backend import TorchBackend
 
 @pytest.fixture
 def weights(tmp_path):
-    """Path of a tiny model of the drawn data set's classes."""
+    """Path of a tiny model of the synthetic data set's classes."""
     return make_finder(tmp_path)
 
 
-def test_a_row_a_format_with_size_speed_and_accuracy(weights, drawn_dataset, tmp_path):
+def test_one_row_per_format_with_size_speed_and_accuracy(weights, drawn_dataset, tmp_path):
     model = YOLO(weights)
     settings = {"formats": ["torchscript"], "imgsz": 96, "repeats": 2, "project": tmp_path, "verbose": False}
     rows = model.benchmark(data=drawn_dataset, **settings)

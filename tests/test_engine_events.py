@@ -339,7 +339,7 @@ def test_the_schedule_can_be_scaled(run, tiny_model):
     assert rates(0.5) == pytest.approx([rate / 2 for rate in rates(1.0)])
 
 
-def test_frozen_layers_can_be_taken_into_training(run, yolo):
+def test_frozen_layers_can_be_unfrozen(run, yolo):
     before = yolo.model.model[0].conv.weight.detach().clone()
     kept = {}
 
@@ -356,7 +356,7 @@ def test_frozen_layers_can_be_taken_into_training(run, yolo):
     assert not trainer.model.model[1].bn.training
 
 
-def test_costly_callbacks_are_named_at_the_end(run, yolo, caplog):
+def test_slow_callbacks_are_named_at_the_end(run, yolo, caplog):
     import time
 
     def slow(trainer):
@@ -368,7 +368,7 @@ def test_costly_callbacks_are_named_at_the_end(run, yolo, caplog):
     assert "callbacks that took over 1 % of the run: slow on on_train_start 0.5 s" in caplog.text
 
 
-def test_two_trainings_hold_lists_of_their_own(run, yolo):
+def test_two_trainings_have_separate_lists(run, yolo):
     first = run(yolo, epochs=1)
     second = run(yolo, epochs=1)
     assert first.callbacks is not second.callbacks

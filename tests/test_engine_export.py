@@ -23,7 +23,12 @@ def slow(name):
 
 
 GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
-MOST = ("onnx", slow("openvino"), "torchscript", slow("pt2"))  # where two of them show it
+SOME_GRAPHS = (
+    "onnx",
+    slow("openvino"),
+    "torchscript",
+    slow("pt2"),
+)  # where two of them suffice: the others are slow
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
 
@@ -32,7 +37,7 @@ QUICK = {"imgsz": 96, "verbose": False}
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, *FIXED])
-def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, trained, exported, photo):
+def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, trained, exported, sample_image):
     path = exported(format=name)
     assert path.name == f"best{FORMATS[name].suffix}"
     opened = YOLO(path)
@@ -40,12 +45,12 @@ def test_an_exported_file_is_opened_and_predicts_what_the_model_does(name, train
     assert parity["box"] < 1e-3 and parity["score"] < 1e-4 and parity["agreement"] > 0.97
     assert parity["detections"] > 10 and parity["of"] == "drawn"
     assert opened.names == trained.names
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, conf=0.1)
-    (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
+    (mine,) = trained.predict(sample_image, imgsz=96, rect=False, amp=False, verbose=False, conf=0.1)
+    (theirs,) = opened.predict(sample_image, amp=False, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
 
 
-@pytest.mark.parametrize("name", [*MOST, *FIXED])
+@pytest.mark.parametrize("name", [*SOME_GRAPHS, *FIXED])
 def test_validation_of_a_file_equals_that_of_the_model(name, trained, exported, drawn_dataset, tmp_path):
     path = exported(format=name, batch=3)
     settings = {"data": drawn_dataset, "amp": False, "plots": False, "project": tmp_path, "conf": 0.05}
@@ -73,32 +78,32 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
             assert np.abs(found - expected.numpy()).max() < 1e-2, (height, width, batch)
 
 
-@pytest.mark.parametrize("name", MOST)
-def test_suppression_and_normalisation_inside_the_file(name, trained, exported, photo):
+@pytest.mark.parametrize("name", SOME_GRAPHS)
+def test_suppression_and_normalisation_inside_the_file(name, trained, exported, sample_image):
     settings = {"conf": 0.1, "iou": 0.5, "max_det": 20}
     path = exported(format=name, nms=True, preprocess=True, batch=2, **settings)
     opened = YOLO(path)
     contract = opened.exported.contract
     assert (contract.kind, contract.preprocess, contract.suppression.max_det) == ("detections", True, 20)
     pixels = np.zeros((2, 96, 96, 3), np.uint8)
-    pixels[0] = cv2.resize(photo, (96, 96))
+    pixels[0] = cv2.resize(sample_image, (96, 96))
     rows = opened.exported.runtime("fp32" if opened.exported.format.computes else None).run(pixels)
     assert rows.shape == (2, 20, 6)
     assert (rows[rows[..., 4] == 0] == 0).all(), "padding is zero throughout"
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, verbose=False, **settings)
-    (theirs,) = opened.predict(photo, amp=False, verbose=False, conf=0.1)
+    (mine,) = trained.predict(sample_image, imgsz=96, rect=False, amp=False, verbose=False, **settings)
+    (theirs,) = opened.predict(sample_image, amp=False, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
 
 
-@pytest.mark.parametrize("name", MOST)
-def test_the_nms_free_head_gives_detections(name, dual, photo):
+@pytest.mark.parametrize("name", SOME_GRAPHS)
+def test_the_nms_free_head_gives_detections(name, dual, sample_image):
     path = dual.export(format=name, nms=False, max_det=30, **QUICK)
     opened = YOLO(path)
     assert opened.exported.contract.head == "one2one"
     assert opened.exported.contract.suppression.iou is None
     settings = {"amp": False, "verbose": False, "conf": 0.1}
-    (mine,) = dual.predict(photo, imgsz=96, rect=False, nms=False, max_det=30, **settings)
-    (theirs,) = opened.predict(photo, **settings)
+    (mine,) = dual.predict(sample_image, imgsz=96, rect=False, nms=False, max_det=30, **settings)
+    (theirs,) = opened.predict(sample_image, **settings)
     assert_same_boxes(mine, theirs)
 
 
@@ -163,7 +168,7 @@ def test_a_folder_takes_the_place_of_an_earlier_one(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old", "old/new.txt"]
 
 
-def test_pictures_of_the_data_set_prove_the_file(trained, drawn_dataset):
+def test_the_file_is_verified_on_images_of_the_data_set(trained, drawn_dataset):
     trained.export(format="torchscript", data=drawn_dataset, **QUICK)
     assert trained.exporter.parity["of"] == "validation"
     trained.ckpt["settings"] = {"data": str(drawn_dataset)}  # as after a training
@@ -186,8 +191,10 @@ def test_a_corrupted_file_is_one_sentence(name, exported, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:2000])
     assert main(["predict", f"model={path}", "source=x.jpg"]) == 5
     err = capsys.readouterr().err
-    (told,) = [line for line in err.splitlines() if not line.startswith("[")]  # ExecuTorch has its own to say
-    assert told.startswith(f"error: {path}: ") and "can't open it" in told
+    (message,) = [
+        line for line in err.splitlines() if not line.startswith("[")
+    ]  # ExecuTorch has its own to say
+    assert message.startswith(f"error: {path}: ") and "can't open it" in message
     file.write_bytes(b"")
     assert main(["predict", f"model={path}", "source=x.jpg"]) == 5
 
@@ -216,7 +223,7 @@ def test_options_that_a_format_does_not_know(words, message, trained, tmp_path, 
     assert "did you mean 'onnx'" in err or "onxn" not in err
 
 
-def test_a_size_that_is_no_multiple_of_32(trained, tmp_path, capsys):
+def test_a_size_that_is_not_a_multiple_of_32(trained, tmp_path, capsys):
     assert main(["export", f"model={tmp_path / 'best.pt'}", "imgsz=100"]) == 2
     assert capsys.readouterr().err == "error: imgsz=100: expected a multiple of 32; try imgsz=96\n"
 

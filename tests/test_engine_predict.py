@@ -24,7 +24,7 @@ def scenes(drawn_dataset):
     return drawn_dataset.parent / "data" / "images" / "val"
 
 
-def test_predict_returns_a_result_an_image(model, scenes):
+def test_predict_returns_one_result_per_image(model, scenes):
     results = model.predict(scenes, **LOOSE)
     assert len(results) == 4
     first = results[0]
@@ -74,7 +74,7 @@ def test_stream_is_lazy_and_closing_it_ends_the_prediction(model, scenes):
     assert events == ["on_predict_start", "on_predict_batch_end", "on_predict_end"]
 
 
-def test_what_a_callback_leaves_is_what_the_user_gets(model, scenes):
+def test_results_that_a_callback_replaced_are_returned(model, scenes):
     @model.add_callback("on_predict_postprocess_end")
     def keep_one(predictor):
         predictor.results = [result[:1] for result in predictor.results]
@@ -82,7 +82,7 @@ def test_what_a_callback_leaves_is_what_the_user_gets(model, scenes):
     assert [len(result) for result in model.predict(scenes, **LOOSE)] == [1] * 4
 
 
-def test_written_files_have_names_of_their_own(model, scenes, tmp_path):
+def test_written_files_have_different_names(model, scenes, tmp_path):
     path = sorted(scenes.iterdir())[0]
     model.predict(
         [path, path], **LOOSE, save=True, save_txt=True, save_conf=True, save_crop=True, project=tmp_path

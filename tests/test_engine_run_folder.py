@@ -75,7 +75,7 @@ def test_what_killed_trainings_left_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["fcntl", "support"])
-def test_where_there_are_no_locks_a_training_goes_on(tmp_path, monkeypatch, caplog, missing):
+def test_where_there_are_no_locks_a_training_continues(tmp_path, monkeypatch, caplog, missing):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 

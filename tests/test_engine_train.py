@@ -1,4 +1,4 @@
-"""End-to-end tests of training on eight drawn scenes."""
+"""End-to-end tests of training on eight synthetic images."""
 
 import csv
 import hashlib
@@ -59,8 +59,8 @@ def test_best_weights_bring_back_the_model(train_tiny, tmp_path):
     assert again.names == yolo.names
     assert digest(again.model.state_dict()) == digest(yolo.model.state_dict())
     assert again.ckpt["settings"]["imgsz"] == 96
-    figures = again.val(project=tmp_path, verbose=False, plots=False, device="cpu")
-    assert figures.results_dict == pytest.approx(yolo.metrics.results_dict, abs=1e-9)
+    metrics = again.val(project=tmp_path, verbose=False, plots=False, device="cpu")
+    assert metrics.results_dict == pytest.approx(yolo.metrics.results_dict, abs=1e-9)
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
@@ -164,7 +164,7 @@ def test_fine_tuning_takes_the_weights(train_tiny, tmp_path):
     mine, theirs = yolo.model.state_dict(), again.model.state_dict()
     assert torch.equal(mine["model.0.conv.weight"], theirs["model.0.conv.weight"])
     assert not torch.equal(mine["model.4.conv.weight"], theirs["model.4.conv.weight"])
-    assert "tensors taken" in str(again.trainer.transfer)
+    assert "tensors loaded" in str(again.trainer.transfer)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def trained(train_tiny, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
-def test_the_figures_do_not_depend_on_the_batch(model, train_tiny, tmp_path, request):
+def test_the_metrics_do_not_depend_on_the_batch(model, train_tiny, tmp_path, request):
     yolo = train_tiny(model=request.getfixturevalue(model), epochs=1, imgsz=96)
     one, many = (yolo.val(batch=batch, project=tmp_path, **QUICK).results_dict for batch in (1, 32))
     assert one == pytest.approx(many, abs=1e-4)
@@ -71,13 +71,13 @@ def test_data_is_needed(tiny_model):
 
 
 def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
-    """Feed the ground truth back as detections: every figure must be 1, through letterbox and back."""
+    """Feed the ground truth back as detections: every metric must be 1, through letterbox and back."""
     from detector.inference.torch_backend import TorchBackend
 
     validator = {}
     trained.add_callback("on_val_start", lambda v: validator.update(it=v))
 
-    def detect(self, preds, how):
+    def detect(self, preds, params):
         batch = validator["it"].batch
         rows = []
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True):

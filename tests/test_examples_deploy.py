@@ -10,7 +10,7 @@ from support.models import make_finder
 
 from detector import YOLO
 from detector.data.drawn import FORMS
-from detector.exporters.parity import drawn_pictures
+from detector.exporters.parity import synthetic_images
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "deploy"
 WITHOUT = {
@@ -39,7 +39,7 @@ def test_a_script_finds_what_the_model_finds(name, inside, tmp_path):
     options = {"nms": True, "preprocess": True} if inside else {"batch": 2}
     file = model.export(format=name, imgsz=96, verbose=False, **options)
     picture = tmp_path / "scene.png"
-    cv2.imwrite(str(picture), drawn_pictures((192, 192))[0][:150])
+    cv2.imwrite(str(picture), synthetic_images((192, 192))[0][:150])
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({WITHOUT[name]!r}));"
         f"runpy.run_path({str(SCRIPTS / f'run_{name}.py')!r})['main']({str(file)!r}, {str(picture)!r})"

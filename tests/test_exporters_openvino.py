@@ -17,16 +17,16 @@ def test_the_network_carries_its_metadata(exported):
 
 
 @pytest.mark.slow
-def test_int8_is_calibrated_on_the_training_pictures(trained, drawn_dataset, photo, caplog, any_int8):
+def test_int8_is_calibrated_on_the_training_images(trained, drawn_dataset, sample_image, caplog, any_int8):
     with caplog.at_level("INFO", "detector"):
         path = trained.export(format="openvino", int8=True, data=drawn_dataset, imgsz=96)
-    assert "calibrating on 8 training pictures" in caplog.text
+    assert "calibrating on 8 training images" in caplog.text
     assert trained.exporter.parity["of"] == "validation"
-    assert len(YOLO(path).predict(photo, verbose=False, conf=0.1)[0].boxes) > 0
+    assert len(YOLO(path).predict(sample_image, verbose=False, conf=0.1)[0].boxes) > 0
 
 
-def test_int8_needs_pictures(trained):
+def test_int8_needs_images(trained):
     with pytest.raises(
-        DataError, match="int8=true: data= is missing: name the data set whose training pictures"
+        DataError, match="int8=true: data= is missing: name the data set whose training images"
     ):
         trained.export(format="openvino", int8=True, imgsz=96, verbose=False)

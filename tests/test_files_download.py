@@ -139,7 +139,7 @@ def test_a_part_that_is_complete_is_taken(server: Server, tmp_path: Path) -> Non
     assert len(server.requests) == 1
 
 
-def test_a_part_longer_than_the_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_fetched_again(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path / "data.bin", BODY + b"more")
     download(server.url(), tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == BODY
@@ -152,14 +152,14 @@ def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) ->
     assert (tmp_path / "data.bin").read_bytes() == BODY
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_meanwhile_is_fetched_again(server: Server, tmp_path: Path) -> None:
     server.etag = '"v2"'
     part_of(tmp_path / "data.bin", b"x" * 1000)
     download(server.url(), tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == BODY
 
 
-def test_a_part_of_unknown_origin_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_of_unknown_origin_is_fetched_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data.bin.part").write_bytes(b"x" * 1000)
     download(server.url(), tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == BODY
@@ -354,7 +354,7 @@ def test_a_name_twice_in_an_archive_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_damaged_archives_leave_nothing_behind(tmp_path: Path, name: str) -> None:
+def test_damaged_archives_leave_no_files(tmp_path: Path, name: str) -> None:
     archive = make(tmp_path / name, {"a.bin": os.urandom(50_000), "b.bin": os.urandom(50_000)})
     archive.write_bytes(archive.read_bytes()[:60_000])
     with pytest.raises(DataError, match=rf"{tmp_path}/{name} can't be unpacked"):

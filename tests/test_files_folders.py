@@ -55,7 +55,7 @@ def test_data_sets_lie_in_the_cache_unless_they_have_a_folder(
 
 def test_every_cache_follows_detector_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The labels' index, weights by name and images by address, each asked for where it is made."""
-    from detector.checkpoints import published as vendor
+    from detector.checkpoints import published
     from detector.data import sources
     from detector.data.label_cache import label_cache_path
     from detector.files import download
@@ -70,8 +70,8 @@ def test_every_cache_follows_detector_cache(tmp_path: Path, monkeypatch: pytest.
         return destination
 
     monkeypatch.setattr(download, "download", fetch)
-    monkeypatch.setattr(vendor, "download", fetch)
-    vendor.resolve_weights("yolo11n.pt")
+    monkeypatch.setattr(published, "download", fetch)
+    published.resolve_weights("yolo11n.pt")
     sources.open_source("https://host/street.jpg")
     folders = [place.relative_to(tmp_path / "kept").parts[0] for place in places]
     assert folders == ["labels", "weights", "downloads"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support.foreign_files import peer_network, write_peer, write_program
+from support.ultralytics_files import ultralytics_network, write_program, write_ultralytics
 
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
@@ -95,7 +95,7 @@ def test_label_text_is_rows_or_a_message_with_its_line(text: str) -> None:
         assert (np.abs(table[:, 1:]) <= 1.1).all()
 
 
-def test_a_class_number_beyond_all_bounds_is_named(tmp_path: Path) -> None:
+def test_an_enormous_class_id_is_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16, 3), np.uint8))
     (tmp_path / "a.txt").write_text("1e300 0.5 0.5 0.1 0.1")
     with pytest.raises(DataError, match="line 1: class 1e\\+300"):
@@ -217,19 +217,19 @@ def test_any_word_of_the_command_line_has_a_value(text: str) -> None:
 
 # ---- images -------------------------------------------------------------------------------------------
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)
-PICTURES = {
-    suffix: cv2.imencode(suffix, PICTURE)[1].tobytes()
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)
+IMAGES = {
+    suffix: cv2.imencode(suffix, IMAGE)[1].tobytes()
     for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp", ".jp2", ".gif", ".avif")
 }
 
 
-@pytest.mark.parametrize("suffix", PICTURES)
+@pytest.mark.parametrize("suffix", IMAGES)
 @SETTINGS
 @hypothesis.given(CUTS)
 def test_damaged_images_are_decoded_or_named(tmp_path_factory: Any, suffix: str, cuts: list[Cut]) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
-    content = damaged(PICTURES[suffix], cuts)
+    content = damaged(IMAGES[suffix], cuts)
     path.write_bytes(content)
     size = image_size(content)
     if size is not None and size[0] * size[1] > 10_000_000:
@@ -244,9 +244,7 @@ def test_damaged_images_are_decoded_or_named(tmp_path_factory: Any, suffix: str,
 
 
 @SETTINGS
-@hypothesis.given(
-    st.sampled_from([*PICTURES.values()]).map(lambda whole: whole[:16]), st.binary(max_size=200)
-)
+@hypothesis.given(st.sampled_from([*IMAGES.values()]).map(lambda whole: whole[:16]), st.binary(max_size=200))
 def test_any_header_has_a_size_or_none(start: bytes, rest: bytes) -> None:
     size = image_size(start + rest)
     assert size is None or (size[0] > 0 and size[1] > 0)
@@ -273,7 +271,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     save_checkpoint(folder / "own.pt", content)
     with (folder / "own.safetensors").open("wb") as file:
         write_tensor_file(file, {"format": "detector/1", **content})
-    write_peer(folder / "foreign.pt", peer_network(model))
+    write_ultralytics(folder / "ultralytics.pt", ultralytics_network(model))
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".yaml"}
 
 
@@ -283,7 +281,7 @@ def open_all(path: Path) -> None:
     build_network(read_config(content["model"], path), content["weights"], path)
 
 
-@pytest.mark.parametrize("name", ["own.pt", "own.safetensors", "foreign.pt"])
+@pytest.mark.parametrize("name", ["own.pt", "own.safetensors", "ultralytics.pt"])
 @SETTINGS
 @hypothesis.given(CUTS)
 def test_damaged_weights_are_read_or_refused(
@@ -294,7 +292,7 @@ def test_damaged_weights_are_read_or_refused(
     answers(open_all, path)
 
 
-@pytest.mark.parametrize("name", ["own.pt", "foreign.pt"])
+@pytest.mark.parametrize("name", ["own.pt", "ultralytics.pt"])
 @SETTINGS
 @hypothesis.given(CUTS)
 def test_damaged_programs_in_good_containers_are_read_or_refused(

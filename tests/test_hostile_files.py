@@ -1,4 +1,4 @@
-"""Files written to do harm: no code runs, nothing appears beside them, and each ends in one sentence."""
+"""Files written to do harm: no code runs, no other files appear, and each ends in one sentence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.foreign_files import peer_network, write_peer, write_program
+from support.ultralytics_files import ultralytics_network, write_program, write_ultralytics
 
 from detector.checkpoints.checkpoint import read_weights
 from detector.checkpoints.safetensors_file import read_tensor_file
-from detector.checkpoints.ultralytics import read_peer_checkpoint
+from detector.checkpoints.ultralytics import read_ultralytics_checkpoint
 from detector.data.config import load_data_config
 from detector.errors import CheckpointError, DataError, DetectorError, ModelError
 from detector.files.archives import unpack
@@ -145,33 +145,33 @@ def test_no_pickle_runs_code(tmp_path: Path, name: str) -> None:
     bodies = [program + b".", b"\x80\x02" + program + b".", b"\x80\x02}X\x05\0\0\0model" + program + b"s."]
     for number, body in enumerate(bodies):
         path = write_program(tmp_path / "place" / f"{number}.pt", body, {"0": bytes(16)})
-        sentence(read_peer_checkpoint, path)
+        sentence(read_ultralytics_checkpoint, path)
         sentence(read_weights, path)
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.startswith("tensor")])
 def test_tensors_stay_inside_their_storage(tmp_path: Path, name: str) -> None:
     path = write_program(tmp_path / "a.pt", b"\x80\x02" + PROGRAMS[name] + b".", {"0": bytes(16)})
-    assert "a tensor " in sentence(read_peer_checkpoint, path)
+    assert "a tensor " in sentence(read_ultralytics_checkpoint, path)
     good = tensor(b"K\0", b"K\x04", b"K\x01")
     path = write_program(tmp_path / "good.pt", b"\x80\x02" + good + b".", {"0": bytes(16)})
-    assert "holds a single tensor" in sentence(read_peer_checkpoint, path)
+    assert "holds a single tensor" in sentence(read_ultralytics_checkpoint, path)
 
 
 @pytest.mark.parametrize(
     "name", ["os.system", "eval", "getattr chain", "nested reduce", "partial", "new object"]
 )
-def test_a_call_hidden_in_a_good_network_is_a_dead_stand_in(
+def test_a_call_hidden_in_a_good_network_is_an_inert_placeholder(
     tmp_path: Path, tiny_model: Path, name: str
 ) -> None:
-    network = peer_network(DetectionModel(load_model_config(tiny_model)))
-    path = write_peer(tmp_path / "good.pt", network)
+    network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
+    path = write_ultralytics(tmp_path / "good.pt", network)
     with zipfile.ZipFile(path) as archive:
         program = archive.read("good/data.pkl")
         storages = {n.rpartition("/")[2]: archive.read(n) for n in archive.namelist() if "/data/" in n}
     hidden = program[:2] + PROGRAMS[name] + b"0" + program[2:]  # run, then dropped from the stack
-    content = read_peer_checkpoint(write_program(tmp_path / "hidden.pt", hidden, storages))
-    assert len(content["weights"]) == len(read_peer_checkpoint(path)["weights"])
+    content = read_ultralytics_checkpoint(write_program(tmp_path / "hidden.pt", hidden, storages))
+    assert len(content["weights"]) == len(read_ultralytics_checkpoint(path)["weights"])
 
 
 class Shell:
@@ -183,7 +183,7 @@ class Shell:
 def test_objects_of_a_class_with_a_reduce_are_never_called(
     tmp_path: Path, tiny_model: Path, place: str
 ) -> None:
-    network = peer_network(DetectionModel(load_model_config(tiny_model)))
+    network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
     changes: dict[str, Any] = {}
     if place == "weights":
         network._modules["model"][0]._modules["conv"]._parameters["weight"] = Shell()
@@ -191,15 +191,15 @@ def test_objects_of_a_class_with_a_reduce_are_never_called(
         setattr(network, place, Shell())
     else:
         changes[place] = Shell()
-    path = write_peer(tmp_path / "place" / "a.pt", network, **changes)
+    path = write_ultralytics(tmp_path / "place" / "a.pt", network, **changes)
     if place == "train_args":  # not needed: read without it
-        assert read_peer_checkpoint(path)["settings"] == {}
+        assert read_ultralytics_checkpoint(path)["settings"] == {}
     else:
-        sentence(read_peer_checkpoint, path)
+        sentence(read_ultralytics_checkpoint, path)
 
 
 def test_networks_that_share_themselves_end(tmp_path: Path, tiny_model: Path) -> None:
-    network = peer_network(DetectionModel(load_model_config(tiny_model)))
+    network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
     level: Any = network._modules["model"][0]
     for _ in range(40):  # 2^40 paths to one layer
         outer = type(level).__new__(type(level))
@@ -207,28 +207,32 @@ def test_networks_that_share_themselves_end(tmp_path: Path, tiny_model: Path) ->
         level = outer
     network._modules["more"] = level
     assert "more than 20,000 modules" in sentence(
-        read_peer_checkpoint, write_peer(tmp_path / "a.pt", network)
+        read_ultralytics_checkpoint, write_ultralytics(tmp_path / "a.pt", network)
     )
     network._modules["more"] = network
     assert "more than 20,000 modules" in sentence(
-        read_peer_checkpoint, write_peer(tmp_path / "a.pt", network)
+        read_ultralytics_checkpoint, write_ultralytics(tmp_path / "a.pt", network)
     )
 
 
 def test_tables_that_share_themselves_end(tmp_path: Path, tiny_model: Path) -> None:
-    network = peer_network(DetectionModel(load_model_config(tiny_model)))
+    network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
     level: Any = ["x"]
     for _ in range(9):
         level = [level] * 50
     network.yaml["more"] = level
-    assert "has no end" in sentence(read_peer_checkpoint, write_peer(tmp_path / "a.pt", network))
+    assert "has no end" in sentence(
+        read_ultralytics_checkpoint, write_ultralytics(tmp_path / "a.pt", network)
+    )
 
 
 def test_one_storage_as_thousands_of_weights_is_refused(tmp_path: Path, tiny_model: Path) -> None:
-    network = peer_network(DetectionModel(load_model_config(tiny_model)))
+    network = ultralytics_network(DetectionModel(load_model_config(tiny_model)))
     wide = torch.zeros(1 << 20)
     network._modules["model"][0]._parameters = {f"p{n}": wide for n in range(5000)}
-    assert "larger than the file" in sentence(read_peer_checkpoint, write_peer(tmp_path / "a.pt", network))
+    assert "larger than the file" in sentence(
+        read_ultralytics_checkpoint, write_ultralytics(tmp_path / "a.pt", network)
+    )
 
 
 # ---- containers ---------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ def zipped(path: Path, *entries: tuple[str, bytes], method: int = zipfile.ZIP_ST
     return path
 
 
-@pytest.mark.parametrize("read", [read_peer_checkpoint])
+@pytest.mark.parametrize("read", [read_ultralytics_checkpoint])
 def test_containers_that_torch_does_not_write_are_refused(
     tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
@@ -265,13 +269,13 @@ def test_entries_that_lie_on_each_other_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         large = archive.infolist()[1]
         large.file_size = large.compress_size = 10_000
-        archive._didModify = True  # the list of entries is written anew
-    assert "promises more than its" in sentence(read_peer_checkpoint, path)
+        archive._didModify = True  # the list of entries is written again
+    assert "promises more than its" in sentence(read_ultralytics_checkpoint, path)
 
 
 def test_a_large_pickle_is_refused_unread(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.pt", ("a/data.pkl", b"]" + b"N" * (33 << 20)))
-    assert "describes its content in more than" in sentence(read_peer_checkpoint, path)
+    assert "describes its content in more than" in sentence(read_ultralytics_checkpoint, path)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +284,7 @@ def test_a_large_pickle_is_refused_unread(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(content)
-    sentence(read_peer_checkpoint, path)
+    sentence(read_ultralytics_checkpoint, path)
     sentence(read_weights, path)
     sentence(read_tensor_file, path)
 
@@ -288,7 +292,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_bare_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(pickle.dumps(Shell(), protocol=2))
-    sentence(read_peer_checkpoint, path)
+    sentence(read_ultralytics_checkpoint, path)
     sentence(read_weights, path)
 
 
@@ -387,4 +391,4 @@ def test_each_kind_of_file_has_its_error(tmp_path: Path) -> None:
         with pytest.raises(kind):
             read(tmp_path / "a.yaml")
     with pytest.raises(CheckpointError):
-        read_peer_checkpoint(write_program(tmp_path / "a.pt", b"}."))
+        read_ultralytics_checkpoint(write_program(tmp_path / "a.pt", b"}."))

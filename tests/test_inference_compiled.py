@@ -15,7 +15,7 @@ LOOSE = {"conf": 0.01, "imgsz": 96, "device": "cpu", "verbose": False, "amp": Fa
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Path of a tiny model of the drawn data set's classes. Don't change it."""
+    """Path of a tiny model of the synthetic data set's classes. Don't change it."""
     return make_finder(tmp_path_factory.mktemp("finder"))
 
 
@@ -60,7 +60,7 @@ def test_a_compiled_network_is_kept_between_calls(weights, scenes, compiles):
     assert len(inputs) == 2 * len(scenes), "compile=false has to run the network as it is"
 
 
-def test_changed_weights_are_compiled_anew(weights, scenes, compiles):
+def test_changed_weights_are_compiled_again(weights, scenes, compiles):
     model = YOLO(weights)
     model.predict(scenes[0], **LOOSE, compile=True)
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_a_missing_compiler_is_one_sentence(weights, scenes, monkeypatch, capsys
     ]
 
 
-def test_other_failures_of_the_compiler_are_told(weights, scenes, monkeypatch):
+def test_other_failures_of_the_compiler_are_reported(weights, scenes, monkeypatch):
     from torch._dynamo.exc import FailOnRecompileLimitHit
     from torch._inductor.exc import CppCompileError
 
@@ -146,8 +146,8 @@ def test_other_failures_of_the_compiler_are_told(weights, scenes, monkeypatch):
         with pytest.raises(SettingsError) as caught:
             YOLO(weights).predict(scenes[0], **LOOSE, compile=True)
         assert str(caught.value) == (
-            f"compile=true: torch.compile can't compile this network here ({telling}); TORCH_LOGS=dynamo,inductor "
-            f"tells more, or leave compile out"
+            f"compile=true: torch.compile can't compile this network here ({telling}); set "
+            f"TORCH_LOGS=dynamo,inductor for details, or leave compile out"
         )
 
 

@@ -26,9 +26,9 @@ def exported_with_nms(exported):
         ({"names": ["a"]}, r"names=\[a\]: best.onnx has \[disc,"),
     ],
 )
-def test_settings_that_contradict_a_file_are_refused(settings, message, exported_with_nms, photo):
+def test_settings_that_contradict_a_file_are_refused(settings, message, exported_with_nms, sample_image):
     with pytest.raises(SettingsError, match=message):
-        exported_with_nms.predict(photo, verbose=False, **settings)
+        exported_with_nms.predict(sample_image, verbose=False, **settings)
 
 
 def test_validation_warns_of_a_threshold_inside_the_file(exported_with_nms, drawn_dataset, tmp_path, caplog):
@@ -62,17 +62,17 @@ def test_an_exported_file_is_not_trained_changed_or_exported(trained, drawn_data
         YOLO(tmp_path / "best.pt", imgsz=96)
 
 
-def test_a_single_head_has_no_nms_free_form(trained, photo):
+def test_a_single_head_has_no_nms_free_form(trained, sample_image):
     path = trained.export(format="torchscript", nms=False, imgsz=96, verbose=False)
     assert YOLO(path).exported.contract.kind == "raw", "raw output, as the head has it"
     with pytest.raises(ModelError):
-        trained.predict(photo, nms=False)
+        trained.predict(sample_image, nms=False)
 
 
-def test_an_oblong_file_predicts_and_does_not_validate(trained, photo, drawn_dataset):
+def test_an_oblong_file_predicts_and_does_not_validate(trained, sample_image, drawn_dataset):
     opened = YOLO(trained.export(format="torchscript", imgsz=[64, 96], verbose=False))
-    (mine,) = trained.predict(photo, imgsz=[64, 96], rect=False, amp=False, verbose=False, conf=0.1)
-    (theirs,) = opened.predict(photo, verbose=False, conf=0.1)
+    (mine,) = trained.predict(sample_image, imgsz=[64, 96], rect=False, amp=False, verbose=False, conf=0.1)
+    (theirs,) = opened.predict(sample_image, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
     with pytest.raises(SettingsError, match="takes 64 x 96 px only, validation needs a square"):
         opened.val(data=drawn_dataset)

@@ -68,7 +68,7 @@ def count_packed(network: nn.Module) -> int:
 
 
 @needs_onednn
-def test_a_runner_packs_its_copy_alone():
+def test_a_backend_packs_its_copy_alone():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     backend = TorchBackend(network, CPU, select_precision("fp32", CPU))
     assert count_packed(backend.network) > 50
@@ -88,13 +88,13 @@ def test_a_model_that_has_predicted_can_be_copied():
     assert torch.equal(mine.boxes.data, theirs.boxes.data)
 
 
-def test_nothing_is_packed_where_a_program_is_compiled_or_in_float64():
+def test_nothing_is_packed_where_the_network_is_compiled_or_in_float64():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     assert count_packed(TorchBackend(network, CPU, select_precision("fp32", CPU), compile=True).network) == 0
     assert count_packed(TorchBackend(network.double(), CPU, select_precision("fp32", CPU)).network) == 0
 
 
-def test_bfloat16_is_left_alone_where_the_processor_has_not_got_it():
+def test_bfloat16_is_left_alone_where_the_processor_lacks_it():
     network = DetectionModel(load_model_config("yolo11n")).eval()
     with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", return_value=False):
         assert not can_pack(torch.bfloat16)

@@ -49,7 +49,7 @@ def test_the_callers_model_is_left_as_it_was(call, selected, drawn_dataset, tmp_
             data=drawn_dataset, formats="torchscript", nms=other, repeats=1, plots=False, project=tmp_path, **QUICK
         ),
     }  # fmt: skip
-    apply = DetectionModel._apply  # behind .to(), .cpu(), .cuda(), .half()
+    apply = DetectionModel._apply  # called by .to(), .cpu(), .cuda(), .half()
 
     def only_copies(self, *args, **kwargs):
         assert self is not network, "the caller's network is moved or cast"

@@ -7,7 +7,7 @@ from detector.runtimes import TensorSpec
 from detector.runtimes.contract import contract_from, contract_of
 
 
-def test_a_file_that_is_no_detector(tmp_path):
+def test_a_file_that_is_not_a_detector(tmp_path):
     with pytest.raises(ExportError, match=r"gives \(1, 1000\) float32; expected"):
         contract_from(
             TensorSpec((1, 3, 64, 64), "float32"),

@@ -19,15 +19,17 @@ def strip(path, tmp_path):
     return tmp_path / "bare.onnx"
 
 
-def test_a_file_without_metadata_works_when_told_names_and_size(trained, exported, photo, tmp_path):
+def test_a_file_without_metadata_works_when_names_and_size_are_given(
+    trained, exported, sample_image, tmp_path
+):
     bare = strip(exported(format="onnx"), tmp_path)
     with pytest.raises(ExportError, match=r"bare.onnx: was not exported by detector.*give names= and imgsz="):
         YOLO(bare)
     settings = {"verbose": False, "conf": 0.1}
-    (mine,) = trained.predict(photo, imgsz=96, rect=False, amp=False, **settings)
-    (theirs,) = YOLO(bare, names=FORMS[:6], imgsz=96).predict(photo, **settings)
+    (mine,) = trained.predict(sample_image, imgsz=96, rect=False, amp=False, **settings)
+    (theirs,) = YOLO(bare, names=FORMS[:6], imgsz=96).predict(sample_image, **settings)
     assert_same_boxes(mine, theirs)
-    cv2.imwrite(str(tmp_path / "p.png"), photo)
+    cv2.imwrite(str(tmp_path / "p.png"), sample_image)
     names = "names=" + ",".join(FORMS[:6])
     words = [f"model={bare}", names, "imgsz=96", f"source={tmp_path / 'p.png'}", f"project={tmp_path}"]
     assert main(["predict", *words]) == 0
@@ -37,13 +39,13 @@ def test_a_file_without_metadata_works_when_told_names_and_size(trained, exporte
         YOLO(bare, names=FORMS[:6], imgsz=64)
 
 
-def test_torch_keeps_its_threads(exported, photo):
+def test_torch_keeps_its_threads(exported, sample_image):
     opened = YOLO(exported(format="onnx"))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     inside = []
     opened.add_callback("on_predict_batch_end", lambda predictor: inside.append(torch.get_num_threads()))
-    opened.predict(photo, verbose=False)
+    opened.predict(sample_image, verbose=False)
     assert inside == [2] and torch.get_num_threads() == 2
     torch.set_num_threads(before)
 

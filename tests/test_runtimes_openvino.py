@@ -30,7 +30,7 @@ def test_openvino_takes_pixels_as_it_takes_floats(exported, dynamic):
     assert len(runtime._requests) == 2
 
 
-def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exported, trained):
+def test_the_first_shapes_get_a_compiled_model_each_and_all_others_share_one(exported, trained):
     path = exported(format="openvino", dynamic=True)
     opened = YOLO(path).exported
     runtime = opened.runtime("fp32")
@@ -45,8 +45,8 @@ def test_openvino_makes_programs_for_the_first_shapes_and_one_for_all_others(exp
     assert shapes == [(1, 64, width, 3) for width in (32, 64, 96, 128)] + [None]
 
 
-def test_a_child_process_ends_well_beside_openvino(exported):
-    """It killed the process: a signal that Python handles, after two of OpenVINO's cores had come and gone."""
+def test_a_child_process_ends_well_after_openvino_ran(exported):
+    """It killed the process: a signal that Python handles, after two of OpenVINO's cores had been made and dropped."""
     code = (
         "import gc, signal, subprocess, sys, numpy;"
         "from detector import YOLO;"

@@ -7,7 +7,7 @@ from detector.runtimes.torchscript import load
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_a_program_of_others_says_nothing_of_itself(tmp_path):
+def test_a_program_of_another_tool_has_no_metadata(tmp_path):
     torch.jit.trace(torch.nn.ReLU(), torch.zeros(1, 2)).save(str(tmp_path / "relu.torchscript"))
     runtime = load(tmp_path / "relu.torchscript")
     assert runtime.metadata == {} and runtime.input == runtime.output == TensorSpec()

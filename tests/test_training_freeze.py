@@ -12,12 +12,12 @@ def model():
     return DetectionModel(replace(load_model_config("yolo11n"), names=("a",)))
 
 
-def test_freezing_holds_layers_by_count_and_by_name(model):
-    held = FrozenLayers(model, 2)
+def test_layers_are_frozen_by_count_and_by_name(model):
+    layers = FrozenLayers(model, 2)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad and "dfl" not in name}
     assert {name.split(".")[1] for name in frozen} == {"0", "1"}
     model.train()
-    held.hold()
+    layers.keep_in_eval()
     assert not model.get_submodule("model.0.bn").training and model.get_submodule("model.2").training
     FrozenLayers(model, ["cv3"])
     assert not model.state_dict(keep_vars=True)["model.23.cv3.0.2.weight"].requires_grad
@@ -30,18 +30,18 @@ def test_freezing_what_is_not_there_is_an_error(model):
         FrozenLayers(model, ["backbone"])
 
 
-def test_frozen_layers_are_released_by_index_and_name(model):
-    held = FrozenLayers(model, 3)
+def test_layers_are_unfrozen_by_index_and_name(model):
+    layers = FrozenLayers(model, 3)
     model.train()
-    held.hold()
-    held.release([1])
+    layers.keep_in_eval()
+    layers.unfreeze([1])
     assert (
         model.get_submodule("model.1.conv").weight.requires_grad
         and model.get_submodule("model.1.bn").training
     )
     assert not model.get_submodule("model.0.conv").weight.requires_grad
-    held.release()
+    layers.unfreeze()
     assert all(p.requires_grad for name, p in model.named_parameters() if "dfl" not in name)
-    assert not held.parameters and not held.modules
+    assert not layers.parameters and not layers.modules
     with pytest.raises(SettingsError, match=r"unfreeze=\['neck'\]: nothing in the model is named 'neck'"):
-        held.release(["neck"])
+        layers.unfreeze(["neck"])

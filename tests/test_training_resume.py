@@ -1,4 +1,4 @@
-"""A run that ended early goes on and ends as one that did not."""
+"""A run that ended early is resumed and ends as one that did not."""
 
 import csv
 import os
@@ -81,7 +81,7 @@ def assert_equal_weights(one, other):
 
 
 def assert_equal_runs(one, other):
-    """Weights, averages, optimizer, counters and figures are the same to the last bit."""
+    """Weights, averages, optimizer, counters and metrics are the same to the last bit."""
     for name in ("last.pt", "best.pt"):
         assert_equal_weights(one / "weights" / name, other / "weights" / name)
     assert digest(state(one)) == digest(state(other))
@@ -89,7 +89,7 @@ def assert_equal_runs(one, other):
 
 
 def state(folder):
-    """What the run would go on from, without clocks."""
+    """What the run would resume from, without clocks."""
     content = load_checkpoint(folder / "weights/state.pt")
     keys = ("weights", "ema", "ema_updates", "optimizer", "grads", "counters", "epoch", "batches", "schedule")
     return {key: content[key] for key in keys}
@@ -189,7 +189,7 @@ def test_a_run_killed_in_its_final_evaluation_finishes(tiny_model, drawn_dataset
         YOLO(tiny_model).train(resume=True, project=tmp_path)
 
 
-def test_a_damaged_state_is_found_and_the_one_before_used(
+def test_a_damaged_state_is_found_and_the_previous_one_used(
     left_alone, tiny_model, drawn_dataset, tmp_path, caplog
 ):
     settings = QUICK | {"data": drawn_dataset}
@@ -198,7 +198,7 @@ def test_a_damaged_state_is_found_and_the_one_before_used(
     file.write_bytes(file.read_bytes()[:-1000])
     YOLO(tiny_model).train(resume=tmp_path / "train")
     assert "state.pt: is damaged: cut short" in caplog.text
-    assert "continues from the state before, the end of epoch 2" in caplog.text
+    assert "continues from the previous state, the end of epoch 2" in caplog.text
     assert_equal_runs(left_alone(), tmp_path / "train")
     assert not (tmp_path / "train/weights/state-previous.pt").exists()
 
@@ -240,7 +240,7 @@ def test_callbacks_get_their_state_back(tiny_model, drawn_dataset, tmp_path, cap
     again.add_callback(counting)
     again.train(resume=True, project=tmp_path)
     assert counting.epochs == [0, 1, 2]
-    assert "starts anew" not in caplog.text
+    assert "holds no state of the callback" not in caplog.text
 
 
 def test_a_callback_that_is_missing_is_warned_of(tiny_model, drawn_dataset, tmp_path, caplog):
@@ -251,11 +251,11 @@ def test_a_callback_that_is_missing_is_warned_of(tiny_model, drawn_dataset, tmp_
     assert "holds the state of a callback Counting, but none is registered now" in caplog.text
 
 
-def test_a_finished_run_goes_on_when_epochs_are_raised(tiny_model, drawn_dataset, tmp_path):
+def test_a_finished_run_is_resumed_when_epochs_are_raised(tiny_model, drawn_dataset, tmp_path):
     YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
     folder = tmp_path / "train"
     with pytest.raises(
-        CheckpointError, match="is complete after 1 epochs; give more to go on, such as epochs=2"
+        CheckpointError, match="is complete after 1 epochs; give more to continue, such as epochs=2"
     ):
         YOLO(tiny_model).train(resume=folder)
     YOLO(tiny_model).train(resume=folder, epochs=2)
@@ -287,7 +287,7 @@ def test_other_data_is_refused(tiny_model, drawn_dataset, tmp_path, caplog):
     with pytest.raises(DataError, match=r"train: \d+ images .*, or other file names.*resume=force:"):
         YOLO(tiny_model).train(resume=tmp_path / "train")
     YOLO(tiny_model).train(resume="force", project=tmp_path)
-    assert "the run goes on and is not what it would have been" in caplog.text
+    assert "the run continues, but its results will differ from the original run" in caplog.text
 
 
 def test_a_data_set_may_move(tiny_model, drawn_dataset, tmp_path):
@@ -342,5 +342,7 @@ def test_a_state_of_another_version_is_one_sentence(left_alone, tmp_path):
     del content["grads"], content["format"]
     (tmp_path / "weights").mkdir()
     save_checkpoint(tmp_path / "weights/state.pt", content | {"version": "0.0.1"})
-    with pytest.raises(CheckpointError, match=r"was written by detector 0\.0\.1 and lacks grads; go on with"):
+    with pytest.raises(
+        CheckpointError, match=r"was written by detector 0\.0\.1 and lacks grads; resume with"
+    ):
         find_run(tmp_path, tmp_path)

@@ -23,7 +23,7 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-def test_a_signal_waits_for_the_end_of_a_held_block():
+def test_a_signal_waits_for_the_end_of_a_deferred_block():
     done = []
     with Interrupts() as interrupts, pytest.raises(Terminated), interrupts.deferred():
         send(signal.SIGTERM)
@@ -37,10 +37,10 @@ def test_the_same_signal_again_does_not_wait():
         send(signal.SIGTERM)
         send(signal.SIGINT)
         send(signal.SIGINT)
-        pytest.fail("went on")
+        pytest.fail("continued")
 
 
-def test_a_signal_that_python_swallows_is_raised_at_the_next_held_block(monkeypatch):
+def test_a_signal_that_python_swallows_is_raised_at_the_next_deferred_block(monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda _: None)
 
     class Noisy:

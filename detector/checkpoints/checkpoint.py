@@ -1,4 +1,4 @@
-"""Checkpoints: plain data, written whole or not at all, read without running code; and those of other origin.
+"""Checkpoints: plain data, written whole or not at all, read without running code; and those that ultralytics wrote.
 
 A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 `torch.load(path, weights_only=True)` opens:
@@ -15,9 +15,9 @@ A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 
 | file | read by |
 |---|---|
-| own .pt | `torch.load(weights_only=True)`, after its checksum is verified and the container looked at: `archive` |
-| own .safetensors | `tensor_file`, the same content without anything to unpickle |
-| .pt of ultralytics | `foreign`, which makes inert objects of everything but tensors and plain data |
+| own .pt | `torch.load(weights_only=True)`, after its checksum and container are verified: `torch_zip` |
+| own .safetensors | `safetensors_file`, the same content without anything to unpickle |
+| .pt of ultralytics | `ultralytics`, which makes inert placeholders of everything but tensors and plain data |
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from detector.checkpoints.network import check_content
 from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
 from detector.checkpoints.torch_zip import append_checksum, check_archive
-from detector.checkpoints.ultralytics import describe, read_peer_checkpoint
+from detector.checkpoints.ultralytics import describe, read_ultralytics_checkpoint
 from detector.errors import CheckpointError, first_line
 from detector.files.atomic import atomic_write
 from detector.version import __version__
@@ -43,11 +43,11 @@ FORMAT = f"{FAMILY}{NEWEST}"
 
 
 class NotPlainError(CheckpointError):
-    """A file holds more than plain data and tensors, or is no pickle at all."""
+    """A file holds more than plain data and tensors, or is not a pickle at all."""
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
-    """Write a checkpoint beside `path`, flush it to disk and rename it; see `atomic_write`.
+    """Write a checkpoint to a temporary file, flush it to disk and rename it to `path`; see `atomic_write`.
 
     Args:
         path: .pt, or .safetensors.
@@ -104,7 +104,7 @@ def read_weights(weights: str | Path) -> dict[str, Any]:
     try:
         return load_checkpoint(path)
     except NotPlainError:
-        return read_peer_checkpoint(path)
+        return read_ultralytics_checkpoint(path)
 
 
 def _load_plain(path: Path) -> Any:
@@ -112,14 +112,14 @@ def _load_plain(path: Path) -> Any:
 
     Raises:
         NotPlainError: if it is more than that, or can't be unpickled.
-        CheckpointError: if the file is none that torch writes.
+        CheckpointError: if the file is not one that torch writes.
     """
     check_archive(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of hostile files torch has much to say
+            warnings.simplefilter("ignore")  # torch prints many warnings about hostile files
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a malformed pickle may raise anything; there is nothing to go on with
+    except Exception as error:  # a malformed pickle may raise anything
         raise NotPlainError(
             f"{path}: can't be read as plain data ({first_line(error)}); it was not loaded"
         ) from None

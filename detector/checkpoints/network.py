@@ -1,6 +1,6 @@
 """From the content of a checkpoint to a network, with everything checked on the way.
 
-What a file says about itself is not believed: the network is first built without memory, and gets memory only
+What a file says about itself is not trusted: the network is first built without memory, and gets memory only
 for weights that are there and have its shapes.
 """
 
@@ -32,14 +32,14 @@ def check_content(content: Mapping[str, Any], path: str | Path) -> None:
         if not isinstance(content.get(key), kind)
     ]
     if wrong:
-        raise CheckpointError(f"{path}: is no complete checkpoint ({', '.join(wrong)})")
+        raise CheckpointError(f"{path}: is not a complete checkpoint ({', '.join(wrong)})")
     for name, value in content["weights"].items():
         if not isinstance(name, str) or not _is_plain(value):
-            raise CheckpointError(f"{path}: {str(name)[:80]!r} among its weights is no plain tensor")
+            raise CheckpointError(f"{path}: {str(name)[:80]!r} among its weights is not a plain tensor")
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether it is a tensor in memory of its own, no larger than that memory."""
+    """Return whether it is a plain CPU tensor that fits in its own storage."""
     return (
         type(value) in (Tensor, torch.nn.Parameter)
         and value.layout is torch.strided
@@ -87,7 +87,7 @@ def build_on_meta(config: ModelConfig, path: str | Path) -> DetectionModel:
     """Build a network that has shapes and no memory.
 
     Raises:
-        CheckpointError: if it can't be built or is out of all proportion.
+        CheckpointError: if it can't be built or is far too large.
     """
     try:
         blocks = sum(layer.copies + layer.arguments.get("repeats", 1) for layer in config.layers())
@@ -118,7 +118,7 @@ def compare_shapes(network: DetectionModel, weights: Mapping[str, Tensor], path:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         listed = ", ".join(problem[:120] for problem in problems[:3])
-        raise CheckpointError(f"{path}: weights do not fit the architecture beside them: {listed}{more}")
+        raise CheckpointError(f"{path}: weights do not fit the architecture in this file: {listed}{more}")
 
 
 def _by(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Weights by name: those the vendor of YOLOv8, YOLO11 and YOLO26 publishes, fetched when they are asked for."""
+"""Published weights by name: YOLOv8, YOLO11 and YOLO26 as ultralytics publishes them, downloaded on first use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_BYTES = 1 << 30
 
 
 def resolve_weights(weights: str | Path) -> Path:
-    """Return the path of a file of weights; a published one that is not there is fetched into the user's cache.
+    """Return the path of a file of weights; a published one that is missing is downloaded into the user's cache.
 
     Args:
-        weights: a path, or a name such as `yolo26n.pt`. A file of that name in the working folder goes first.
+        weights: a path, or a name such as `yolo26n.pt`. A file of that name in the working folder comes first.
 
     Raises:
         CheckpointError: if there is no such file and it can't be fetched.

@@ -2,12 +2,12 @@
 
 The format is public (https://huggingface.co/docs/safetensors), and its package reads and writes it. What a checkpoint
 holds besides weights lies in the header's metadata, as JSON text under `detector`; other programs see the weights and
-pass over it. Of that text, `sha256` is the checksum of the header, with zeros in its place, and of the numbers;
+ignore it. Of that text, `sha256` is the checksum of the header, with zeros in its place, and of the numbers;
 `checksum` says that there is one, should its own name be what was damaged.
 
-Files of earlier versions open as well: those had `sha256` beside `detector` and `sealed` inside, or in exported files
-no checksum. All metadata is one entry now because the package writes entries in random order: equal checkpoints are
-to be equal files.
+Files of earlier versions open as well: those had `sha256` next to `detector` and `OLD_CHECKSUM_KEY` inside, or
+in exported files no checksum. All metadata is one entry now because the package writes entries in random order: equal
+checkpoints are to be equal files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from detector.exporters import Write
     from detector.exporters.job import ExportSpec
 
-MAX_HEADER_BYTES = 16 << 20  # some 100 bytes a tensor, and names, settings and metrics
+MAX_HEADER_BYTES = 16 << 20  # some 100 bytes per tensor, and names, settings and metrics
 DTYPES = frozenset(
     {
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -43,6 +43,7 @@ DTYPES = frozenset(
     }
 )
 NO_DIGEST = "0" * 64
+OLD_CHECKSUM_KEY = "sealed"  # what earlier versions wrote instead of `checksum`
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,7 +55,7 @@ def write_tensor_file(file: IO[bytes], checkpoint: Mapping[str, Any]) -> None:
         checkpoint: content of a checkpoint; `weights` is its map of tensors.
 
     Raises:
-        CheckpointError: if something in it is neither.
+        CheckpointError: if it holds anything else.
     """
     plain = {key: value for key, value in checkpoint.items() if key != "weights"}
     try:
@@ -85,7 +86,7 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
             size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             if not 10 <= size <= MAX_FILE_BYTES or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-                raise CheckpointError(f"{path}: is no .safetensors file, or is cut short")
+                raise CheckpointError(f"{path}: is not a .safetensors file, or is cut short")
             file.seek(0)
             content = file.read()
         weights = load_tensors(content)
@@ -119,13 +120,13 @@ def _describe(path: Path, text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata can't be read ({first_line(error)})") from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: its metadata is no description of a checkpoint")
+        raise CheckpointError(f"{path}: its metadata does not describe a checkpoint")
     return content
 
 
 def _take_digest(described: dict[str, Any], metadata: Mapping[str, str]) -> str | None:
     """Take the checksum out of a file's description: NO_DIGEST, which no file has, if it is lost; None without one."""
-    promised = [described.pop("checksum", None), described.pop("sealed", None)]
+    promised = [described.pop("checksum", None), described.pop(OLD_CHECKSUM_KEY, None)]
     digest = described.pop("sha256", metadata.get("sha256"))
     return str(digest) if digest is not None else NO_DIGEST if any(promised) else None
 

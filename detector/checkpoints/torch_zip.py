@@ -1,7 +1,7 @@
 """The zip container that torch writes checkpoints in: its checksum, and a look at it before anything is unpacked.
 
 Every .pt that this package writes ends with its SHA-256, as the comment of the zip container; `torch.load` and other
-readers of zip pass over that. A file without any, as `torch.save` leaves it, is not a damaged one: cutting a file
+readers of zip ignore it. A file without any, as `torch.save` leaves it, is not a damaged one: cutting a file
 that has one, or turning bits of it, never makes such a file. The CRC of each entry, which zip has anyway, does not
 do: it covers neither the headers, the padding between entries nor the list of entries.
 
@@ -79,7 +79,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     """Open a checkpoint's container for reading, unless it could unpack to more than it is.
 
     Raises:
-        CheckpointError: if it is no such container, or one that torch does not write.
+        CheckpointError: if it is not such a container, or not one that torch writes.
     """
     try:
         size = path.stat().st_size
@@ -104,12 +104,12 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def check_archive(path: Path) -> None:
-    """Make sure that torch can be let open a file: see `open_archive`."""
+    """Make sure that a file is safe to open with torch: see `open_archive`."""
     open_archive(path).close()
 
 
 def _problem(entries: list[zipfile.ZipInfo], size: int) -> str:
-    """Say what is wrong with a container of `size` bytes; empty if nothing is."""
+    """Return what is wrong with a container of `size` bytes; empty if nothing is."""
     names = [entry.filename for entry in entries]
     if len(names) > MAX_ENTRIES:
         return f"has {len(names):,} entries"
@@ -132,4 +132,4 @@ def _what_else(path: Path, start: bytes) -> str:
             f"{path}: is a bare pickle, as torch wrote before 1.6; it was not loaded. Have whoever it is from "
             f"save it with a newer torch"
         )
-    return f"{path}: can't be read as a checkpoint, it is no zip file as torch writes"
+    return f"{path}: can't be read as a checkpoint, it is not a zip file as torch writes it"

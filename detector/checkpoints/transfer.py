@@ -1,4 +1,4 @@
-"""Weights from one model into another."""
+"""Load weights of one model into another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detector.nn.model import DetectionModel
 
 @dataclass(frozen=True)
 class Transfer:
-    """Which weights were taken.
+    """Which weights were loaded.
 
     Attributes:
         taken: names whose tensors were copied whole.
@@ -27,11 +27,11 @@ class Transfer:
 
     def __str__(self) -> str:
         total = len(self.taken) + len(self.by_class) + len(self.left)
-        text = f"{len(self.taken) + len(self.by_class)} of {total} weight tensors taken"
+        text = f"{len(self.taken) + len(self.by_class)} of {total} weight tensors loaded"
         if self.by_class:
             text += f", {len(self.by_class)} of them by class name"
         if self.left:
-            text += f"; not taken: {', '.join(self.left)}"
+            text += f"; not loaded: {', '.join(self.left)}"
         return text
 
 

@@ -1,4 +1,4 @@
-"""Benchmark: a model in every format that is installed; size, speed and accuracy side by side."""
+"""Benchmark: a model in every format that is installed; their sizes, speeds and accuracies in one table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from detector.tables import align, rows_to_csv
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 10  # pictures before the clock counts
+WARM_UP = 10  # predictions before the timing starts
 HALVES = ("fp16", "bf16")
 COLUMNS = {
     "format": "{}",
@@ -72,7 +72,7 @@ def benchmark(
     """Export, validate and time a model in every format.
 
     The input is the same square for all. Accuracy is that of `detector val`; "predict ms" is the median time from
-    a decoded picture to its results at batch 1, "network ms" the part of it in the network.
+    a decoded image to its results at batch 1, "network ms" the part of it in the network.
 
     Args:
         settings: checked settings.
@@ -81,7 +81,7 @@ def benchmark(
         checkpoint: its checkpoint, without weights.
 
     Returns:
-        A row a variant, also written as `benchmark.csv` and `benchmark.png`.
+        One row per variant, also written as `benchmark.csv` and `benchmark.png`.
 
     Raises:
         DataError: if the data set can't be used.
@@ -111,7 +111,7 @@ def benchmark(
 
 
 class Bench:
-    """What all variants share: data, pictures, the folder."""
+    """What all variants share: data, images, the folder."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Bench:
         workers = num_workers(settings.workers, cpu)
         self.loader = make_val_loader(self.annotations, val, 16, workers, cpu, rect=False)
         paths = [Path(path) for path in self.annotations.paths]
-        self.pictures = [read_image(path) for path in paths[: settings.repeats]]
+        self.images = [read_image(path) for path in paths[: settings.repeats]]
         self.folder = make_run_folder(settings.project, settings.name or "benchmark", settings.exist_ok)
 
     def measure(self, variant: Variant) -> dict[str, Any]:
@@ -187,11 +187,11 @@ class Bench:
         return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
 
     def _time(self, backend: InferenceBackend) -> tuple[float, float]:
-        """Return the median ms a picture in the network, and from picture to results."""
+        """Return the median ms per image in the network, and from image to results."""
         settings = PredictSettings.parse({"imgsz": self.settings.imgsz, "rect": False, "verbose": False})
         network, whole = [], []
-        for number in range(WARM_UP + len(self.pictures)):
-            source = open_source(self.pictures[number % len(self.pictures)])
+        for number in range(WARM_UP + len(self.images)):
+            source = open_source(self.images[number % len(self.images)])
             start = perf_counter()
             (result,) = Predictor(settings, backend, CallbackRegistry()).stream(source)
             whole.append(1e3 * (perf_counter() - start))

@@ -1,4 +1,4 @@
-"""What every engine is to its callbacks: an object that holds them, takes more and calls them."""
+"""Base of the engines: it has callbacks, registers more and calls them."""
 
 from __future__ import annotations
 

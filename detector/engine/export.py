@@ -1,4 +1,4 @@
-"""Export: write a model in another format, and prove the file against the model before it counts."""
+"""Export: write a model in another format, and verify the file against the model before it is put in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from detector.engine.engine import Engine
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
 from detector.exporters.job import ExportSpec, Graph, suppress_in_torch
-from detector.exporters.parity import PICTURES, compare, drawn_pictures, exceeded_tolerances, format_parity
+from detector.exporters.parity import (
+    PARITY_IMAGES,
+    compare,
+    exceeded_tolerances,
+    format_parity,
+    synthetic_images,
+)
 from detector.inference.exported_backend import run_file
 from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
@@ -32,7 +38,7 @@ from detector.version import __version__
 log = logging.getLogger(__name__)
 
 MAX_CALIBRATION = 300  # images, as many as nncf takes by default
-RAW = "raw", "columns of cx cy w h in input px, then a probability a class"
+RAW = "raw", "columns of cx cy w h in input px, then one probability per class"
 DETECTIONS = "detections", "rows of x1 y1 x2 y2 in input px, score, class; score 0 is padding"
 
 
@@ -43,7 +49,7 @@ class Exporter(Engine):
         settings: checked export settings (also `args`).
         path: the exported file or folder, once it is in place.
         metadata: what the file says of itself: classes, stride, image size, head, input and output ...
-        parity: greatest differences from the model on the same pictures: `box` in input px, `score`, and the
+        parity: greatest differences from the model on the same images: `box` in input px, `score`, and the
             `agreement` of detections (see `parity.compare`).
 
     Args:
@@ -52,7 +58,7 @@ class Exporter(Engine):
         path: where to write, without the suffix.
         callbacks: this export's callbacks.
         checkpoint: the model as a checkpoint, without its weights.
-        data: the data set the model was trained on, if that is known: its pictures are used where they are there
+        data: the data set the model was trained on, if that is known: its images are used where they exist
             and `settings.data` names none.
 
     Raises:
@@ -93,33 +99,33 @@ class Exporter(Engine):
         """
         settings, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
-        pictures, origin = self._pictures()
+        images, origin = self._parity_images()
         if self.precision == "int8":
             self._calibration_images()  # before minutes of work
         job = self._job()
         self.metadata = self._describe(job)
-        unproved = self.stem.with_name(f"{self.stem.name}.{os.getpid()}.unproved{suffix}")
-        unproved.parent.mkdir(parents=True, exist_ok=True)
+        unverified = self.stem.with_name(f"{self.stem.name}.{os.getpid()}.unverified{suffix}")
+        unverified.parent.mkdir(parents=True, exist_ok=True)
         try:
             write = self.kind.capture(job)
-            self._prove(job, write, unproved, pictures, origin)
+            self._verify(job, write, unverified, images, origin)
             wrong = exceeded_tolerances(self.parity, self.precision)
             if wrong:
                 kept = self.stem.with_name(f"{self.stem.name}{suffix}.rejected")
-                put(unproved, kept)
+                put(unverified, kept)
                 raise ExportError(
                     f"the exported file is not the model, they differ in {', '.join(wrong)}; it is kept as {kept}"
                 )
-            write(unproved, self.metadata)
-            self.path = put(unproved, self.stem.with_name(f"{self.stem.name}{suffix}"))
+            write(unverified, self.metadata)
+            self.path = put(unverified, self.stem.with_name(f"{self.stem.name}{suffix}"))
         except DetectorError:
             raise
-        except Exception as error:  # each exporter has errors of its own
+        except Exception as error:  # each exporter has its own errors
             raise ExportError(
                 f"format={settings.format}: the model can't be exported: {first_sentence(error)}"
             ) from error
         finally:
-            remove(unproved)
+            remove(unverified)
         log.info("%s: %s", self.path, format_parity(self.parity))
         self.fire("on_export_end")
         return self.path
@@ -154,13 +160,13 @@ class Exporter(Engine):
         return self.model if self.model.device.type == "cpu" else deepcopy(self.model).cpu()
 
     def _describe(self, job: ExportSpec) -> dict[str, Any]:
-        """Return what the file says of itself; null in a shape is a free size."""
+        """Return what the file says of itself; null in a shape is a dynamic size."""
         settings, (height, width) = self.settings, self.imgsz
         dynamic = settings.dynamic or not self.kind.graph  # weights alone take any size
         batch = None if dynamic else settings.batch
         sides = (None, None) if dynamic else (height, width)
-        how = job.reduction
-        kind, layout = RAW if how is None else DETECTIONS
+        nms = job.reduction
+        kind, layout = RAW if nms is None else DETECTIONS
         return {
             "schema": SCHEMA,
             "task": "detect",
@@ -183,21 +189,21 @@ class Exporter(Engine):
             "output": {
                 "name": "preds",
                 "kind": kind,
-                "shape": [batch, 4 + len(self.model.names), None] if how is None else [batch, how.max_det, 6],
+                "shape": [batch, 4 + len(self.model.names), None] if nms is None else [batch, nms.max_det, 6],
                 "layout": layout,
             },
-            "suppression": how
-            and {"conf": how.conf, "iou": how.iou, "max_det": how.max_det, "agnostic": how.agnostic},
+            "suppression": nms
+            and {"conf": nms.conf, "iou": nms.iou, "max_det": nms.max_det, "agnostic": nms.agnostic},
             "version": __version__,
             "software": "detector (Apache-2.0)",
             "licence": settings.licence or "not stated",
             "parity": {},
         }
 
-    def _prove(
-        self, job: ExportSpec, write: Write, path: Path, pictures: list[NDArray[np.uint8]], origin: str
+    def _verify(
+        self, job: ExportSpec, write: Write, path: Path, images: list[NDArray[np.uint8]], origin: str
     ) -> None:
-        """Write the file and compare it with the model on pictures, at every size that matters."""
+        """Write the file and compare it with the model on images, at every size of `parity_sizes`."""
         write(path, self.metadata)
         contract = contract_of(self.metadata, path)
         runtime = self.kind.open(path, "fp32" if self.kind.computes else None)
@@ -205,10 +211,10 @@ class Exporter(Engine):
             raise ExportError(f"{path}: gives back other metadata than was written")
         model = Graph(job.model.fuse(head=job.head), False, None, suppress_in_torch).eval()
         found = []
-        for size in proof_sizes(contract):
-            inputs = letterbox_batch(pictures, size)[0].contiguous() / 255  # as floats all runtimes take them
+        for size in parity_sizes(contract):
+            inputs = letterbox_batch(images, size)[0].contiguous() / 255  # floats: all runtimes take them
             with torch.inference_mode():
-                expected = torch.cat([model(images[None]) for images in inputs])
+                expected = torch.cat([model(image[None]) for image in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
             found.append(compare(expected, preds, contract))
         self.parity = {
@@ -216,23 +222,23 @@ class Exporter(Engine):
             "score": max(one["score"] for one in found),
             "agreement": min(one["agreement"] for one in found),
             "detections": int(found[0]["detections"]),
-            "pictures": len(pictures),
+            "pictures": len(images),
             "of": origin,
         }
         self.metadata["parity"] = self.parity
 
-    def _pictures(self) -> tuple[list[NDArray[np.uint8]], str]:
-        """Return pictures to prove the file on, and where they are from."""
+    def _parity_images(self) -> tuple[list[NDArray[np.uint8]], str]:
+        """Return images for the parity check, and where they are from."""
         from detector.data.images import read_image
 
         images = self._images("val")
         if not images:
-            return drawn_pictures(self.imgsz), "drawn"
-        step = max(len(images) // PICTURES, 1)
-        return [read_image(path) for path in images[::step][:PICTURES]], "validation"
+            return synthetic_images(self.imgsz), "drawn"
+        step = max(len(images) // PARITY_IMAGES, 1)
+        return [read_image(path) for path in images[::step][:PARITY_IMAGES]], "validation"
 
     def _images(self, split: str) -> list[Path]:
-        """Return the images of a split of `data`, or of the data set of the training if it is there."""
+        """Return the images of a split of `data`, or of the data set it was trained on, if that exists."""
         from detector.data.config import load_data_config
 
         if self.settings.data is not None:
@@ -242,26 +248,29 @@ class Exporter(Engine):
         try:
             return load_data_config(self.trained_on).split_images(split)
         except DataError as error:
-            log.warning("data set of the training: %s; drawn scenes take its place", error)
+            log.warning(
+                "data set the model was trained on: %s; the file is compared on synthetic images instead",
+                error,
+            )
             return []
 
     def _calibration_images(self) -> list[Path]:
-        """Return the training pictures to calibrate on, spread over the split."""
+        """Return the training images to calibrate on, spread over the split."""
         images = self._images("train")
         if not images:
             raise DataError(
-                "int8=true: data= is missing: name the data set whose training pictures calibrate the network, such "
+                "int8=true: data= is missing: name the data set whose training images calibrate the network, such "
                 "as data=mydata.yaml"
             )
         images = images[: max(round(len(images) * self.settings.fraction), 1)]
         return images[:: -(-len(images) // MAX_CALIBRATION)]
 
     def _calibration(self) -> Iterator[NDArray[Any]]:
-        """Yield inputs of the file made of training pictures."""
+        """Yield inputs of the file made of training images."""
         from detector.data.images import read_image
 
         images = self._calibration_images()
-        log.info("int8: calibrating on %d training pictures", len(images))
+        log.info("int8: calibrating on %d training images", len(images))
         for path in images:
             pixels, _ = letterbox_batch([read_image(path)], self.imgsz)
             inputs = prepare(pixels.contiguous(), self.settings.preprocess)
@@ -272,7 +281,7 @@ def choose_precision(settings: ExportSettings, kind: Format) -> str:
     """Return the precision to export in.
 
     Raises:
-        ExportError: if the format has not got it, or does not know another option that is set.
+        ExportError: if the format does not have it, or does not support another option that is set.
     """
     name = "fp32"
     if settings.half:
@@ -308,8 +317,8 @@ def choose_precision(settings: ExportSettings, kind: Format) -> str:
     return name
 
 
-def proof_sizes(contract: Contract) -> list[tuple[int, int]]:
-    """Return the sizes a file is proved at: its own; of a dynamic one also a smaller and an oblong one."""
+def parity_sizes(contract: Contract) -> list[tuple[int, int]]:
+    """Return the sizes a file is compared at: its own; of a dynamic one also a smaller and an oblong one."""
     height, width = contract.imgsz
     if not contract.dynamic:
         return [(height, width)]
@@ -319,14 +328,14 @@ def proof_sizes(contract: Contract) -> list[tuple[int, int]]:
 
 
 def put(source: Path, target: Path) -> Path:
-    """Move a file or a folder to where it belongs; what is there goes."""
+    """Move a file or a folder to its final path, and replace what is there."""
     if source.is_dir() or target.is_dir():
         remove(target)
     return source.replace(target)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -334,6 +343,6 @@ def remove(path: Path) -> None:
 
 
 def first_sentence(error: Exception) -> str:
-    """Return the start of an exporter's error: their texts run over pages."""
+    """Return the start of an exporter's error: some are pages long."""
     text = " ".join(error_text(error).split())
     return text[:300].rstrip(".") + (" ..." if len(text) > 300 else "")

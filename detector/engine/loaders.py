@@ -51,7 +51,7 @@ class TrainingData:
         self.names = dict(self.train_annotations.names)
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
-        """Make both loaders; validation takes twice as many images a batch."""
+        """Make both loaders; validation takes twice as many images per batch."""
         settings = self.settings
         workers = num_workers(settings.workers, device)
         augmentation = Augmentation(**{key: getattr(settings, key) for key in AUGMENTATION_KEYS})
@@ -82,7 +82,7 @@ class TrainingData:
 
     @cached_property
     def fingerprint(self) -> dict[str, dict[str, int | str]]:
-        """What tells this data from any other: split -> figures and a checksum."""
+        """What identifies this data: split -> counts and a checksum."""
         return {"train": self.train_annotations.fingerprint(), "val": self.val_annotations.fingerprint()}
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ def make_val_loader(
     device: torch.device,
     rect: bool = True,
 ) -> ValLoader:
-    """Make the loader of a validation split; its inputs are each image's own rectangle, or squares."""
+    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or are square."""
     dataset = DetectionDataset(
         annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers
     )
@@ -139,7 +139,7 @@ def cache_mode(settings: DataSettings) -> CacheMode:
 
 
 def num_workers(workers: int | str, device: torch.device) -> int:
-    """Return how many processes load data: `auto` is one a core up to 8 for a GPU, a thread otherwise."""
+    """Return how many processes load data: `auto` is one per core up to 8 for a GPU, else 0 (a thread)."""
     if isinstance(workers, int):
         return workers
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

@@ -35,10 +35,10 @@ class Predictor(Engine):
     """Runs a network over images.
 
     Attributes:
-        batch: the images in work (`SourceItem`s); None outside batch events.
-        results: the `Results` of the batch; what a callback leaves here is what the user gets.
+        batch: the current images (`SourceItem`s); None outside batch events.
+        results: the `Results` of the batch; what a callback leaves here is returned to the user.
         save_dir: the run folder, or None when nothing is written.
-        speed: milliseconds an image by stage, over the whole run, once `on_predict_end` fires.
+        speed: milliseconds per image by stage, over the whole run, once `on_predict_end` fires.
 
     Args:
         settings: checked prediction settings.

@@ -30,7 +30,7 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=exist_ok)
         except FileExistsError:
-            if exist_ok:  # a file stands there
+            if exist_ok:  # the path is a file
                 raise SettingsError(
                     f"name={name}: {folder.absolute()} is a file; choose another name="
                 ) from None
@@ -70,8 +70,8 @@ def write_yaml(path: Path, values: dict[str, Any]) -> None:
 class RunLock:
     """A run folder that only this process trains in.
 
-    The system lets go of it when the process ends, however it ends. Where there are no such locks nothing is held:
-    on Windows, and in some network folders, which is said.
+    The system releases the lock when the process ends, for whatever reason. Nothing is locked on Windows, nor in
+    network folders without locks; there a warning is logged.
 
     Args:
         folder: the run folder; `weights` is made in it.
@@ -89,14 +89,14 @@ class RunLock:
             raise cannot_write(f"to {folder}", error) from None
         try:
             _lock(self._file)
-        except (BlockingIOError, PermissionError):  # what POSIX lets a system say when it is taken
+        except (BlockingIOError, PermissionError):  # POSIX allows both when another process has the lock
             self._file.close()
             raise SettingsError(
                 f"another process is training in {folder}; wait until it has ended, or choose another name="
             ) from None
         except OSError as error:
             log.warning(
-                "%s can't be locked (%s): see to it that no other process trains there", folder, error
+                "%s can't be locked (%s): make sure that no other process trains there", folder, error
             )
         for place in (folder, folder / "weights"):
             remove_leftovers(place)

@@ -262,7 +262,7 @@ class Trainer(Engine):
         """Set the modes and the loss schedule; a resumed run may be within the epoch."""
         settings = self.settings
         self.model.train()
-        self.frozen.hold()
+        self.frozen.keep_in_eval()
         self.loss_fn.set_epoch(self.epoch, self.epochs)
         closed, before = self.mosaic_is_closed, self._mosaic_was_closed
         self._mosaic_was_closed = closed
@@ -395,14 +395,14 @@ class Trainer(Engine):
             self.saver.save_state(self._end_of_epoch or self.state_dict())
 
     def save_checkpoint(self, path: str | Path) -> Path:
-        """Write the averaged weights as they are now to a checkpoint of your choice; whole or not at all."""
+        """Write the averaged weights as they are now to a checkpoint at `path`; whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(path, self.checkpoint())
         return path
 
     def save_on_exception(self, error: BaseException) -> None:
-        """Before an exception goes on: save the training since the last save, and say how to resume it."""
+        """Before an exception is raised again: save the training since the last save, and say how to resume it."""
         if hasattr(self, "saver"):
             self.saver.save_on_exception(
                 error, self.progress, self.checkpoint, lambda: self._end_of_epoch or self.state_dict()
@@ -460,8 +460,8 @@ class Trainer(Engine):
                 raise
 
     def unfreeze(self, layers: list[int | str] | None = None) -> None:
-        """Let layers frozen by `freeze` learn again: by index or part of their name, None = all."""
-        self.frozen.release(layers)
+        """Unfreeze layers frozen by `freeze`: by index or part of their name, None = all."""
+        self.frozen.unfreeze(layers)
 
     def close(self) -> None:
         """End the loaders and drop what only a running training needs."""

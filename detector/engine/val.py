@@ -37,14 +37,14 @@ class Validator(Engine):
     """Runs a network over a loader. The validator of a training shares its trainer's callbacks.
 
     Attributes:
-        batch: the batch in work; None outside batch events.
+        batch: the current batch; None outside batch events.
         preds: for each image of the batch (n, 6): x1, y1, x2, y2 in image px, confidence, class.
-        metrics: the figures, once `on_val_end` fires.
-        speed: milliseconds an image, by stage.
+        metrics: the metrics, once `on_val_end` fires.
+        speed: milliseconds per image, by stage.
         losses: `val/loss` and its terms, if a loss was asked for.
         save_dir: the run folder, or None.
         names: class id -> name.
-        final: whether this is the run's last validation, the one whose figures and pictures stay.
+        final: whether this is the run's last validation, the one whose metrics and images are kept.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Validator(Engine):
 
         Args:
             backend: the network, ready to run.
-            loader: batches of the split; order and grouping do not change the figures.
+            loader: batches of the split; order and grouping do not change the metrics.
             annotations: the split's ground truth.
             loss: also compute this loss; its means are then in `losses`.
             final: also compute AP by size, curves and the confusion matrix.
@@ -155,7 +155,7 @@ class Validator(Engine):
             evaluator.add(index, (height, width), preds.numpy(), truth.numpy(), labels)
 
     def save_json(self, folder: Path) -> Path:
-        """Write the detections as COCO results, and the ground truth beside them.
+        """Write the detections as COCO results, and the ground truth next to them.
 
         Returns:
             The path of `predictions.json`.
@@ -168,7 +168,7 @@ class Validator(Engine):
 
 
 def validation_suppression(settings: DataSettings) -> NMSParams:
-    """Return how validation reduces predictions to detections: almost all of them, with several classes a box."""
+    """Return how validation reduces predictions to detections: almost all of them, with several classes per box."""
     conf = VALIDATION_CONF if settings.conf is None else settings.conf
     return NMSParams(
         conf,
@@ -183,7 +183,7 @@ def validation_suppression(settings: DataSettings) -> NMSParams:
 def validate(
     settings: ValSettings, backend: InferenceBackend, callbacks: CallbackRegistry
 ) -> tuple[Validator, Metrics]:
-    """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, figures, files.
+    """Validate a network or an exported file on a split, as `detector val` does: run folder, loader, metrics, files.
 
     Raises:
         CheckpointError: if the model's class count is not the data set's.

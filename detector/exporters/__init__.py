@@ -1,6 +1,6 @@
 """Export formats: one function in one file each, found through a table.
 
-A package adds a format of its own with an entry point in the group `detector.exporters`: its name is the
+A package adds a custom format with an entry point in the group `detector.exporters`: its name is the
 format's name, and it names a `Format`.
 """
 
@@ -38,12 +38,12 @@ class Format:
 
     Attributes:
         suffix: of the exported file, or of the folder's name (`_openvino`).
-        what: for people.
+        what: description for users.
         export: "module:function" that takes a `ExportSpec`, captures its network and returns a `Write`.
         load: "module:function" that opens a written file as a `Runtime`, called as `load(path, compute)`.
         precisions: those it can be written in, the default first.
         options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
-        computes: precisions its runtime can compute an fp32 file in; empty if it takes no such order.
+        computes: precisions its runtime can compute an fp32 file in; empty if that can't be chosen.
         graph: the file runs by itself, on inputs of its size; False for weights alone.
         packages: what must be importable to write and run it.
         extra: the extra of this package that installs them.
@@ -172,7 +172,7 @@ def all_formats() -> dict[str, Format]:
             found = entry.load()
             if not isinstance(found, Format):
                 raise TypeError(f"it is {type(found).__name__}, not a detector.exporters.Format")
-        except Exception as error:  # somebody else's code: its being installed should not end this program
+        except Exception as error:  # third-party code: a broken plug-in must not end this program
             log.warning("the export format %s is left out: %s", entry.name, error)
         else:
             formats.setdefault(entry.name, found)

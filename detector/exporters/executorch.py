@@ -25,7 +25,7 @@ def export(job: ExportSpec) -> Write:
 
     def write(path: Path, metadata: Mapping[str, Any]) -> None:
         level = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # it tells each step of the lowering
+        logging.disable(logging.WARNING)  # it logs every step of the lowering
         try:
             with warnings.catch_warnings(), quiet_torch():
                 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What an export format is given to write: the network with its way in and out, an example, the options."""
+"""What an export format is given to write: the network with its pre- and postprocessing, an example, the options."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.nn.model import DetectionModel
 
-MOST_BATCH, MOST_SIDE = 256, 4096  # of a dynamic file; exporters want bounds
+MAX_BATCH, MAX_SIDE = 256, 4096  # of a dynamic file; exporters need upper bounds
 
 Suppress = Callable[[Tensor, Tensor, float, float], Tensor]
-"""(boxes (B, A, 4) xyxy, scores (B, C, A), least score, most IoU) -> (B, A) float, 1 for boxes that stay."""
+"""(boxes (B, A, 4) xyxy, scores (B, C, A), minimum score, maximum IoU) -> (B, A) float, 1 for boxes that stay."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ExportSpec:
         reduction: give detections instead of raw predictions, one class per anchor point; None for raw.
         opset: ONNX operator set, or None for the default.
         simplify: shorten the graph.
-        calibration: yields (1, ...) inputs of real pictures, for int8.
+        calibration: yields (1, ...) inputs made of real images, for int8.
         checkpoint: the model as a checkpoint, without its weights.
     """
 
@@ -78,9 +78,9 @@ class ExportSpec:
             return None
         stride = max(self.model.strides)
         dim = torch.export.Dim
-        height, width = (stride * dim(side, min=2, max=MOST_SIDE // stride) for side in ("rows", "columns"))
+        height, width = (stride * dim(side, min=2, max=MAX_SIDE // stride) for side in ("rows", "columns"))
         first = 1 if self.preprocess else 2
-        return ({0: dim("batch", min=1, max=MOST_BATCH), first: height, first + 1: width},)
+        return ({0: dim("batch", min=1, max=MAX_BATCH), first: height, first + 1: width},)
 
 
 class Graph(nn.Module):

@@ -20,11 +20,11 @@ from detector.runtimes.openvino import the_core
 
 
 def export(job: ExportSpec) -> Write:
-    """Convert the network of a job; fp16 stores the weights so, int8 is calibrated on the job's pictures."""
+    """Convert the network of a job; fp16 stores the weights so, int8 is calibrated on the job's images."""
     import onnx
     import openvino
 
-    the_core()  # before nncf makes cores of its own
+    the_core()  # before nncf creates its own
     with TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         onnx.save(to_onnx(job), file)
@@ -42,7 +42,7 @@ def export(job: ExportSpec) -> Write:
 
 def quantize(network: Any, job: ExportSpec) -> Any:
     """Quantise a network to int8, all but what follows its last convolutions: boxes need more than 256 steps."""
-    # on import nncf asks torch for CUDA's compiler, which then has something to say
+    # on import nncf asks torch for CUDA's compiler, which logs that it is missing
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         import nncf
@@ -51,13 +51,13 @@ def quantize(network: Any, job: ExportSpec) -> Any:
             "int8=true needs the nncf package: pip install 'detector[openvino]'"
         ) from error
     logging.getLogger("nncf").setLevel(logging.WARNING)
-    pictures = list(job.calibration())
+    images = list(job.calibration())
     with redirect_stdout(sys.stderr):  # its progress bars; standard output is for results
         return nncf.quantize(
             network,
-            nncf.Dataset(pictures),
+            nncf.Dataset(images),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pictures),
+            subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(names=names_after_convolutions(network), validate=False),
         )
 

@@ -1,4 +1,4 @@
-"""Proof of an exported file: its predictions on pictures against those of the model it was made from."""
+"""Parity check of an exported file: its predictions against those of the model, on the same images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from detector.boxes import NMSParams, box_iou, to_detections
 from detector.data.drawn import FORMS, draw_scene
 from detector.runtimes.contract import Contract
 
-PICTURES = 4  # of a proof
-CONFIDENT, OVERLAP = 0.25, 0.7  # detections that are compared: least score, most IoU with each other
-SAME = 0.9  # least IoU of one detection in two answers
+PARITY_IMAGES = 4  # that a file is compared on
+CONFIDENT, OVERLAP = 0.25, 0.7  # detections that are compared: minimum score, maximum IoU with each other
+SAME = 0.9  # minimum IoU of the same detection of file and model
 ANCHORS = 100  # of an image whose boxes are compared, the best
 
 
@@ -29,7 +29,7 @@ class Tolerance:
     Attributes:
         box: greatest difference of a coordinate, input px.
         score: greatest difference of a probability.
-        agreement: least share of detections that both have.
+        agreement: minimum share of detections that both have.
     """
 
     box: float
@@ -45,14 +45,14 @@ TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
         "int8": Tolerance(96.0, 0.5, 0.6),
     }
 )
-"""By precision, a few times what trained networks show. Boxes and scores prove a file; detections that are close to a
-threshold may come and go with the last digit, so their agreement catches gross errors only."""
+"""By precision, a few times what trained networks show. Boxes and scores verify a file; detections that are close to a
+threshold may appear or vanish with the last digit, so their agreement catches gross errors only."""
 
 
-def drawn_pictures(imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Return drawn scenes fit for an input of this size: (H, W, 3) uint8 BGR."""
+def synthetic_images(imgsz: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Return synthetic images for an input of this size: (H, W, 3) uint8 BGR."""
     size = max(max(imgsz), 64)
-    return [draw_scene(0, number, size, FORMS)[0] for number in range(PICTURES)]
+    return [draw_scene(0, number, size, FORMS)[0] for number in range(PARITY_IMAGES)]
 
 
 def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, float]:
@@ -64,7 +64,7 @@ def compare(expected: Tensor, found: Tensor, contract: Contract) -> dict[str, fl
         contract: of the file.
 
     Returns:
-        `box`: greatest difference of a coordinate, input px: of the best 100 anchors an image, or of the
+        `box`: greatest difference of a coordinate, input px: of the best 100 anchors per image, or of the
         detections that both have. `score`: greatest difference of a probability, likewise of all anchors.
         `agreement`: share of detections that both have. `detections`: how many the model has.
     """
@@ -96,7 +96,7 @@ def detections_of(preds: Tensor, contract: Contract, raw: bool | None = None) ->
 
 
 def match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair the detections of two answers, (n, 6) and (m, 6): one to one, of one class, best overlap first.
+    """Pair the detections of model and file, (n, 6) and (m, 6): one to one, of one class, best overlap first.
 
     Returns:
         The rows of both that belong together, (k, 6) each.
@@ -125,14 +125,15 @@ def exceeded_tolerances(parity: Mapping[str, float], precision: str) -> list[str
 
 
 def format_parity(parity: Mapping[str, Any]) -> str:
-    """Return the figures in words."""
+    """Return the metrics of `compare` as text."""
     count = int(parity["detections"])
     found = (
         f"{parity['agreement']:.1%} of {count} detections agree"
         if count
         else "the model finds nothing on them"
     )
+    origin = "synthetic" if parity["of"] == "drawn" else parity["of"]
     return (
-        f"on {parity['pictures']} {parity['of']} pictures boxes differ by at most {parity['box']:.2g} px, scores by "
+        f"on {parity['pictures']} {origin} images boxes differ by at most {parity['box']:.2g} px, scores by "
         f"{parity['score']:.2g}; {found}"
     )

@@ -1,4 +1,4 @@
-"""Unpack archives of strangers: nothing outside the folder, no links, nothing beyond the limits."""
+"""Unpack untrusted archives: nothing outside the folder, no links, nothing beyond the limits."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_entrie
     Args:
         archive: The file.
         folder: Destination; must not exist or be empty.
-        max_bytes: Most bytes all files may have together; by default 100 times the archive, at least 1 GiB.
-        max_entries: Most files and folders.
+        max_bytes: Maximum size of all files together; by default 100 times the archive, at least 1 GiB.
+        max_entries: Maximum number of files and folders.
 
     Returns:
         `folder`.

@@ -20,13 +20,13 @@ UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 @contextmanager
 def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`; at the end of the block it is flushed to disk and takes its place.
+    """Open a temporary file in the folder of `path`; at the end of the block flush it to disk and rename it to `path`.
 
     Whatever fails on the way, and whenever the process dies, `path` holds either the old content or the new.
 
     Args:
         path: the file to write.
-        keep: where the old content stays under a name of its own; at any time one of the two is there.
+        keep: a second path, under which the old content stays; at any time one of the two files exists.
 
     Yields:
         The temporary file, open for writing and reading bytes.
@@ -50,7 +50,7 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
 
 
 def _keep(path: Path, keep: Path) -> None:
-    """Give a file a second name, or where links are unknown move it there."""
+    """Link a file to another name, or move it there on file systems without hard links."""
     linked = keep.with_name(f"{keep.name}.{os.getpid()}.tmp")
     try:
         linked.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new empty folder beside `folder`, on the same disk; it is removed at the end if still there."""
+    """Yield a new empty folder next to `folder`, on the same disk; it is removed at the end if it still exists."""
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
     staging.mkdir(parents=True)
     try:

@@ -1,8 +1,7 @@
-"""Files from the network and out of archives, so that what is half there is never taken for whole.
+"""Downloads, so that an incomplete file is never taken for a complete one.
 
-Downloads go over https, resume where they stopped, are checked and moved into place at once. Archives are
-unpacked beside their destination, under limits, and renamed when whole. `DETECTOR_OFFLINE=1` forbids the
-network.
+They go over https, resume where they stopped, are verified and moved into place when complete.
+`DETECTOR_OFFLINE=1` forbids the network.
 """
 
 from __future__ import annotations
@@ -21,15 +20,9 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds without an answer or a byte
-ATTEMPTS = 4  # how often a broken transfer is taken up again
+ATTEMPTS = 4  # how often a broken transfer is resumed
 CHUNK = 1 << 20  # bytes read at once
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-# ---- into place, whole --------------------------------------------------------------------------------
-
-
-# ---- download -----------------------------------------------------------------------------------------
 
 
 def check_url(url: str) -> None:
@@ -55,17 +48,17 @@ def download(
     size: int | None = None,
     max_bytes: int | None = None,
 ) -> Path:
-    """Fetch a file, unless it is there already.
+    """Download a file, unless it exists already.
 
-    The bytes go to `<destination>.part`, which a later call takes up again if the server still has the
+    The bytes go to `<destination>.part`, which a later call resumes if the server still has the
     same file (Range with If-Range, RFC 9110 section 13.1.5), and move into place when they are complete.
 
     Args:
         url: https address.
-        destination: Where the file will lie; parent folders are made.
+        destination: Path of the file; parent folders are made.
         sha256: Hexadecimal digest the file must have.
         size: Bytes the file must have.
-        max_bytes: Most bytes it may have.
+        max_bytes: Maximum size.
 
     Returns:
         `destination`.
@@ -102,7 +95,7 @@ def _validator_file(part: Path) -> Path:
 
 
 def _fetch(url: str, part: Path, max_bytes: int | None) -> None:
-    """Bring `part` to its full length, taking broken transfers up again while they make progress."""
+    """Complete `part`, resuming broken transfers while they make progress."""
     from http.client import HTTPException
 
     for attempt in range(1, ATTEMPTS + 1):
@@ -118,7 +111,7 @@ def _fetch(url: str, part: Path, max_bytes: int | None) -> None:
 
 
 def _transfer(url: str, part: Path, max_bytes: int | None) -> None:
-    """Ask once for what is missing of `part` and append it.
+    """Request the missing bytes of `part` once and append them.
 
     Raises:
         DataError: If it grows past `max_bytes`; what was fetched is removed.
@@ -128,31 +121,31 @@ def _transfer(url: str, part: Path, max_bytes: int | None) -> None:
 
     from tqdm import tqdm
 
-    held = part.stat().st_size if part.is_file() else 0
-    validator = _validator_file(part).read_text("ascii") if held and _validator_file(part).is_file() else ""
+    have = part.stat().st_size if part.is_file() else 0
+    validator = _validator_file(part).read_text("ascii") if have and _validator_file(part).is_file() else ""
     try:
-        response = _open(url, held if validator else 0, validator)
+        response = _open(url, have if validator else 0, validator)
     except HTTPError as error:
         with error:
-            if error.code != 416:  # range not satisfiable: we may hold it all
+            if error.code != 416:  # range not satisfiable: the part may be complete
                 raise OSError(f"the server answered {error.code} {error.reason}") from error
-            if error.headers.get("Content-Range") == f"bytes */{held}":
+            if error.headers.get("Content-Range") == f"bytes */{have}":
                 return
         response = _open(url, 0, "")
     with response:
-        resumed = response.status == 206 and _starts_at(response, held)
+        resumed = response.status == 206 and _starts_at(response, have)
         if response.status == 206 and not resumed:
             raise OSError(f"the server sent another range: {response.headers.get('Content-Range')}")
-        held = held if resumed else 0
+        have = have if resumed else 0
         length = response.headers.get("Content-Length")
-        total = held + int(length) if length else None
+        total = have + int(length) if length else None
         if not resumed:
             _validator_file(part).write_text(_validator(response), "ascii")
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm(
                 total=total,
-                initial=held,
+                initial=have,
                 unit="B",
                 unit_scale=True,
                 desc=part.stem,
@@ -213,6 +206,3 @@ def _verify(url: str, part: Path, sha256: str | None, size: int | None) -> None:
     if problem:
         part.unlink()
         raise DataError(f"{url}: the downloaded file {problem}; it was removed, check the address.")
-
-
-# ---- archives -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where everything lies: the files that ship with the package, the user's cache, the data sets.
+"""Paths: the files that ship with the package, the user's cache, the data sets.
 
 The environment is read when a folder is asked for. A variable that is empty counts as unset; `~` and relative
 paths are expanded. docs/environment.md lists every variable.
@@ -22,7 +22,7 @@ def resource_dir(name: str) -> Path:
 
 
 def cache_dir(kind: Kept) -> Path:
-    """Return the folder of one kind of kept files; it need not exist.
+    """Return the folder of one kind of cached files; it need not exist.
 
     All lie under `DETECTOR_CACHE`, else `detector` under `XDG_CACHE_HOME` or the system's cache folder
     (`LOCALAPPDATA` on Windows, `~/.cache` elsewhere).
@@ -35,7 +35,7 @@ def cache_dir(kind: Kept) -> Path:
 
 
 def datasets_dir() -> Path:
-    """Return where the packaged data sets lie: `DETECTOR_DATASETS`, else `datasets` in the cache."""
+    """Return the folder of the packaged data sets: `DETECTOR_DATASETS`, else `datasets` in the cache."""
     return _folder("DETECTOR_DATASETS") or cache_dir("datasets")
 
 

@@ -14,7 +14,7 @@ LOGGER = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; wait while another process holds it. The system frees it when we die."""
+    """Hold the lock file `path`; wait while another process holds it. The system releases it when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:

@@ -1,4 +1,4 @@
-"""YAML from files of any origin: plain data only, within limits.
+"""YAML from untrusted files: plain data only, within limits.
 
 `yaml.safe_load` makes no objects, but a small file can still ask for endless work: aliases that multiply,
 thousands of nested lists, numbers of a million digits. Here such files end in one sentence.
@@ -22,14 +22,14 @@ NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class YamlError(yaml.YAMLError):
-    """A text is no YAML, holds more than plain data, or passes a limit."""
+    """A text is not YAML, holds more than plain data, or exceeds a limit."""
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
     Raises:
-        YamlError: If the file is no YAML of plain data or passes a limit.
+        YamlError: If the file is not YAML of plain data or exceeds a limit.
         OSError: If it can't be read.
     """
     with path.open("rb") as file:
@@ -39,14 +39,14 @@ def read_yaml(path: Path) -> Any:
     try:
         return parse_yaml(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise YamlError(f"it is no UTF-8 text: {error}") from None
+        raise YamlError(f"it is not UTF-8 text: {error}") from None
 
 
 def parse_yaml(text: str) -> Any:
     """Turn YAML into None, bool, int, float, str, date, bytes, list, dict and set.
 
     Raises:
-        YamlError: If the text is no YAML of plain data or passes a limit.
+        YamlError: If the text is not YAML of plain data or exceeds a limit.
     """
     try:
         return yaml.load(text, _Loader)

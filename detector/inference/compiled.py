@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 Output = TypeVar("Output")
 
-MOST_PROGRAMS = 32
-"""Programs of one network, before torch gives up: those for one image, few and many differ, and small inputs too."""
+MAX_RECOMPILATIONS = 32
+"""Of one network, before torch gives up: one image, few, many and small inputs are compiled separately."""
 
 
 def compile_network(run: Callable[[Tensor], Output]) -> Callable[[Tensor], Output]:
@@ -60,14 +60,14 @@ def call(program: Callable[[Tensor], Output], images: Tensor) -> Output:
     free = [2, 3] if len(images) == 1 else [0, 2, 3]  # torch takes a batch of one for a constant
     dynamo.mark_dynamic(images, free)  # torch.compile(dynamic=True) would take equal sides for one number
     try:
-        with dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+        with dynamo.config.patch(recompile_limit=MAX_RECOMPILATIONS):
             return program(images)
     except (dynamo.exc.TorchDynamoException, dynamo.exc.FailOnRecompileLimitHit) as error:
         raise SettingsError(f"compile=true: {explain(error)}, or leave compile out") from error
 
 
 def explain(error: Exception) -> str:
-    """Say in words why torch could not compile, and what to do about it."""
+    """Return why torch could not compile, and what to do about it."""
     from torch._inductor.exc import InvalidCxxCompiler
 
     cause = getattr(error, "inner_exception", error)
@@ -78,4 +78,4 @@ def explain(error: Exception) -> str:
         )
     lines = (line.strip() for line in str(cause).splitlines())
     telling = next((line for line in lines if "error:" in line), first_line(cause))
-    return f"torch.compile can't compile this network here ({telling}); TORCH_LOGS=dynamo,inductor tells more"
+    return f"torch.compile can't compile this network here ({telling}); set TORCH_LOGS=dynamo,inductor for details"

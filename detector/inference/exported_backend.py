@@ -1,4 +1,4 @@
-"""Exported files behind the interface of `TorchBackend`, so that val and predict run them as they run a network."""
+"""Exported files with the interface of `TorchBackend`, so that val and predict run them as they run a network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 class ExportedModel:
-    """An exported file; what `YOLO` holds in place of a network.
+    """An exported file; what `YOLO` has in place of a network.
 
     Attributes:
         path: the file or folder.
@@ -48,7 +48,7 @@ class ExportedModel:
         imgsz: side, or height and width, of its input, px; likewise.
 
     Raises:
-        ExportError: if it can't be opened, or nothing says what it takes and gives.
+        ExportError: if it can't be opened, or what it takes and gives is unknown.
         MissingPackageError: if its runtime is not installed.
     """
 
@@ -88,7 +88,7 @@ class ExportedModel:
         return self._open[compute]
 
     def _compute(self, amp: bool | str) -> str | None:
-        """Turn the `amp` setting into a precision that the runtime is asked for, None where it takes no order."""
+        """Turn the `amp` setting into a precision that the runtime is asked for, None where that can't be chosen."""
         if not self.format.computes:
             if amp not in ("auto", True) and select_name(amp) != self.contract.precision:
                 raise SettingsError(
@@ -104,10 +104,10 @@ class ExportedModel:
         return name
 
     def backend(self, settings: PredictSettings | ValSettings) -> ExportedBackend:
-        """Return what predicts as the settings ask.
+        """Return a backend that predicts with these settings.
 
         Raises:
-            SettingsError: if they ask for what is fixed otherwise inside the file.
+            SettingsError: if they contradict what is fixed inside the file.
         """
         if select_device("cpu" if settings.device == "auto" else settings.device).type != "cpu":
             raise SettingsError(f"device={settings.device}: exported files run on the CPU; leave device out")
@@ -122,12 +122,12 @@ class ExportedModel:
         self._check_head(settings.nms)
         self._check_reduction(settings)
         self._check_input(settings)
-        how = self.contract.suppression
-        if isinstance(settings, ValSettings) and how is not None and how.conf > VALIDATION_CONF:
+        nms = self.contract.suppression
+        if isinstance(settings, ValSettings) and nms is not None and nms.conf > VALIDATION_CONF:
             log.warning(
-                "%s gives detections from conf=%g up: figures lack those below; export it with conf=%g to have them",
+                "%s gives detections from conf=%g up: the metrics lack those below; export it with conf=%g to have all",
                 self.path.name,
-                how.conf,
+                nms.conf,
                 VALIDATION_CONF,
             )
         return ExportedBackend(self.runtime(self._compute(settings.amp)), self.contract, self.path)
@@ -140,24 +140,24 @@ class ExportedModel:
 
     def _check_reduction(self, settings: PredictSettings | ValSettings) -> None:
         """Refuse thresholds that the suppression inside the file contradicts."""
-        how, given = self.contract.suppression, settings.model_fields_set
-        if how is None:
+        nms, given = self.contract.suppression, settings.model_fields_set
+        if nms is None:
             return
         wrong = []
-        if "conf" in given and settings.conf is not None and settings.conf < how.conf:
-            wrong.append(f"conf={settings.conf:g}: expected conf >= {how.conf:g}")
-        if "max_det" in given and settings.max_det > how.max_det:
-            wrong.append(f"max_det={settings.max_det}: expected max_det <= {how.max_det}")
-        if how.iou is not None and "iou" in given and settings.iou != how.iou:
-            wrong.append(f"iou={settings.iou:g}: expected iou={how.iou:g}")
-        if how.iou is not None and "agnostic_nms" in given and settings.agnostic_nms != how.agnostic:
+        if "conf" in given and settings.conf is not None and settings.conf < nms.conf:
+            wrong.append(f"conf={settings.conf:g}: expected conf >= {nms.conf:g}")
+        if "max_det" in given and settings.max_det > nms.max_det:
+            wrong.append(f"max_det={settings.max_det}: expected max_det <= {nms.max_det}")
+        if nms.iou is not None and "iou" in given and settings.iou != nms.iou:
+            wrong.append(f"iou={settings.iou:g}: expected iou={nms.iou:g}")
+        if nms.iou is not None and "agnostic_nms" in given and settings.agnostic_nms != nms.agnostic:
             wrong.append(
-                f"agnostic_nms={format_value(settings.agnostic_nms)}: expected {format_value(how.agnostic)}"
+                f"agnostic_nms={format_value(settings.agnostic_nms)}: expected {format_value(nms.agnostic)}"
             )
         if wrong:
             raise SettingsError(
                 "\n".join(
-                    f"{text}, which {self.path.name} was exported with; or export it anew" for text in wrong
+                    f"{text}, which {self.path.name} was exported with; or export it again" for text in wrong
                 )
             )
 
@@ -226,7 +226,7 @@ class ExportedBackend:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: its others would go on spinning and take the cores from the runtime's."""
+    """Let torch use one thread: its others would keep spinning and take the cores from the runtime's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -244,7 +244,7 @@ def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
 
 
 def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -> NDArray[np.float32]:
-    """Run images through a file, in portions of its batch.
+    """Run images through a file, in portions of its batch size.
 
     Args:
         runtime: the open file.
@@ -256,7 +256,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
         (N, 4 + C, A) or (N, max_det, 6) float32.
 
     Raises:
-        ExportError: if it fails, or gives something else.
+        ExportError: if it fails, or its output has another shape.
     """
     batch = to_input(images, runtime, contract)
     size = contract.batch or len(batch)
@@ -268,7 +268,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
             portion = np.concatenate([portion, filling])
         try:
             portions.append(runtime.run(portion))
-        except Exception as error:  # each runtime has errors of its own
+        except Exception as error:  # each runtime has its own errors
             shape = ", ".join(map(str, portion.shape))
             raise ExportError(f"{path}: failed on an input of ({shape}) ({first_line(error)})") from error
     preds = portions[0] if len(portions) == 1 else np.concatenate(portions)
@@ -282,7 +282,7 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
 def make_backend(
     model: DetectionModel | ExportedModel, settings: PredictSettings | ValSettings
 ) -> InferenceBackend:
-    """Return a network or an exported file, ready to run as the settings ask: the one place that tells them apart.
+    """Return a network or an exported file, ready to run as the settings ask: the only place that distinguishes them.
 
     Raises:
         SettingsError: if the settings ask for what the file can't do, or for a device that is not there.

@@ -18,22 +18,22 @@ def keep_freed_memory(training: bool = False) -> None:
     """Let this process keep memory that it frees, instead of handing it back to the system at once.
 
     On a CPU every step frees and asks for the same activations again; with glibc's defaults each is mapped and
-    cleared anew, page by page. Does nothing without glibc. The change lasts for the process, and what training
-    asked for is not taken back.
+    cleared again, page by page. Does nothing without glibc. The change lasts for the process, and what training
+    asked for is not undone.
 
     Args:
         training: keep up to 2 GiB, of blocks of any size; else 256 MiB, of blocks up to 32 MiB (glibc's greatest
-            threshold), so that a program which only predicts gives large arrays of its own back as before.
+            threshold), so that a program that only predicts returns its own large arrays to the system as before.
     """
     global _kept
-    most = 2**31 - 1 if training else 256 * MIB
-    if sys.platform != "linux" or most <= _kept:
+    kept = 2**31 - 1 if training else 256 * MIB
+    if sys.platform != "linux" or kept <= _kept:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
-    _kept = most
-    mallopt(M_TRIM_THRESHOLD, most)
+    _kept = kept
+    mallopt(M_TRIM_THRESHOLD, kept)
     if training:
         mallopt(M_MMAP_MAX, 0)
     else:

@@ -1,4 +1,4 @@
-"""Convolutions for oneDNN on a CPU: weights laid out once, SiLU computed on the way out."""
+"""Convolutions for oneDNN on a CPU: weights reordered once, SiLU fused into the convolution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def can_pack(dtype: torch.dtype | None) -> bool:
-    """Whether this torch and processor have oneDNN's fused convolutions: on x86 only, elsewhere they are not proved.
+    """Whether this torch and processor have oneDNN's fused convolutions: on x86 only, not verified elsewhere.
 
     Args:
         dtype: what the network computes in; None for float32.

@@ -1,4 +1,4 @@
-"""Run exported files: one small file a runtime, all behind `Runtime`.
+"""Run exported files: one small module per runtime, each with the interface `Runtime`.
 
 A runtime is opened by `load(path, compute)` of its file; the table of formats in `detector.exporters` says which file
 that is. What an exported file takes and gives is its `Contract`, read from the metadata inside.

@@ -165,7 +165,7 @@ def contract_from(
             f"{path}: gives {_shape(output)}; expected (B, {4 + len(names)}, A), boxes and the probabilities of "
             f"{len(names)} classes, or (B, N, 6), detections; do names= name all classes?"
         )
-    most = rows[1] if rows is not None and detections and rows[1] is not None else 300
+    max_det = rows[1] if rows is not None and detections and rows[1] is not None else 300
     return Contract(
         names={number: str(name) for number, name in names.items()},
         stride=DEFAULT_STRIDES[-1],
@@ -174,12 +174,12 @@ def contract_from(
         dynamic=dynamic,
         preprocess=preprocess,
         kind="detections" if detections else "raw",
-        suppression=NMSParams(0.0, None, most) if detections else None,
+        suppression=NMSParams(0.0, None, max_det) if detections else None,
         head="one2many",
         precision="fp32",
     )
 
 
-def _shape(port: TensorSpec) -> str:
-    sizes = "no shape" if port.shape is None else ", ".join("?" if n is None else str(n) for n in port.shape)
-    return f"({sizes}) {port.dtype or ''}".rstrip()
+def _shape(spec: TensorSpec) -> str:
+    sizes = "no shape" if spec.shape is None else ", ".join("?" if n is None else str(n) for n in spec.shape)
+    return f"({sizes}) {spec.dtype or ''}".rstrip()

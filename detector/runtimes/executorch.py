@@ -29,8 +29,8 @@ class ExecuTorch:
         try:
             self.program = Runtime.get().load_program(path)
             self.forward = self.program.load_method("forward")
-            told = METADATA in self.program.method_names
-            text = self.program.load_method(METADATA).execute(())[0] if told else None
+            has_metadata = METADATA in self.program.method_names
+            text = self.program.load_method(METADATA).execute(())[0] if has_metadata else None
         except Exception as error:  # its errors share no base class
             raise ExportError(f"{path}: ExecuTorch can't open it ({first_line(error)})") from None
         self.metadata = read_metadata(text)
@@ -43,5 +43,5 @@ class ExecuTorch:
 
 
 def load(path: Path, compute: str | None = None) -> ExecuTorch:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return ExecuTorch(path, compute)

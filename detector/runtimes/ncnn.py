@@ -51,5 +51,5 @@ class Ncnn:
 
 
 def load(path: Path, compute: str | None = None) -> Ncnn:
-    """Open a folder; `compute` is not for this runtime to choose."""
+    """Open a folder; `compute` is ignored, since this runtime offers no choice."""
     return Ncnn(path, compute)

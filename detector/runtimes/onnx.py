@@ -18,8 +18,8 @@ DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)
 class OnnxRuntime:
     """An ONNX file in ONNX Runtime.
 
-    Its threads spin while a network runs, which is quickest, and stop at its end: beside other work they would
-    take the cores away from it.
+    Its threads spin while a network runs, which is quickest, and stop at its end: otherwise they would take the
+    cores away from other work.
     """
 
     in_torch = False
@@ -41,7 +41,7 @@ class OnnxRuntime:
             raise ExportError(
                 f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected a detector with one of each"
             )
-        self.input, self.output = _port(inputs[0]), _port(outputs[0])
+        self.input, self.output = _spec(inputs[0]), _spec(outputs[0])
         self.metadata = read_metadata(self.session.get_modelmeta().custom_metadata_map.get(METADATA))
         self._names = inputs[0].name, [outputs[0].name]
 
@@ -51,10 +51,10 @@ class OnnxRuntime:
 
 
 def load(path: Path, compute: str | None = None) -> OnnxRuntime:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return OnnxRuntime(path, compute)
 
 
-def _port(node: Any) -> TensorSpec:
+def _spec(node: Any) -> TensorSpec:
     shape = None if node.shape is None else tuple(n if isinstance(n, int) else None for n in node.shape)
     return TensorSpec(shape, DTYPES.get(node.type, node.type))

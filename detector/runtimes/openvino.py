@@ -14,15 +14,15 @@ from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-MOST_PROGRAMS = 4  # for an input of one shape alone: each has its own copy of the weights
+MAX_COMPILED = 4  # models compiled for one input shape each: every one has its own copy of the weights
 
 
 class OpenVino:
     """A folder with one network (.xml and .bin) in OpenVINO.
 
-    Besides what the network takes it takes pixels, (B, H, W, 3) uint8 RGB, which OpenVINO itself turns into the
-    network's floats. Where sizes are free, the first four input shapes get programs of their own, compiled when they
-    first come; they are quicker than the one for any shape, which the others share.
+    Besides what the network takes, it takes pixels, (B, H, W, 3) uint8 RGB, which OpenVINO itself turns into the
+    network's floats. Where sizes are free, the first four input shapes each get a compiled model, made when the
+    shape first occurs; these are quicker than the one for any shape, which all further shapes share.
     """
 
     in_torch = False
@@ -41,7 +41,7 @@ class OpenVino:
                     f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected a detector with one of "
                     f"each"
                 )
-            self.input, self.output = _port(inputs[0]), _port(outputs[0])
+            self.input, self.output = _spec(inputs[0]), _spec(outputs[0])
             self.takes_pixels = _takes_floats(self.input)
             self._free = self.input.shape is None or None in self.input.shape
             if not self._free:
@@ -50,8 +50,8 @@ class OpenVino:
             raise
         except Exception as error:  # its errors share no base class
             raise ExportError(f"{path}: OpenVINO can't open it ({_reason(error)})") from None
-        told = self._network.get_rt_info(METADATA).value if self._network.has_rt_info(METADATA) else None
-        self.metadata = read_metadata(told)
+        text = self._network.get_rt_info(METADATA).value if self._network.has_rt_info(METADATA) else None
+        self.metadata = read_metadata(text)
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict; the result is the caller's own."""
@@ -61,9 +61,9 @@ class OpenVino:
         return preds
 
     def _request(self, pixels: bool, shape: tuple[int, ...]) -> Any:
-        """Return the program for an input: for its shape alone, or for any."""
+        """Return the compiled model for an input: for its shape alone, or for any."""
         key = pixels, shape if self._free else None
-        if key not in self._requests and len(self._requests) >= MOST_PROGRAMS:
+        if key not in self._requests and len(self._requests) >= MAX_COMPILED:
             key = pixels, None
         if key not in self._requests:
             self._requests[key] = self._compile(*key)
@@ -88,7 +88,7 @@ class OpenVino:
 
 @cache
 def the_core() -> Any:
-    """Return the one core of this process; it is never dropped.
+    """Return the only OpenVINO core of this process; it is never dropped.
 
     A core gives its thread a signal stack and takes it back when it is dropped. Of two cores, dropped in the order
     they were made, the second puts back that of the first, which is gone: the next signal that Python handles, such
@@ -125,7 +125,7 @@ def network_file(path: Path) -> Path:
     return found[0]
 
 
-def _port(node: Any) -> TensorSpec:
+def _spec(node: Any) -> TensorSpec:
     partial = node.get_partial_shape()
     if partial.rank.is_dynamic:
         shape = None
@@ -135,9 +135,9 @@ def _port(node: Any) -> TensorSpec:
     return TensorSpec(shape, np.dtype(kind).name)
 
 
-def _takes_floats(port: TensorSpec) -> bool:
+def _takes_floats(spec: TensorSpec) -> bool:
     """Whether an input is (B, 3, H, W) float32."""
-    return port.dtype == "float32" and port.shape is not None and len(port.shape) == 4 and port.shape[1] == 3
+    return spec.dtype == "float32" and spec.shape is not None and len(spec.shape) == 4 and spec.shape[1] == 3
 
 
 def _reason(error: Exception) -> str:

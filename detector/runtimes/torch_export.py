@@ -45,7 +45,7 @@ class TorchExport:
 
 
 def load(path: Path, compute: str | None = None) -> TorchExport:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return TorchExport(path, compute)
 
 

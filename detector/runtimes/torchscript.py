@@ -42,5 +42,5 @@ class TorchScript:
 
 
 def load(path: Path, compute: str | None = None) -> TorchScript:
-    """Open a file; `compute` is not for this runtime to choose."""
+    """Open a file; `compute` is ignored, since this runtime offers no choice."""
     return TorchScript(path, compute)

@@ -1,4 +1,4 @@
-"""Choose the batch size that fills a part of the GPU's memory."""
+"""Choose the batch size that fills a given fraction of the GPU's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_PART = 0.6
 def choose_batch(
     batch: int | float, model: nn.Module, imgsz: int, device: torch.device, precision: Precision
 ) -> int:
-    """Return the images a batch: the number given, or for -1 or a fraction what fits in GPU memory.
+    """Return the batch size: the number given, or for -1 or a fraction what fits in GPU memory.
 
     Raises:
         SettingsError: if it is to be chosen on a device other than CUDA.
@@ -58,7 +58,7 @@ def fit_batch(bytes_for: Callable[[int], int], probes: tuple[int, ...], budget: 
     """Fit a line to the memory of small batches and solve it for the budget.
 
     Args:
-        bytes_for: peak bytes of a batch of that many images.
+        bytes_for: batch size -> peak bytes.
         probes: batch sizes to measure, growing.
         budget: bytes to fill.
     """

@@ -1,4 +1,4 @@
-"""What a training trains, and with what: built from its settings and its data."""
+"""The model, the optimizer and the schedule of a training, built from its settings and its data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def build_optimization(
     """Choose the recipe, and build the optimizer with its schedule.
 
     Gradients of `nbs` images are accumulated for one optimizer step, where a batch has fewer; weight decay is
-    scaled by the images a step really has, so that it acts as strongly per image.
+    scaled by the actual number of images per step, so that it acts as strongly per image.
 
     Args:
         settings: the recipe's settings; `auto` and None are filled in.

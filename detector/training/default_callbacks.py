@@ -1,4 +1,4 @@
-"""The callbacks a training has by itself; each is an ordinary member of the registry and can be removed."""
+"""The default callbacks of a training; each is an ordinary member of the registry and can be removed."""
 
 from __future__ import annotations
 

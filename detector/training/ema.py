@@ -39,7 +39,7 @@ class ModelEMA(Generic[ModuleT]):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the model's current weights."""
+        """Add the model's current weights to the average."""
         self.updates += 1
         weight = 1 - self.decay_at(self.updates)
         torch._foreach_lerp_(self._average, self._source, weight)

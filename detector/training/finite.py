@@ -1,4 +1,4 @@
-"""The non-finite check: a training whose loss is no number any more ends, and says where."""
+"""The non-finite check: end the training when the loss is NaN or infinite, and report where."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from detector.errors import TrainingError
 
 
 class NonFiniteCheck:
-    """Looks at the loss of every step.
+    """Checks the loss of every step.
 
     Args:
         terms: names of the loss terms.
         weights: folder of the last good weights, for the message.
-        late: look at the loss of the step before, so that the host never synchronises with the device for the
+        late: check the loss of the previous step, so that the host never synchronises with the device for the
             step it has just queued (CUDA).
     """
 
@@ -26,7 +26,7 @@ class NonFiniteCheck:
         self._waiting: tuple[int, Tensor, Tensor, list[str]] | None = None
 
     def check(self, epoch: int, step: int, loss: Tensor, items: Tensor, paths: list[str]) -> None:
-        """Look at a step.
+        """Check a step.
 
         Args:
             epoch: from 0.
@@ -39,11 +39,11 @@ class NonFiniteCheck:
             TrainingError: naming the step, each loss term and the files of the batch.
         """
         now = (step, loss, items, paths)
-        looked_at = self._waiting if self.late else now
+        checked = self._waiting if self.late else now
         self._waiting = now
-        if looked_at is None or bool(torch.isfinite(looked_at[1])):
+        if checked is None or bool(torch.isfinite(checked[1])):
             return
-        step, _, items, paths = looked_at
+        step, _, items, paths = checked
         values = ", ".join(f"{n}={v:g}" for n, v in zip(self.terms, items.tolist(), strict=True))
         raise TrainingError(
             f"the loss is not finite at epoch {epoch + 1}, step {step}: {values}; the last good weights are in "

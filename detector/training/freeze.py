@@ -1,4 +1,4 @@
-"""Weights from one model into another."""
+"""Frozen layers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from detector.nn.model import DetectionModel
 
 
 class FrozenLayers:
-    """Layers held fixed: their parameters get no gradients and their batch-norm statistics stay.
+    """Frozen layers: their parameters get no gradients and their batch-norm statistics stay.
 
     Args:
         model: the model.
-        freeze: so many layers from the start, or a list of layer indices and parts of names.
+        freeze: number of layers to freeze, from the first on, or a list of layer indices and parts of names.
 
     Raises:
         SettingsError: if one of them matches nothing.
@@ -27,13 +27,13 @@ class FrozenLayers:
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
 
-    def hold(self) -> None:
+    def keep_in_eval(self) -> None:
         """Put the layers into eval mode, after `model.train()`."""
         for module in self.modules.values():
             module.eval()
 
-    def release(self, layers: list[int | str] | None = None) -> None:
-        """Let layers learn again: those given by index or by a part of their name, None = all.
+    def unfreeze(self, layers: list[int | str] | None = None) -> None:
+        """Unfreeze layers: those given by index or by a part of their name, None = all.
 
         Raises:
             SettingsError: if one of them matches nothing.
@@ -43,10 +43,10 @@ class FrozenLayers:
             self.modules.pop(name).train()
         for name in [n for n in self.parameters if _matches(n, parts)]:
             self.parameters.pop(name).requires_grad_(True)
-        self.hold()  # what is left, and was inside a module set to train
+        self.keep_in_eval()  # layers still frozen may lie inside a module set to train
 
     def restrict(self, names: list[str]) -> None:
-        """Release everything but the parameters of these names, as in a run that is resumed."""
+        """Unfreeze everything but the parameters of these names, as in a resumed run."""
         gone = [n for n in self.parameters if n not in names]
         for name in gone:
             self.parameters.pop(name).requires_grad_(True)

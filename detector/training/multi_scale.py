@@ -1,4 +1,4 @@
-"""Training at many input sizes: which size a step has, and a batch brought to it."""
+"""Training at many input sizes: the size of a step, and its batch resized to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def sample_side(imgsz: int, multi_scale: float, seed: int, step: int) -> int:
 
     Args:
         imgsz: the side it varies around, px.
-        multi_scale: by how much, as a part of `imgsz`.
+        multi_scale: how far it varies, as a fraction of `imgsz`.
         seed: of the run.
         step: `global_step`.
     """

@@ -34,11 +34,11 @@ class Recipe:
 def choose_recipe(
     optimizer: str, lr0: float | None, warmup_bias_lr: float | None, num_classes: int, total_steps: int
 ) -> Recipe:
-    """Fill in what the settings leave to us.
+    """Fill in what the settings leave open.
 
     `auto` is MuSGD: on small data sets trained from scratch it ended well above AdamW at the same cost
     (docs/benchmarks.md). Its learning rate is 0.02 up to `SHORT_RUN` optimizer steps and 0.01 beyond;
-    Adam's kin get 0.002 * 5 / (4 + C). What the user gives is always kept.
+    Adam variants get 0.002 * 5 / (4 + C). What the user gives is always kept.
 
     Args:
         optimizer: the `optimizer` setting.

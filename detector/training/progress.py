@@ -1,4 +1,4 @@
-"""Where a training stands: its counters, and what is summed over an epoch."""
+"""The progress of a training: its counters, and the meters of an epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Progress:
         global_step: batches since the start.
         last_step: the `global_step` of the last optimizer step, -1 before the first.
         best_fitness: the highest fitness so far; `best_epoch` is the epoch it is from, from 0.
-        stop: end the run after the current batch, cleanly.
+        stop: end the run cleanly after the current batch.
         done: no epoch follows.
         finished: the run has come to its end, final evaluation and all.
         in_step: within a step, where no state can be taken; not part of the state.
@@ -50,7 +50,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; `finished` is left alone, since who resumes goes beyond it."""
+        """Restore what `state_dict` returned; `finished` is left alone, since a resumed run continues past it."""
         self.epochs_done, self.batches_done = state["epoch"] + 1, state["batches"]
         for name in COUNTERS:
             setattr(self, name, state["counters"][name])
@@ -113,7 +113,7 @@ class EpochMeters:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the clock runs on from there."""
+        """Restore what `state_dict` returned; the clock continues from there."""
         self.images_seen, self.data_wait = state["sums"]["images_seen"], state["sums"]["data_wait"]
         self._started = perf_counter() - state["epoch_seconds"]
         self.loss_sum.copy_(state["loss_sum"])

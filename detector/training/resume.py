@@ -1,14 +1,14 @@
-"""What a training needs to go on: `weights/state.pt` in the run folder.
+"""What a training needs to resume: `weights/state.pt` in the run folder.
 
 A state holds the raw and the averaged weights in full precision, the optimizer, the loss scaler, the schedule,
-gradients that wait for their step, the counters and the position inside the epoch, the states of the callbacks and
+accumulated gradients, the counters and the position inside the epoch, the states of the callbacks and
 of the random generators, the settings, the fingerprint of the data, the class names and the versions, as plain
 data that `torch.load(weights_only=True)` opens. Data order and augmentation are functions of the seed, the epoch
-and the batch, so that nothing of the loader has to be kept.
+and the batch, so that no state of the loader has to be saved.
 
 It is written before the first batch, after every epoch, every `save_minutes` within one, and when a run is
-interrupted. The state before stays beside it as `state-previous.pt` until the run has ended: should the newer one
-be damaged, the run goes on from the older.
+interrupted. The previous state stays next to it as `state-previous.pt` until the run has ended: should the newer one
+be damaged, the run resumes from the older.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ KEYS = (
     "epoch", "batches", "counters", "sums", "epoch_seconds", "seconds", "schedule", "callbacks", "random", "finished",
     "ema", "ema_updates", "optimizer", "grads", "loss_sum", "scaler", "frozen", "data", "machine",
 )  # fmt: skip
-"""What a state holds beside the content of every checkpoint."""
+"""What a state holds in addition to the content of every checkpoint."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run that can go on.
+    """A run that can be resumed.
 
     Attributes:
         folder: its run folder.
         content: what `save_state` wrote.
-        force: go on even where settings or data have changed.
+        force: resume even where settings or data have changed.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class RunState:
 
     @property
     def place(self) -> str:
-        """Where it was left, in words."""
+        """Where the run stopped, as text."""
         done, batches = self.content["epoch"] + 1, self.content["batches"]
         return f"epoch {done + 1}, batch {batches}" if batches else f"the end of epoch {done}"
 
@@ -105,14 +105,17 @@ class RunState:
                 )
             )
         for line in changed:
-            log.warning("%s; the run continues with the new value and is not what it would have been", line)
+            log.warning(
+                "%s; the run continues with the new value, but its results will differ from the original run",
+                line,
+            )
         settings.inherit(saved)
         settings.resume = False
         done = self.content["epoch"] + 1
         if self.finished and settings.epochs <= done:
             raise CheckpointError(
                 f"the run in {self.folder} is complete after {done} epochs; "
-                f"give more to go on, such as epochs={2 * done}"
+                f"give more to continue, such as epochs={2 * done}"
             )
 
     def require_same(self, config: ModelConfig, data: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
@@ -138,11 +141,11 @@ class RunState:
 
 
 def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
-    """Open the run to go on with.
+    """Open the run to resume.
 
     Args:
         resume: its folder (or its state.pt or last.pt), True for the newest unfinished run in `project`; "force"
-            is True and "force:FOLDER" the folder, to go on though settings or data have changed.
+            is True and "force:FOLDER" the folder, to resume even if settings or data have changed.
         project: the folder that holds the runs.
 
     Raises:
@@ -171,7 +174,7 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
 
 
 def _open(folder: Path, force: bool) -> RunState:
-    """Read the state of a run, or the one before if that is damaged."""
+    """Read the state of a run, or the previous one if that is damaged."""
     problems = []
     for name in (STATE, PREVIOUS_STATE):
         try:
@@ -182,7 +185,7 @@ def _open(folder: Path, force: bool) -> RunState:
             continue
         run = RunState(folder.absolute(), content, force)
         for problem in problems:
-            log.warning("%s; the run continues from the state before, %s", problem, run.place)
+            log.warning("%s; the run continues from the previous state, %s", problem, run.place)
         return run
     raise CheckpointError(problems[0])
 
@@ -190,12 +193,14 @@ def _open(folder: Path, force: bool) -> RunState:
 def _check_state(path: Path, content: Mapping[str, Any]) -> None:
     """Make sure that a checkpoint is a state, and of this version."""
     if "optimizer" not in content:
-        raise CheckpointError(f"{path}: holds weights only, so that a run can't go on from it")
+        raise CheckpointError(
+            f"{path}: holds weights only, a run can't be resumed from it; start from them with pretrained="
+        )
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise CheckpointError(
             f"{path}: was written by detector {content.get('version')} and lacks {', '.join(missing)}; "
-            f"go on with that version, or start from its weights with pretrained="
+            f"resume with that version, or start from its weights with pretrained="
         )
 
 
@@ -220,9 +225,9 @@ def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
     )
     if not state.force:
         raise DataError(
-            f"{sentence}; restore it, or give resume={FORCE}:{state.folder} to go on nevertheless"
+            f"{sentence}; restore it, or give resume={FORCE}:{state.folder} to resume nevertheless"
         )
-    log.warning("%s; the run goes on and is not what it would have been", sentence)
+    log.warning("%s; the run continues, but its results will differ from the original run", sentence)
 
 
 def _counts(split: Mapping[str, Any]) -> tuple[int, int]:
@@ -241,11 +246,11 @@ def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
 
 
 def compare_machines(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Warn where the run goes on under other conditions."""
+    """Warn where the run continues under other conditions."""
     changed = [f"{key} {now[key]} instead of {saved.get(key)}" for key in now if now[key] != saved.get(key)]
     if changed:
         log.warning(
-            "the run goes on with %s: its figures may differ in the last bits from an uninterrupted run's",
+            "the run continues with %s: its metrics may differ in the last bits from those of an uninterrupted run",
             ", ".join(changed),
         )
 
@@ -253,7 +258,7 @@ def compare_machines(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 def random_states() -> dict[str, Any]:
     """Return the states of all random generators of the process, as plain data.
 
-    The training itself draws from none of them; callbacks and layers of the user's may.
+    The training itself draws from none of them; callbacks and custom layers may.
     """
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

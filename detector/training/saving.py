@@ -57,10 +57,10 @@ class RunSaver:
             save_checkpoint(path, content)
 
     def save_state(self, state: Content) -> None:
-        """Write a state; the one before stays until the run has ended.
+        """Write a state; the previous one stays until the run has ended.
 
         Raises:
-            CheckpointError: if it can't be written; the one before is still there.
+            CheckpointError: if it can't be written; the previous one is untouched.
         """
         if not self.enabled:
             return
@@ -80,11 +80,11 @@ class RunSaver:
         """Save the training since the last save, and say how to resume it.
 
         After a non-finite loss the weights are of no use; after a failure within a step they go to last.pt, but
-        the run resumes from the state before.
+        the run resumes from the previous state.
 
         Args:
             error: what ends the run.
-            progress: where it stands.
+            progress: its counters.
             checkpoint: gives the averaged weights as a checkpoint.
             state: gives the state.
         """

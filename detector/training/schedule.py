@@ -29,8 +29,8 @@ class Schedule:
 
     Attributes:
         epochs: planned epochs.
-        batches: batches an epoch.
-        accumulate: batches an optimizer step, after the warm-up.
+        batches: batches per epoch.
+        accumulate: batches per optimizer step, after the warm-up.
         scale: factor of every learning rate; for callbacks to change.
         paused: leave the optimizer's learning rates as a callback set them.
     """
@@ -52,7 +52,7 @@ class Schedule:
         return {"scale": self.scale, "paused": self.paused}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.scale, self.paused = state["scale"], state["paused"]
 
     @property

@@ -29,7 +29,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._pending: BaseException | None = None
-        self._holding = False
+        self._deferring = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -49,7 +49,7 @@ class Interrupts:
         error = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
         again = type(self._pending) is type(error)
         self._pending = error
-        if again or not self._holding:
+        if again or not self._deferring:
             raise error
 
     def take(self) -> BaseException | None:
@@ -64,10 +64,10 @@ class Interrupts:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Let a signal wait until the end of the block."""
-        self._holding = True
+        self._deferring = True
         try:
             yield
         finally:
-            self._holding = False
+            self._deferring = False
         if (pending := self.take()) is not None:
             raise pending

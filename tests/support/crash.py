@@ -100,7 +100,7 @@ def make_scene(folder: Path) -> None:
 
 
 def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None) -> None:
-    """Train, or go on training, in this process.
+    """Train, or resume the training, in this process.
 
     Args:
         scene: folder of `make_scene`.
@@ -155,19 +155,19 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
 
 def fork_life(scene: Path, run: Path, variant: str, die_at: int | None = None) -> tuple[int, int]:
     """Begin a life in a process and session of its own; return its id and where it announces its saves."""
-    heard, told = os.pipe()
+    listening, announcing = os.pipe()
     pid = os.fork()
     if pid:
-        os.close(told)
-        return pid, heard
+        os.close(announcing)
+        return pid, listening
     code = 70
     try:
         os.setsid()
-        os.close(heard)
+        os.close(listening)
         log = os.open(run.parent / f"{run.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        live(scene, run, variant, told, die_at)
+        live(scene, run, variant, announcing, die_at)
         code = 0
     except SystemExit as error:
         code = int(error.code or 0)
@@ -228,7 +228,7 @@ class Life:
 
 def die(way: str, chance: random.Random, whole: dict[str, Any], begin: Any) -> tuple[int, Life]:
     """Begin a life and end it in one of the WAYS; return its exit code and itself."""
-    least, most = whole["first save"] * 0.8, whole["seconds"]
+    earliest, latest = whole["first save"] * 0.8, whole["seconds"]
     if way == "operation":
         life = Life(*begin(1 + chance.randrange(whole["operations"] // 2)))
         return life.end(), life
@@ -239,7 +239,7 @@ def die(way: str, chance: random.Random, whole: dict[str, Any], begin: Any) -> t
             life.listen(life.began + HANGS)
         until = time.monotonic() + chance.random() * whole["save"]
     else:
-        until = life.began + least + chance.random() ** 2 * (most - least)
+        until = life.began + earliest + chance.random() ** 2 * (latest - earliest)
     while not life.ended and time.monotonic() < until:
         if until - time.monotonic() < 0.002:
             continue  # sleeping is not that exact
@@ -354,13 +354,13 @@ def warm(scene: Path) -> None:
 
 
 def crash_test(kills: int, seconds: float, seed: int, folder: Path) -> bool:
-    """Kill trainings until there were so many kills or the time is over; return whether all ended well."""
+    """Kill trainings until `kills` is reached or the time is over; return whether all ended well."""
     began = time.monotonic()
     scene = folder / "scene"
     scene.mkdir(parents=True)
     warm(scene)
     wholes: dict[str, dict[str, Any]] = {}
-    told: Counter[str] = Counter()
+    ways: Counter[str] = Counter()
     died, saving, runs, bad, number = 0, 0, 0, [], 0
     while died < kills and time.monotonic() - began < seconds and len(bad) < 10:
         variant = list(VARIANTS)[number % len(VARIANTS)]
@@ -382,7 +382,7 @@ def crash_test(kills: int, seconds: float, seed: int, folder: Path) -> bool:
                 break
             deaths, died = deaths + 1, died + 1
             saving += code == -signal.SIGKILL and life.saving
-            told[way] += 1
+            ways[way] += 1
             expected = 143 if "term" in way else -signal.SIGKILL
             early = code == -signal.SIGTERM and not life.operations  # before the run began
             if finished(run):  # it died in its last moments
@@ -394,7 +394,7 @@ def crash_test(kills: int, seconds: float, seed: int, folder: Path) -> bool:
             code = Life(*begin(None)).end()
         runs, number = runs + 1, number + 1
         if code:
-            bad.append(f"{place}: could not go on, exit code {code}")
+            bad.append(f"{place}: could not resume, exit code {code}")
             continue
         found, wanted = digests(run), wholes[variant]["digests"]
         different = [key for key in wanted if found[key] != wanted[key]]
@@ -402,7 +402,7 @@ def crash_test(kills: int, seconds: float, seed: int, folder: Path) -> bool:
             bad.append(f"{place} ({variant}): differs in {', '.join(different)}")
         elif not any(str(place) in line for line in bad):
             shutil.rmtree(place)
-    listed = ", ".join(f"{count} {way}" for way, count in sorted(told.items()))
+    listed = ", ".join(f"{count} {way}" for way, count in sorted(ways.items()))
     print(f"seed {seed}: {died} kills ({listed}), {saving} of them while saving, in {runs} trainings of")
     print(f"{len(wholes)} kinds, {time.monotonic() - began:.0f} s")
     for variant, whole in wholes.items():

@@ -1,6 +1,6 @@
-"""What a tiny training of each family ends with, as SHA-256: equal before and after a change that is no change.
+"""What a tiny training of each family ends with, as SHA-256: equal before and after a refactoring.
 
-``make fingerprint`` prints one line a result. The hashes depend on the processor, on torch and on the number of
+``make fingerprint`` prints one line per result. The hashes depend on the processor, on torch and on the number of
 threads (one here), so compare those of two commits on one machine, never those of two machines.
 """
 

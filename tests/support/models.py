@@ -9,7 +9,7 @@ import torch
 from detector import YOLO
 from detector.data.drawn import FORMS
 from detector.data.letterbox import letterbox_batch
-from detector.exporters.parity import drawn_pictures
+from detector.exporters.parity import synthetic_images
 from detector.results import Results
 
 TINY = """
@@ -63,7 +63,7 @@ def make_finder(folder: Path, dual: bool = False) -> Path:
 
 def drawn_inputs(height: int, width: int) -> torch.Tensor:
     """Four synthetic scenes, (4, 3, H, W) uint8 RGB."""
-    images, _ = letterbox_batch(drawn_pictures((height, width)), (height, width))
+    images, _ = letterbox_batch(synthetic_images((height, width)), (height, width))
     return images.contiguous()
 
 

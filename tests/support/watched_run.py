@@ -1,6 +1,6 @@
 """Train, resume, validate, predict and export in a process that is watched; run by test_quiet.py.
 
-    python watched_run.py SCENE RUNS    a data set with tiny.yaml beside it, and where runs go
+    python watched_run.py SCENE RUNS    the folder of a data set and tiny.yaml, and the folder for runs
 
 Prints, as JSON, everything that an audit hook saw: files opened for writing or changed otherwise, connections,
 processes. What would leave the machine or start a program is refused as well.

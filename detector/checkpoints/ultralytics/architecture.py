@@ -1,4 +1,4 @@
-"""The table in a foreign checkpoint, as this package writes architectures."""
+"""The architecture table of an ultralytics checkpoint, converted to the form of this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from detector.checkpoints.network import build_on_meta, cannot_build, compare_shapes
-from detector.checkpoints.ultralytics.unpickler import StandIn
+from detector.checkpoints.ultralytics.unpickler import Placeholder
 from detector.errors import CheckpointError
 from detector.nn.config import config_from_table
 from detector.nn.model import DetectionModel, ModelConfig
@@ -19,7 +19,7 @@ MAX_VALUES = 200_000  # of the table and of the names
 
 
 def read_architecture(
-    root: StandIn, modules: Mapping[str, StandIn], weights: Mapping[str, Tensor], path: Path
+    root: Placeholder, modules: Mapping[str, Placeholder], weights: Mapping[str, Tensor], path: Path
 ) -> tuple[ModelConfig, DetectionModel]:
     """Read the table; where it does not say which of its sizes it is, the weights do.
 
@@ -68,7 +68,7 @@ def read_architecture(
     raise first from None
 
 
-def _rows(table: Mapping[str, Any], modules: Mapping[str, StandIn], path: Path) -> list[list[Any]]:
+def _rows(table: Mapping[str, Any], modules: Mapping[str, Placeholder], path: Path) -> list[list[Any]]:
     """Return the table's rows as this package writes them."""
     backbone, end = table.get("backbone"), table.get("head")
     rows = [*backbone, *end] if isinstance(backbone, list) and isinstance(end, list) else []
@@ -92,7 +92,7 @@ def _rows(table: Mapping[str, Any], modules: Mapping[str, StandIn], path: Path) 
     return rows
 
 
-def _names(root: StandIn, count: int, path: Path) -> list[str]:
+def _names(root: Placeholder, count: int, path: Path) -> list[str]:
     """Return the class names, as many as the class layer has rows."""
     names = _plain(root.state.get("names"), path, "class names")
     if names is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detector.checkpoints.ultralytics.unpickler import StandIn, StoredTensor
+from detector.checkpoints.ultralytics.unpickler import Placeholder, StoredTensor
 
 NESTED = (
     "state_dict",
@@ -26,7 +26,7 @@ def describe(content: Any) -> str:
     Args:
         content: what `torch.load(weights_only=True)` or `PickledArchive.content` returned.
     """
-    if isinstance(content, StandIn):
+    if isinstance(content, Placeholder):
         return f"holds one object of the class {_short(content.kind)}, which is not loaded"
     if isinstance(content, (torch.Tensor, StoredTensor)):
         return "holds a single tensor"

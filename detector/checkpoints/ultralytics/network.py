@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from detector.checkpoints.ultralytics.architecture import read_architecture
 from detector.checkpoints.ultralytics.describe import describe
-from detector.checkpoints.ultralytics.unpickler import PickledArchive, StandIn, StoredTensor
+from detector.checkpoints.ultralytics.unpickler import PickledArchive, Placeholder, StoredTensor
 from detector.errors import CheckpointError
 from detector.nn.blocks import BN_EPS, Attention, Bottleneck, Concat, Conv, Upsample
 from detector.nn.model import DetectionModel
 
 MAX_MODULES = 20_000
 MAX_NAME = 200
-COMPARED: dict[type[nn.Module], dict[str, Callable[[Any], Any]]] = {  # what shapes don't tell: theirs -> ours
+COMPARED: dict[type[nn.Module], dict[str, Callable[[Any], Any]]] = {  # what shapes don't show: theirs -> ours
     nn.Conv2d: {name: attrgetter(name) for name in ("stride", "padding", "dilation", "groups")},
     nn.BatchNorm2d: {"eps": attrgetter("eps")},
     nn.MaxPool2d: {name: attrgetter(name) for name in ("kernel_size", "stride", "padding")},
@@ -35,7 +35,7 @@ COMPARED: dict[type[nn.Module], dict[str, Callable[[Any], Any]]] = {  # what sha
 }
 
 
-def read_peer_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_ultralytics_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of the `ultralytics` package; none of its code is needed or run.
 
     Args:
@@ -69,11 +69,11 @@ def read_peer_checkpoint(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _network(content: Any, archive: PickledArchive) -> StandIn:
-    """Return the network to use: the averaged one, which is there while training goes on, goes first."""
+def _network(content: Any, archive: PickledArchive) -> Placeholder:
+    """Return the network to use: the averaged one where there is one, as in checkpoints of an unfinished training."""
     networks = [content.get("ema"), content.get("model")] if isinstance(content, dict) else []
     found = next((network for network in networks if network is not None), None)
-    if not isinstance(found, StandIn) or not isinstance(found.state.get("_modules"), dict):
+    if not isinstance(found, Placeholder) or not isinstance(found.state.get("_modules"), dict):
         raise CheckpointError(
             f"{archive.path}: {describe(content)}; expected a checkpoint written by detector, or by ultralytics "
             f"with a detection network"
@@ -84,9 +84,9 @@ def _network(content: Any, archive: PickledArchive) -> StandIn:
 # ---- the network in the file --------------------------------------------------------------------------
 
 
-def _walk(root: StandIn, path: Path) -> tuple[dict[str, StandIn], dict[str, StoredTensor]]:
+def _walk(root: Placeholder, path: Path) -> tuple[dict[str, Placeholder], dict[str, StoredTensor]]:
     """Return all modules and all tensors of a pickled network by name, in the order of a state dict."""
-    modules: dict[str, StandIn] = {}
+    modules: dict[str, Placeholder] = {}
     tensors: dict[str, StoredTensor] = {}
     waiting = [("", root)]
     while waiting:
@@ -95,10 +95,10 @@ def _walk(root: StandIn, path: Path) -> tuple[dict[str, StandIn], dict[str, Stor
         start = f"{name}." if name else ""
         for key, value in (*_part(module, "_parameters"), *_part(module, "_buffers")):
             if not isinstance(value, StoredTensor):
-                raise CheckpointError(f"{path}: {(start + key)[:MAX_NAME]} is no tensor that is read")
+                raise CheckpointError(f"{path}: {(start + key)[:MAX_NAME]} is not a tensor that can be read")
             tensors[f"{start}{key}"] = value
         children = [(f"{start}{key}", child) for key, child in _part(module, "_modules")]
-        if not all(isinstance(child, StandIn) for _, child in children):
+        if not all(isinstance(child, Placeholder) for _, child in children):
             raise CheckpointError(f"{path}: {name or 'the network'} holds something else than modules")
         waiting += reversed(children)
         if max(len(modules) + len(waiting), len(tensors)) > MAX_MODULES or len(name) > MAX_NAME:
@@ -106,7 +106,7 @@ def _walk(root: StandIn, path: Path) -> tuple[dict[str, StandIn], dict[str, Stor
     return modules, tensors
 
 
-def _part(module: StandIn, key: str) -> Iterator[tuple[str, Any]]:
+def _part(module: Placeholder, key: str) -> Iterator[tuple[str, Any]]:
     """Yield the items of one of a module's dicts, those without a value left out."""
     part = module.state.get(key)
     if isinstance(part, dict):
@@ -116,7 +116,7 @@ def _part(module: StandIn, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _unfused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put a normalisation that changes nothing behind convolutions it was folded into."""
+    """Put an identity normalisation after each convolution that a normalisation was folded into."""
     full: dict[str, Tensor] = {}
     for name, value in weights.items():
         start = name.removesuffix("conv.bias")
@@ -131,7 +131,7 @@ def _unfused(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the size of the images it was trained on, if the file tells."""
+    """Return the size of the images it was trained on, if the file has it."""
     arguments = content.get("train_args")
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else None
     return {"imgsz": imgsz} if type(imgsz) is int and 32 <= imgsz <= 8192 and imgsz % 32 == 0 else {}
@@ -140,8 +140,8 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
 # ---- comparison ---------------------------------------------------------------------------------------
 
 
-def _compare_layers(network: DetectionModel, modules: Mapping[str, StandIn], path: Path) -> None:
-    """Make sure that layers do what their namesakes in the file do, as far as shapes don't tell.
+def _compare_layers(network: DetectionModel, modules: Mapping[str, Placeholder], path: Path) -> None:
+    """Make sure that layers do what their namesakes in the file do, where shapes alone don't show it.
 
     Raises:
         CheckpointError: naming the first that does not.
@@ -159,7 +159,7 @@ def _compare_layers(network: DetectionModel, modules: Mapping[str, StandIn], pat
 
 
 def _expect(what: str, found: Any, wanted: Any, path: Path) -> None:
-    """Compare a number or a text, or two equal numbers for height and width; what is not told is not compared."""
+    """Compare a number or a text, or two equal numbers for height and width; a missing value is not compared."""
     if found is None:
         return
     theirs, ours = ([*value] if isinstance(value, tuple) else [value, value] for value in (found, wanted))

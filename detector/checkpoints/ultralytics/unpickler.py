@@ -1,7 +1,7 @@
-"""A reader of torch's zip files that makes plain data and inert stand-ins, and never anything else.
+"""A reader of torch's zip files that makes plain data and inert placeholders, and never anything else.
 
 A pickle is a program: it names callables and has them called. Here every name stands for one of a few functions
-of ours or for a `StandIn`; no module is imported, no attribute is looked up. Before the program runs, its opcodes
+of ours or for a `Placeholder`; no module is imported, no attribute is looked up. Before the program runs, its opcodes
 are checked against those torch writes; no function copies what it is given, so that a short program can't ask
 for memory without end.
 """
@@ -61,8 +61,8 @@ DTYPES = {
 # ---- what the names in a pickle stand for ----------------------------------------------------------------
 
 
-class StandIn:
-    """An object of a class that was not imported: it keeps the state it is given and does nothing.
+class Placeholder:
+    """An unpickled object of a class that was not imported: it keeps the state it is given and does nothing.
 
     Attributes:
         kind: module and name of the class, such as "torch.nn.modules.conv.Conv2d".
@@ -73,15 +73,15 @@ class StandIn:
     __slots__ = ("state",)
     state: dict[Any, Any]
 
-    def __new__(cls, *_: Any, **__: Any) -> StandIn:
+    def __new__(cls, *_: Any, **__: Any) -> Placeholder:
         """Make an object, whatever its class would have asked for."""
         made = object.__new__(cls)
         made.state = {}
         return made
 
-    def __call__(self, *_: Any, **__: Any) -> StandIn:
-        """Call nothing: another stand-in is the result."""
-        return StandIn()
+    def __call__(self, *_: Any, **__: Any) -> Placeholder:
+        """Call nothing: another placeholder is the result."""
+        return Placeholder()
 
     def __setstate__(self, state: Any) -> None:
         first = state[0] if isinstance(state, tuple) and state else state  # a tuple: attributes and slots
@@ -102,7 +102,7 @@ class StandIn:
 
 
 class StorageKind(NamedTuple):
-    """What a storage's class tells: the type of its numbers."""
+    """What a storage's class says: the dtype of its numbers."""
 
     dtype: torch.dtype
 
@@ -181,13 +181,13 @@ FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def stand_for(module: str, name: str) -> Any:
+def resolve_name(module: str, name: str) -> Any:
     """Return what a name in a pickle stands for."""
     if (module, name) in FUNCTIONS:
         return _Function(FUNCTIONS[module, name])
     if module in ("torch", "torch.storage") and name in DTYPES:
         return StorageKind(DTYPES[name])
-    return type("StandIn", (StandIn,), {"__slots__": (), "kind": f"{module}.{name}"})
+    return type("Placeholder", (Placeholder,), {"__slots__": (), "kind": f"{module}.{name}"})
 
 
 # ---- the reader ----------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class _Unpickler(pickle.Unpickler):
         if key not in self._known:
             if len(self._known) >= MAX_GLOBALS:
                 raise pickle.UnpicklingError(f"it names more than {MAX_GLOBALS} classes")
-            self._known[key] = stand_for(module, name)
+            self._known[key] = resolve_name(module, name)
         return self._known[key]
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -238,7 +238,7 @@ class PickledArchive:
         names: its entries, without the folder they lie in.
 
     Raises:
-        CheckpointError: if it is no such file.
+        CheckpointError: if it is not such a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -264,7 +264,7 @@ class PickledArchive:
         self._zip.close()
 
     def content(self) -> Any:
-        """Return what was saved: plain data, `StoredTensor` and `StandIn`.
+        """Return what was saved: plain data, `StoredTensor` and `Placeholder`.
 
         Raises:
             CheckpointError: if the file is damaged or asks for more than that.
@@ -275,7 +275,7 @@ class PickledArchive:
         try:
             _check_program(program)
             return _Unpickler(program).load()
-        except Exception as error:  # a malformed pickle may raise anything; there is nothing to go on with
+        except Exception as error:  # a malformed pickle may raise anything
             raise CheckpointError(
                 f"{self.path}: can't be read safely ({first_line(error)}); it was not loaded"
             ) from None

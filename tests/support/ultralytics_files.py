@@ -1,4 +1,4 @@
-"""Files as another program writes them, made without that program: its classes exist while a file is written."""
+"""Checkpoints as ultralytics writes them, made without ultralytics: its classes exist while a file is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detector.nn import blocks
 from detector.nn.heads import Detect
 from detector.nn.model import DetectionModel
 
-ZOO = "foreign_zoo.nn"  # a package that does not exist
+PACKAGE = "absent_package.nn"  # where the pickled classes seem to be from; it does not exist
 TORCH_KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Identity, nn.ModuleList, nn.Sequential)
 KEPT = (
     *("training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_forward_hooks", "add"),
@@ -34,8 +34,8 @@ HOME = {
 }
 
 
-def peer_network(model: DetectionModel, **attributes: Any) -> Any:
-    """Return an object that pickles as another program's network of the same layers, in half precision."""
+def ultralytics_network(model: DetectionModel, **attributes: Any) -> Any:
+    """Return an object that pickles as an ultralytics network of the same layers, in half precision."""
     root = _counterpart(deepcopy(model).half())
     root._modules["model"].__class__ = nn.Sequential
     rows = [[_source(row.source), row.repeats, row.block, list(row.args)] for row in model.config.rows]
@@ -61,10 +61,10 @@ def peer_network(model: DetectionModel, **attributes: Any) -> Any:
     return root
 
 
-def write_peer(path: Path, network: Any, **content: Any) -> Path:
-    """Save a network as the other program does when it has finished."""
+def write_ultralytics(path: Path, network: Any, **content: Any) -> Path:
+    """Save a network as ultralytics does at the end of a training."""
     finished = {"epoch": -1, "model": network, "ema": None, "train_args": {"imgsz": 320}, "version": "8.0.0"}
-    with _zoo():
+    with _importable():
         torch.save(finished | content, path)
     return path
 
@@ -82,10 +82,10 @@ def write_program(
     return path
 
 
-def foreign_class(name: str, home: str = "modules.block") -> type:
-    """Return a class that pickles as one of the other program's."""
+def ultralytics_class(name: str, home: str = "modules.block") -> type:
+    """Return a class that pickles as one of ultralytics."""
     if name not in _CLASSES:
-        _CLASSES[name] = type(name, (), {"__module__": f"{ZOO}.{home}"})
+        _CLASSES[name] = type(name, (), {"__module__": f"{PACKAGE}.{home}"})
     return _CLASSES[name]
 
 
@@ -93,14 +93,14 @@ _CLASSES: dict[str, type] = {}
 
 
 def _counterpart(module: nn.Module) -> Any:
-    """Return what stands in a module's place in the other program's network."""
+    """Return the counterpart of a module in an ultralytics network."""
     if isinstance(module, blocks.Activation):
         return nn.SiLU()
     if isinstance(module, blocks.Upsample):
         return nn.Upsample(scale_factor=module.scale, mode="nearest")
     name = type(module).__name__
     torch_kind = next((kind for kind in TORCH_KINDS if isinstance(module, kind)), None)
-    kind = torch_kind or foreign_class(name, HOME.get(name, "modules.block"))
+    kind = torch_kind or ultralytics_class(name, HOME.get(name, "modules.block"))
     made = kind.__new__(kind)
     made.__dict__.update({key: value for key, value in module.__dict__.items() if key in KEPT})
     if isinstance(module, blocks.Attention):
@@ -119,8 +119,8 @@ def _source(source: tuple[int, ...]) -> int | list[int]:
 
 
 @contextmanager
-def _zoo() -> Iterator[None]:
-    """Let the other program's classes be found while they are pickled."""
+def _importable() -> Iterator[None]:
+    """Let the classes be imported while they are pickled."""
     for kind in _CLASSES.values():
         parts = kind.__module__.split(".")
         for end in range(1, len(parts) + 1):
@@ -130,5 +130,5 @@ def _zoo() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.split(".")[0] == "foreign_zoo"]:
+        for name in [name for name in sys.modules if name.split(".")[0] == "absent_package"]:
             del sys.modules[name]
