@@ -63,7 +63,7 @@ class ExportError(DetectorError, RuntimeError):
 
 
 class TrainingError(DetectorError, RuntimeError):
-    """Training can't go on."""
+    """Training can't continue."""
 
 
 class MissingPackageError(DetectorError, ImportError):

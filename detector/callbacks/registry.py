@@ -133,7 +133,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             )
         elif isinstance(item, (str, bytes, int, float, list)) or item is None:
             raise CallbackError(
-                f"{item!r} is no callback; expected an object with event methods, a function named as an "
+                f"{item!r} is not a callback; expected an object with event methods, a function named as an "
                 "event, an (event, function) pair or a dict of events"
             )
         else:
@@ -194,20 +194,20 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             key = (event, short_name(fn))
             self.seconds[key] = self.seconds.get(key, 0.0) + perf_counter() - start
 
-    def costly(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
-        """Return (event, function, its seconds) of all that took over a share of so many seconds, worst first."""
+    def slow_callbacks(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
+        """Return (event, function, its seconds) of all that took more than this share of `seconds`, slowest first."""
         found = [(*key, spent) for key, spent in self.seconds.items() if spent > share * seconds]
         return sorted(found, key=lambda row: -row[2])
 
     def slow_callbacks_text(self, seconds: float) -> str | None:
-        """Name the functions that took over 1 % of a run, slowest first, or return None if there are none.
+        """Name the functions that took more than 1 % of a run, slowest first, or return None if there are none.
 
         Args:
             seconds: of the whole run.
         """
         rows = [
             f"{fn}{'' if fn.endswith(event) else f' on {event}'} {spent:.1f} s ({spent / seconds:.0%})"
-            for event, fn, spent in self.costly(seconds)
+            for event, fn, spent in self.slow_callbacks(seconds)
         ]
         return f"callbacks that took over 1 % of the run: {', '.join(rows)}" if rows else None
 

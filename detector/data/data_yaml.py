@@ -101,9 +101,9 @@ class DataYaml(BaseModel):
 
     @field_validator("stand_in")
     @classmethod
-    def _stand_ins_are_drawn(cls, stand_in: object) -> object:
+    def _placeholder_is_drawn(cls, stand_in: object) -> object:
         if stand_in != "drawn":
-            raise ValueError("the only stand-in is `drawn`")
+            raise ValueError("expected `drawn`, or leave it out")
         return stand_in
 
     @field_validator("drawn", mode="before")

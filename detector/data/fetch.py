@@ -35,7 +35,7 @@ def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:
     """Download archives and unpack them as the folder of a data set.
 
     An archive whose files all lie in one folder named like the data set is unpacked without that folder.
-    Files that were downloaded stay in `.<name>.downloads` beside `root` until the data set is whole.
+    Files that were downloaded stay in `.<name>.downloads` next to `root` until the data set is complete.
 
     Args:
         archives: What to fetch, in this order.

@@ -204,7 +204,7 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
 def _displayed_size(file: BinaryIO) -> Size | None:
     """Return height and width as displayed; None where the file may be damaged or only decoding can tell.
 
-    A JPEG is whole if it has an end, as decoders go on after damage inside; a PNG if its checksums are
+    A JPEG is whole if it has an end, as decoders continue after damage inside; a PNG if its checksums are
     right. Other kinds can't vouch for themselves.
     """
     head = file.read(HEAD)

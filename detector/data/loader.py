@@ -96,11 +96,11 @@ class ValLoader:
 
     Args:
         dataset: without an augmentation.
-        batch_size: most images of a batch.
+        batch_size: maximum images per batch.
         workers: processes that load; 0 loads in this process.
         pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
-        world_size: processes that share the images, a batch each in turn.
+        world_size: processes that share the images, one batch each in turn.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class _BatchStream:
         """Start the worker processes, which then wait for the first orders."""
         self._todo = ()
         with warnings.catch_warnings():
-            # Python warns of forking beside threads; the workers use nothing that those may have locked
+            # Python warns of forking a process with threads; the workers use nothing that those may have locked
             warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
             iter(loader)
 
@@ -224,7 +224,7 @@ class _BatchStream:
         answers = iter(loader)
         for _ in todo:
             if self._todo is not todo:
-                raise RuntimeError("this loader has been iterated anew; an older iterator of it can't go on")
+                raise RuntimeError("this loader was iterated again; an older iterator of it can't continue")
             slot, found = next(answers)
             self._sent.discard(slot)
             if isinstance(found, DetectorError):
@@ -255,7 +255,7 @@ class _Request(NamedTuple):
 
 
 class _RequestSampler:
-    """The batch sampler: asks the feed anew at the start of each epoch."""
+    """The batch sampler: asks the feed again at the start of each epoch."""
 
     def __init__(self, feed: _BatchStream) -> None:
         self._feed = weakref.proxy(feed)

@@ -1,4 +1,4 @@
-"""One figure to watch: where it is read from, which value is better, and the best so far."""
+"""One metric to watch: where it is read from, which value is better, and the best so far."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Reads a figure of each epoch and knows when it got better. NaN and infinity are never better.
+    """Reads a metric in each epoch and knows when it improved. NaN and infinity are never better.
 
     Args:
         callback: class name of the callback that watches, for messages.
         name: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
-        min_delta: what a value must be better by to count.
+        min_delta: how much better a value must be to count.
 
     Attributes:
         best: the best value so far, or None.
@@ -48,7 +48,7 @@ class Monitor:
         """Return this epoch's value; None if the epoch has none because nothing was validated.
 
         Raises:
-            CallbackError: if validation ran and there is no such figure, naming those there are.
+            CallbackError: if validation ran and there is no such metric, naming those there are.
         """
         value = trainer.fitness if self.name == "fitness" else trainer.metrics.get(self.name)
         if value is not None:
