@@ -169,7 +169,7 @@ def test_add_any_takes_objects_functions_pairs_and_dicts():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (3, "3 is no callback; expected an object with event methods, a function named as an event"),
+        (3, "3 is not a callback; expected an object with event methods, a function named as an event"),
         (Callback, "Callback is a class; give an object of it, such as Callback()"),
         (object(), "object has no method named as an event, such as on_fit_epoch_end"),
         (lambda trainer: None, "unknown event '<lambda>'"),
