@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USAGE = """\
 detector - train, validate and run object detectors
 
-  detector train data=coco8.yaml epochs=3           train; yolo11n from scratch unless model= says else
+  detector train data=coco8.yaml epochs=3           train; yolo11n from scratch, or model=
   detector val model=best.pt data=coco8.yaml        measure a model
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
@@ -167,7 +167,7 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
     from detector.settings import DEFAULT_MODEL, ENGINES
 
     settings = ENGINES[kind].parse(defaults | parse_words(words, kind))
-    from detector.yolo import YOLO  # only now: torch takes its time
+    from detector.yolo import YOLO  # only now: importing torch is slow
 
     names = getattr(settings, "names", None)  # of an exported file without them
     imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None  # type: ignore[attr-defined]

@@ -367,7 +367,7 @@ def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | 
     low, high = min(point[2] for point in points), max(point[2] for point in points)
     spare = (
         max(0.02 - (high - low), 0) / 2 + 0.003
-    )  # at least 0.026 of AP is shown: no drama in the third decimal
+    )  # at least 0.026 of AP is shown, so that the third decimal looks small
     panel.set_ylim(low - spare, high + spare)
     panel.set_xlim(0, 1.1 * max(point[1] for point in points))
     panel.set_xlabel("ms per image, from image to results", fontsize=9)

@@ -358,11 +358,11 @@ class Results:
         return json.dumps(self.summary(normalize, decimals), indent=2, ensure_ascii=False)
 
     def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
-        """Return `summary` as CSV, the corners in columns of their own."""
+        """Return `summary` as CSV, the corners in separate columns."""
         return rows_to_csv(self._flat_rows(normalize, decimals))
 
     def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
-        """Return `summary` as a polars DataFrame, the corners in columns of their own.
+        """Return `summary` as a polars DataFrame, the corners in separate columns.
 
         Raises:
             MissingPackageError: polars is not installed.

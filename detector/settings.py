@@ -1,7 +1,7 @@
 """Every setting of every engine: its type, default, range, unit and help line, in one place.
 
 `cfg/default.yaml`, `detector train --help` and `docs/settings.md` are written from these classes.
-The user-facing keys are those people know from other YOLO trainers.
+The user-facing keys are those known from other YOLO trainers.
 """
 
 from __future__ import annotations

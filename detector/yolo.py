@@ -190,15 +190,15 @@ class YOLO:
         return self.callbacks.add(event, fn, first=first, once=once)
 
     def remove_callback(self, event: Any, fn: Callable[[Any], object] | None = None) -> None:
-        """Take a function off an event, or an object off all its events."""
+        """Remove a function from an event, or an object from all its events."""
         self.callbacks.remove(event, fn)
 
     def clear_callback(self, event: str) -> None:
-        """Take all functions off an event."""
+        """Remove all functions from an event."""
         self.callbacks.clear(event)
 
     def reset_callbacks(self) -> None:
-        """Take all functions off all events."""
+        """Remove all functions from all events."""
         self.callbacks.clear()
 
     def added(self, *callbacks: Any) -> AbstractContextManager[None]:

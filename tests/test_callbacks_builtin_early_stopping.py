@@ -48,7 +48,7 @@ def test_a_second_run_starts_from_scratch():
     assert run(callback, [0.1, 0.2]) is None
 
 
-def test_a_resumed_run_goes_on_counting():
+def test_a_resumed_run_continues_counting():
     values = [0.3, 0.1, 0.2, 0.1]
     first = EarlyStopping(patience=3)
     assert run(first, values[:2]) is None

@@ -37,7 +37,7 @@ def test_the_rate_stays_above_its_minimum():
     assert run(ReduceLROnPlateau(patience=1, min_scale=0.5), [0.1] * 3, scale=0.2) == [0.2, 0.2, 0.2]
 
 
-def test_a_resumed_run_goes_on_counting():
+def test_a_resumed_run_continues_counting():
     first = ReduceLROnPlateau(patience=3)
     assert run(first, [0.2, 0.1, 0.1]) == [1, 1, 1]
     assert run(ReduceLROnPlateau(patience=3), [0.1], state=first.state_dict()) == [0.1]

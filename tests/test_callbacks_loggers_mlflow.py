@@ -149,7 +149,7 @@ def test_two_trainings_share_the_run_that_is_active(train_logged, project):
     assert len(client.get_metric_history(run.info.run_id, "train/box_loss")) == 2
 
 
-def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, project, caplog):
+def test_a_resumed_training_continues_its_run(train_logged, tiny_model, project, caplog):
     def fail(trainer):
         if trainer.epoch == 1:
             raise KeyboardInterrupt

@@ -65,7 +65,7 @@ def test_a_run_that_breaks_in_its_first_epoch_says_so(train_logged, tmp_path):
     )
 
 
-def test_a_resumed_training_goes_on_with_its_curves(train_logged, tiny_model, tmp_path):
+def test_a_resumed_training_continues_its_curves(train_logged, tiny_model, tmp_path):
     """What an interrupted run had written of epochs that are trained once more is not shown twice."""
 
     def late(trainer):

@@ -123,7 +123,7 @@ def test_a_run_that_did_not_end_well_says_so(train_logged, error, code, tmp_path
     assert exit_code(read(tmp_path)) == code
 
 
-def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, tmp_path, monkeypatch):
+def test_a_resumed_training_continues_its_run(train_logged, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["detector", "callbacks=Notify('https://me:s3cret@host/s3cret')"])
     train_logged(wandb=True, epochs=1)
     (first,) = tmp_path.glob("wandb/offline-run-*")

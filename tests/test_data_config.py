@@ -249,7 +249,7 @@ def test_a_folder_that_lacks_its_val_images_is_left_alone(datasets: Path) -> Non
     (datasets / "coco128").mkdir(parents=True)
     (datasets / "coco128/mine.txt").write_text("keep")
     found = error_of("coco128")
-    assert f"{datasets}/coco128 is there, but val: {datasets}/coco128/images/train2017 is not" in found
+    assert f"{datasets}/coco128 exists, but val: {datasets}/coco128/images/train2017 does not" in found
     assert [file.name for file in (datasets / "coco128").iterdir()] == ["mine.txt"]
 
 
@@ -281,7 +281,7 @@ def test_a_drawn_set_is_drawn_once_and_again_when_its_settings_change(write: Wri
     assert second.root != first.root
 
 
-def test_a_drawn_set_needs_a_folder_of_its_own(write: Writer) -> None:
+def test_a_drawn_set_needs_a_separate_folder(write: Writer) -> None:
     found = error_of(write(SPLITS + "nc: 1\ndrawn: {train: 1, val: 1}"))
     assert "expected whole numbers, and a folder as `path:`" in found
 

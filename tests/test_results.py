@@ -112,7 +112,7 @@ def test_save_txt_appends_normalised_rows(result, tmp_path):
     assert not (tmp_path / "empty.txt").exists()
 
 
-def test_save_crop_cuts_a_little_more_than_the_box(result, tmp_path):
+def test_save_crop_cuts_slightly_more_than_the_box(result, tmp_path):
     paths = result.save_crop(tmp_path, "street.jpg")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         "person/street.jpg",

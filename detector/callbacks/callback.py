@@ -17,7 +17,7 @@ class Callback:
 
     Override the methods you need and register an object with `model.add_callback(obj)`. The base class
     is a convenience for editors and type checkers: any object with methods named as events will do.
-    Engines are typed `Any` here, because callbacks lie below the engines.
+    Engines are typed `Any` here, because callbacks are a layer below the engines.
     """
 
     # One method per event of `EVENTS`; a test compares the two.

@@ -73,7 +73,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "on_batch_end": "on_train_batch_end",
     }
 )
-"""Names people bring along, resolved when a callback is registered."""
+"""Names known from other trainers, resolved when a callback is registered."""
 
 
 def resolve_event(name: str) -> str:

@@ -58,8 +58,8 @@ def load_callbacks(texts: str | Iterable[str] | None) -> list[Any]:
 def restorable_callbacks(texts: str | Iterable[str] | None) -> list[str]:
     """Return those texts of a saved run that resuming restores: ready-made callbacks.
 
-    A run folder may be somebody else's, so it can't name code to run, or an address to send messages to
-    (whose secrets it does not hold anyway, see `mask_urls`). What is left out is warned of.
+    A run folder may come from someone else, so it can't name code to run, or an address to send messages to
+    (whose secrets it does not hold anyway, see `mask_urls`). A warning names what is left out.
     """
     parts = _parts(texts)
     taken = [part for part in parts if part.partition("(")[0] in READY_MADE and "://" not in part]

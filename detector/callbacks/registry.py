@@ -47,7 +47,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             event: an event's name or alias; or an object of the class form (`callbacks.Callback`).
             fn: function of one argument, the engine. Without it a decorator is returned.
             first: put it before those already there.
-            once: call it the first time only, then take it off. Every run starts from the model's own
+            once: call it the first time only, then remove it. Every run starts from the model's own
                 list, so it is called once in each of them.
 
         Returns:
@@ -77,7 +77,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         return fn
 
     def remove(self, event: str | object, fn: CallbackFn | None = None) -> None:
-        """Take a function off an event, or an object off all its events; absent ones are an error."""
+        """Remove a function from an event, or an object from all its events; absent ones are an error."""
         if isinstance(event, str):
             pairs: list[tuple[str, Any]] = [(resolve_event(event), fn)]
         else:
@@ -91,7 +91,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         self.objects = [known for known in self.objects if known is not event]
 
     def clear(self, event: str | None = None) -> None:
-        """Take all functions off one event; without a name, off all events."""
+        """Remove all functions from one event; without a name, from all events."""
         for name in [resolve_event(event)] if event is not None else list(self):
             for fn in tuple(self[name]):
                 self._take_off(name, fn)
@@ -238,7 +238,7 @@ def require_one_argument(fn: CallbackFn, event: str) -> None:
         raise CallbackError(f"{event}: expected a function of one argument, the engine; got {fn!r}")
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # some built-ins have none to look at
+    except ValueError:  # some built-ins have no signature
         return
     try:
         signature.bind(None)

@@ -11,7 +11,7 @@
     stand_in: drawn          # optional: synthetic images where the download fails
     drawn: {train: 512, val: 128}  # optional: all images are synthetic (detector/data/drawn.py)
 
-The data sets that come with the package lie in `detector.files.folders.datasets_dir()`.
+The data sets that come with the package are in `detector.files.folders.datasets_dir()`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PLACEHOLDER_SIZE = 640  # px, the longer side of most COCO images
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set whose files are there.
+    """A data set whose files exist.
 
     Attributes:
         name: Name of the YAML file without its suffix.
@@ -86,7 +86,7 @@ class DataConfig:
         return images
 
     def describe(self) -> str:
-        """Return one line for people: name, classes and absolute folder."""
+        """Return one line of text: name, classes and absolute folder."""
         drawn = " (SYNTHETIC IMAGES, not the real ones)" if self.stand_in else ""
         return f"{self.name}: {self.num_classes} classes, {self.root}{drawn}"
 
@@ -240,7 +240,7 @@ def _moved(config: DataConfig, root: Path) -> DataConfig:
 
 
 def _once(root: Path, make: Callable[[Path], object]) -> None:
-    """Make a folder unless it is there; other processes wait for the one that makes it."""
+    """Make a folder unless it exists; other processes wait for the one that makes it."""
     if root.is_dir() and any(root.iterdir()):
         return
     with locked(root.parent / f".{root.name}.lock"):
@@ -276,7 +276,7 @@ def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
     if not _has_val(config):
         missing = ", ".join(str(entry) for entry in config.splits["val"] if not entry.exists())
         raise DataError(
-            f"{config.yaml_path}: {config.root} is there, but val: {missing} is not; complete it, or move "
+            f"{config.yaml_path}: {config.root} exists, but val: {missing} does not; complete it, or move "
             f"it away to have it downloaded again."
         )
     return config

@@ -25,7 +25,7 @@ from detector.settings import explain_validation
 
 SPLITS = ("train", "val", "test", "minival")
 NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used
-DRAWING = {"size": 320, "seed": 0}  # of a drawn set that does not say; size in px
+DRAWING = {"size": 320, "seed": 0}  # defaults of `drawn:`; size in px
 
 Entries = Annotated[
     list[Annotated[str, Field(min_length=1)]],

@@ -124,7 +124,7 @@ def make_drawn_dataset(
     kind of processor. `folder` appears only when it is whole.
 
     Args:
-        folder: Where the data set will lie; must not exist or be empty.
+        folder: The folder to make; must not exist or be empty.
         splits: Number of scenes of "train", "val" and "test". A split's scenes do not depend on how many
             the others have.
         names: Class names, in the order of their ids.

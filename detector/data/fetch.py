@@ -1,4 +1,4 @@
-"""Fetch a data set that its YAML says how to download."""
+"""Download a data set as its YAML says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Archive:
 
     Attributes:
         url: https address of a .zip, .tar, .tar.gz or .tgz file.
-        into: Folder inside the data set where its contents go; "" is the data set's own folder.
+        into: Folder of the data set to unpack it into; "" is the data set's own folder.
         sha256: Hexadecimal digest the file must have, None to skip that check.
     """
 

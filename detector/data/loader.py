@@ -191,7 +191,7 @@ class _BatchStream:
 
     def _load_here(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the images are too small to be worth sharing out
+        cv2.setNumThreads(1)  # the images are too small to split among threads
         try:
             yield from map(self._load, todo)
         finally:
@@ -310,7 +310,7 @@ def _begin_work(_worker: int) -> None:
     """Set one thread per worker, as the workers themselves are the parallelism, and leave signals to the training.
 
     Ctrl-C and service managers signal the workers as well. Were one of them to die of it, torch would raise an
-    error in the training at any place, such as within a save, instead of letting it end in good order.
+    error in the training at any place, such as within a save, instead of letting it end cleanly.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Images to look at: from files, folders, lists, arrays, PIL images and tensors, one after the other as BGR.
+"""Images to predict on: from files, folders, lists, arrays, PIL images and tensors, one after the other as BGR.
 
 Also `list_images`, which turns the entries of a data set's split into image files.
 """

@@ -17,8 +17,8 @@ Index = NDArray[np.int64]
 CONFIDENCES = 1000  # points of the curves over confidence
 RECALL_POINTS = 101  # of a precision-recall curve, as COCO has them
 SMOOTHING = 101  # points of the box filter applied to the mean F1 before its maximum is looked for
-CONFUSION_CONF = 0.25  # below this a detection is not shown to a user, so it confuses nobody
-CONFUSION_IOU = 0.45  # a little less than for the curves: a loose box still shows which class was seen
+CONFUSION_CONF = 0.25  # below this a detection is not shown to a user
+CONFUSION_IOU = 0.45  # lower than for the curves: a loose box still shows which class was seen
 CURVE_IOU = 0.5  # overlap that counts as found in all curves
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from detector.callbacks.builtin.checks import require_whole
 from detector.callbacks.callback import Callback
 
-# A channel that moves by less than this over a batch says nothing: after batch normalisation, activations
+# A channel that moves by less than this over a batch counts as constant: after batch normalisation, activations
 # are of the order of one.
 DEAD_RANGE = 1e-3
 TINY = 1e-12  # keeps the ratio of a weight that is all zeros finite; far below any norm of a real weight
@@ -31,9 +31,9 @@ class ModelStatistics(Callback):
     *Callback or hook?* A callback is called by the trainer at events of the run, with the trainer: it sees
     what the trainer holds (weights, gradients, the loss, metrics), and it may steer. A hook is called by
     PyTorch whenever a module runs, with that module's input and output: only there can activations be seen,
-    which nobody keeps, and gradients before they are clipped. A hook knows nothing of epochs and runs in
+    which are not kept, and gradients before they are clipped. A hook knows nothing of epochs and runs in
     validation too, so here a callback sets the hooks for a single batch (those of gradients until the
-    optimizer steps) and takes them off at once. The batch in the middle of the epoch is measured; only
+    optimizer steps) and removes them at once. The batch in the middle of the epoch is measured; only
     this batch synchronises with the device.
 
     Args:

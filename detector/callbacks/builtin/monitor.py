@@ -34,7 +34,7 @@ class Monitor:
         if mode not in ("max", "min"):
             raise CallbackError(f"{callback}(mode={mode!r}): expected 'max' or 'min'")
         if mode == "max" and "loss" in name:
-            log.warning("%s(monitor=%r) takes a higher loss for better; say mode='min'", callback, name)
+            log.warning("%s(monitor=%r) treats a higher loss as better; use mode='min'", callback, name)
         self.callback, self.name, self.sign = callback, name, 1 if mode == "max" else -1
         self.min_delta = require_number(callback, "min_delta", min_delta)
         self.reset()
@@ -76,7 +76,7 @@ class Monitor:
         return -self.sign * value
 
     def warn_if_never_read(self) -> None:
-        """At the end of a run, say that there was nothing to watch."""
+        """At the end of a run, warn if there was nothing to watch."""
         if not self.was_read:
             log.warning(
                 "%s did nothing: no epoch was validated, so there was no %s", self.callback, self.name

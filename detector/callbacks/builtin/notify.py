@@ -59,7 +59,7 @@ class Notify(Callback):
         def deliver() -> None:
             try:
                 self.to(message) if callable(self.to) else _post(self.to, message, self.timeout)
-            except Exception as error:  # whatever the recipient does wrong, the run is over and stays so
+            except Exception as error:  # a failure of the recipient must not fail a run that has ended
                 problems.append(error_text(error))
 
         thread = Thread(target=deliver, name="Notify", daemon=True)
@@ -102,7 +102,7 @@ def _recipient(to: Any) -> tuple[Any, str]:
     try:
         url = urlsplit(address)
         url.port  # noqa: B018 - it is checked when it is read
-    except ValueError:  # brackets without an end, a port that is not a number
+    except ValueError:  # an unclosed bracket, a port that is not a number
         url = urlsplit("")
     if url.scheme not in ("http", "https") or not url.hostname:
         raise CallbackError(

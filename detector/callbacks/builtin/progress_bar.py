@@ -91,7 +91,7 @@ class ProgressBar(Callback):
 
 
 def summary(trainer: Any) -> str:
-    """Return some lines for people: what is trained, how, and on what."""
+    """Return some lines of text: what is trained, how, and on which device."""
     model, imgsz, recipe = trainer.model, trainer.settings.imgsz, trainer.recipe
     info = model.info(imgsz)
     lines = [

@@ -206,7 +206,7 @@ def is_true(variable: str) -> bool:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the length of a `with` block, save for those the user has set."""
+    """Set environment variables for the length of a `with` block, except those the user has set."""
     ours = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(ours)
     try:

@@ -19,7 +19,7 @@ UNASKED = {
     "auto_param_logging": "COMET_AUTO_LOG_PARAMETERS",
     "auto_metric_logging": "COMET_AUTO_LOG_METRICS",
 }
-"""What Comet would collect by itself -> the variable by which a user asks for it."""
+"""What Comet would collect automatically -> the variable by which a user asks for it."""
 
 
 class CometLogger(Logger):

@@ -155,7 +155,7 @@ class MLflowLogger(Logger):
         self._ask(lambda: self.client.log_artifact(self.logs_to, str(path), folder), FILE_SECONDS)
 
     def _ask(self, call: Callable[[], Any], seconds: int = SECONDS) -> Any:
-        """Make a request, and once more if it fails at once: it may have been a moment's trouble."""
+        """Make a request, and repeat it once if it fails quickly: the failure may be temporary."""
         began = perf_counter()
         with patience(seconds):
             try:

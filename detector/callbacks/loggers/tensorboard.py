@@ -59,7 +59,7 @@ class TensorBoardLogger(Logger):
         self._write(0, [_text("weights", str(path))])
 
     def close(self, failed: bool) -> None:
-        """Write how the run ended, close the file and say how to look at it."""
+        """Write how the run ended, close the file and log the command that shows it."""
         began = "model/parameters" in self.settings  # a run that could not begin leaves no folder
         if not self.is_broken and (began or self.writer is not None):
             why = f": {error_text(self.exception)}" if self.exception is not None else ""
