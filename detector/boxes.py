@@ -15,7 +15,7 @@ from torch import Tensor
 
 EPS = 1e-7  # keeps areas and sides from being divided by zero
 MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression: bounds its quadratic time
-MIN_PREFIX = 1024  # up to so many candidates are suppressed at once, unsorted
+MIN_PREFIX = 1024  # up to this many candidates are suppressed at once, unsorted
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USAGE = """\
 detector - train, validate and run object detectors
 
-  detector train data=coco8.yaml epochs=3           train; yolo11n from scratch unless model= says else
+  detector train data=coco8.yaml epochs=3           train; yolo11n from scratch, or model=
   detector val model=best.pt data=coco8.yaml        measure a model
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
@@ -31,7 +31,7 @@ detector - train, validate and run object detectors
   detector train --help    the settings of one command
   --version  --debug (show the traceback of an error)
 
-Settings are key=value words; later ones win; cfg=file.yaml lies underneath. A bare word means true.
+Settings are key=value words; later ones win; they override those of cfg=file.yaml. A bare word means true.
 """
 
 
@@ -86,7 +86,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
-    """Turn `key=value` words into settings; `cfg=file.yaml` lies underneath.
+    """Turn `key=value` words into settings; they override those of `cfg=file.yaml`.
 
     Raises:
         SettingsError: for words that are neither, and for unreadable cfg files.
@@ -106,11 +106,11 @@ def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
         elif key in fields:
             problems.append(f"{word!r} needs a value: {key}=...")
         else:
-            problems.append(f"{word!r} is no key=value word{nearest(key, fields)}")
+            problems.append(f"{word!r} is not a key=value word{nearest(key, fields)}")
     if problems:
         raise SettingsError("\n".join(problems))
-    underneath = given.pop("cfg", None)
-    return (read_cfg(underneath) if underneath else {}) | given
+    cfg = given.pop("cfg", None)
+    return (read_cfg(cfg) if cfg else {}) | given
 
 
 def _is_text(field: Any) -> bool:
@@ -147,7 +147,7 @@ def read_cfg(path: str) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises:
-        SettingsError: if it is missing or is no mapping.
+        SettingsError: if it is missing or is not a mapping.
     """
     from detector.files.safe_yaml import YamlError, read_yaml
 
@@ -167,9 +167,9 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
     from detector.settings import DEFAULT_MODEL, ENGINES
 
     settings = ENGINES[kind].parse(defaults | parse_words(words, kind))
-    from detector.yolo import YOLO  # only now: torch takes its time
+    from detector.yolo import YOLO  # only now: importing torch is slow
 
-    names = getattr(settings, "names", None)  # of an exported file that does not hold them
+    names = getattr(settings, "names", None)  # of an exported file without them
     imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None  # type: ignore[attr-defined]
     model = YOLO(settings.model or DEFAULT_MODEL, names, imgsz)
     return model, model.run(settings)
@@ -204,7 +204,7 @@ def _benchmark(words: list[str]) -> None:
 
 
 def print_results(metrics: Any) -> None:
-    """Print the figures on stdout, one `key value` a line."""
+    """Print the metrics on stdout, one `key value` per line."""
     for key, value in metrics.results_dict.items():
         print(f"{key} {value:.6f}")
 

@@ -131,5 +131,5 @@ class StageTimer:
         return self.last - before
 
     def ms_per_image(self, images: int) -> dict[str, float]:
-        """Return stage -> milliseconds per image, of so many images."""
+        """Return stage -> milliseconds per image, over this many images."""
         return {stage: 1e3 * seconds / max(images, 1) for stage, seconds in self.seconds.items()}

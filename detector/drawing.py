@@ -68,14 +68,14 @@ def draw_boxes(
     show_labels: bool = True,
     show_conf: bool = True,
 ) -> Image:
-    """Draw boxes with their class and score; the highest scores come out on top.
+    """Draw boxes with their class and score; the highest scores are drawn last, on top.
 
     Args:
-        image: (H, W, 3) BGR; left as it is.
+        image: (H, W, 3) BGR; not changed.
         boxes_xyxy: (N, 4) image px.
-        labels: (N,) class numbers.
+        labels: (N,) class ids.
         scores: (N,) confidences, if any.
-        names: class number -> name; the number is shown for those without.
+        names: class id -> name; the number is shown for those without.
         line_width: px; by default after the size of the image.
         font_size: height of a line of text, px; by default after `line_width`.
         show_labels: write class names.
@@ -93,7 +93,7 @@ def draw_boxes(
         order = np.argsort(scores, kind="stable")
     line_width = line_width or default_line_width(*canvas.shape[:2])
     font_size = font_size or round(8 + 3 * line_width)  # 14 px, still readable, with the usual 2 px lines
-    limit = 4 * max(canvas.shape)  # cv2 draws from 32-bit integers; so far outside nothing shows
+    limit = 4 * max(canvas.shape)  # cv2 draws from 32-bit integers; nothing that far outside is visible
     corners = np.clip(np.nan_to_num(boxes), -limit, limit).round().astype(int).tolist()
     for i in order:
         x1, y1, x2, y2 = corners[i]
@@ -103,7 +103,7 @@ def draw_boxes(
         words = [class_caption(int(numbers[i]), names)] if show_labels else []
         words += [f"{scores[i]:.2f}"] if show_conf and scores is not None else []
         if words:
-            draw_chip(
+            draw_label(
                 canvas, " ".join(words), corners[i], class_color(int(numbers[i])), font_size, line_width
             )
     return canvas
@@ -120,19 +120,19 @@ def can_draw(text: str) -> bool:
     return text.isascii() or hasattr(cv2, "FontFace")
 
 
-def draw_chip(
+def draw_label(
     image: Image, text: str, box: Sequence[int], color: Color, font_size: int, line_width: int
 ) -> None:
-    """Write text on a coloured field above a box, or inside where the image ends; drawn in place."""
+    """Write text on a coloured background above a box, or inside it where the image ends; drawn in place."""
     width, ascent, descent = measure_text(text, font_size)
     pad = max(font_size // 5, 2)  # px around the text
-    chip_width, chip_height = width + 2 * pad, ascent + descent + pad
+    field_width, field_height = width + 2 * pad, ascent + descent + pad
     edge = line_width // 2
-    x = max(min(box[0] - edge, image.shape[1] - chip_width), 0)
-    y = box[1] - edge - chip_height
+    x = max(min(box[0] - edge, image.shape[1] - field_width), 0)
+    y = box[1] - edge - field_height
     if y < 0:
-        y = min(max(box[1] + edge, 0), max(image.shape[0] - chip_height, 0))
-    cv2.rectangle(image, (x, y), (x + chip_width - 1, y + chip_height - 1), color, cv2.FILLED)
+        y = min(max(box[1] + edge, 0), max(image.shape[0] - field_height, 0))
+    cv2.rectangle(image, (x, y), (x + field_width - 1, y + field_height - 1), color, cv2.FILLED)
     put_text(image, text, (x + pad, y + pad // 2 + ascent), text_color(color), font_size)
 
 
@@ -176,9 +176,9 @@ def mosaic(
     Args:
         images: B times (3, H, W) uint8 RGB; sizes may differ.
         boxes: B times (M, 4) xyxy, input px.
-        labels: B times (M,) class numbers; rows below 0 are padding and left out.
+        labels: B times (M,) class ids; rows below 0 are padding and left out.
         scores: B times (M,) confidences of detections.
-        names: class number -> name.
+        names: class id -> name.
         titles: B file names.
         max_images: images beyond this are left out.
         size: longest side of the grid, px.
@@ -221,7 +221,7 @@ def shrink(image: Image, scale: float) -> Image:
 
 def draw_title(image: Image, title: str) -> Image:
     """Write a title along the lower edge of an image, shortened in the middle to fit; drawn in place."""
-    font_size = max(round(min(image.shape[:2]) / 28), 10)  # small beside the labels of boxes, but readable
+    font_size = max(round(min(image.shape[:2]) / 28), 10)  # smaller than labels of boxes, but readable
     if not can_draw(title):
         title = title.encode("ascii", "replace").decode()
     room = image.shape[1] - 2 * font_size
@@ -231,7 +231,7 @@ def draw_title(image: Image, title: str) -> Image:
         kept -= 1
         text = f"{title[: kept // 2]}...{title[-(kept - kept // 2) :]}"
     bottom = image.shape[0]
-    draw_chip(image, text, (0, bottom, 0, bottom), CHARCOAL, font_size, 0)
+    draw_label(image, text, (0, bottom, 0, bottom), CHARCOAL, font_size, 0)
     return image
 
 

@@ -63,7 +63,7 @@ class ExportError(DetectorError, RuntimeError):
 
 
 class TrainingError(DetectorError, RuntimeError):
-    """Training can't go on."""
+    """Training can't continue."""
 
 
 class MissingPackageError(DetectorError, ImportError):
@@ -91,6 +91,6 @@ def error_text(error: BaseException) -> str:
 
 
 def cannot_write(what: str, error: OSError) -> SettingsError:
-    """Return the error to raise where the system lets nobody write `what`."""
+    """Return the error to raise where the system does not allow to write `what`."""
     reason = error.strerror or str(error)
     return SettingsError(f"can't write {what} ({reason}); free some space or choose another project=")

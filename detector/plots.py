@@ -1,4 +1,4 @@
-"""Figures of a training and of a validation, as image files. The only file that imports matplotlib."""
+"""Plots of a training and of a validation, as image files. The only file that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINE_COLORS = (4, 5, 2, 6, 0, 1)  # class numbers: blue, vermilion, green ...
+LINE_COLORS = (4, 5, 2, 6, 0, 1)  # class ids: blue, vermilion, green ...
 INK, FAINT = "#222222", "#b8c0c8"
 GRID = "#e6e9ec"
 DPI = 160  # a panel of 3.6 inches is 576 px wide; all sizes of panels are inches
 MAX_LEGEND = 20  # classes named one by one in a legend
 MAX_TICKS = 40  # classes named one by one below bars
 MAX_CELL_TEXT = 30  # classes up to which the cells of a confusion matrix carry their number
-MARKERS_BELOW = 10  # points: so few are marked one by one, and not smoothed
-OUTLIER = 20  # times the median: a value above it would press the others flat on a linear axis
+MARKERS_BELOW = 10  # points: series with fewer are not smoothed, and each point is marked
+OUTLIER = 20  # times the median: a value above it would flatten the others on a linear axis
 DENSITY_CELLS = 50  # along each side of the unit square
 AXIS_COLUMNS = ("epoch", "time")  # of results.csv
 
 
 class Evaluated(Protocol):
-    """What the figures need of `detector.metrics.metrics.Metrics`."""
+    """What the plots need of `detector.metrics.metrics.Metrics`."""
 
     names: dict[int, str]
     detection_curves: Curves
@@ -91,13 +91,13 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
 
     Args:
         csv_path: the table, with a column `epoch`; cells may be empty or nan.
-        path: the picture; by default results.png beside the table.
+        path: the image file; by default results.png next to the table.
 
     Returns:
-        The picture's path.
+        Path of the image file.
 
     Raises:
-        DataError: the table can't be read, has no rows or no epochs, or the picture can't be written.
+        DataError: the table can't be read, has no rows or no epochs, or the image can't be written.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -149,7 +149,7 @@ def read_results(path: Path) -> tuple[Array, dict[str, Array]]:
 
 
 def to_number(text: str | None) -> float:
-    """Return the number a cell holds, NaN where it holds none."""
+    """Return a cell as a number, NaN if it is not one."""
     try:
         return float(text or "nan")
     except ValueError:
@@ -170,7 +170,7 @@ def group_columns(keys: list[str]) -> dict[str, list[str]]:
             title = "AP"
         elif prefix in ("train", "val"):
             title = "total loss" if name == "loss" else name.replace("_", " ")
-        elif "/" in prefix:  # many of a kind, such as one figure a layer
+        elif "/" in prefix:  # many of a kind, such as one metric per layer
             title = prefix
         else:
             title = key
@@ -196,21 +196,21 @@ def plot_curves(metrics: Evaluated, folder: str | Path) -> list[Path]:
     """Draw BoxPR_curve.png, BoxF1_curve.png, BoxP_curve.png and BoxR_curve.png.
 
     Returns:
-        The pictures' paths.
+        Paths of the image files.
 
     Raises:
-        DataError: a picture can't be written.
+        DataError: an image can't be written.
     """
     curves, folder = metrics.detection_curves, Path(folder)
     best = curves.best
-    figures = {
+    plots = {
         "BoxPR": (curves.recall_points, curves.precision_at_recall, "recall", "precision"),
         "BoxF1": (curves.confidence, curves.f1, "confidence", "F1"),
         "BoxP": (curves.confidence, curves.precision, "confidence", "precision"),
         "BoxR": (curves.confidence, curves.recall, "confidence", "recall"),
     }
     written = []
-    for name, (x, y, x_name, y_name) in figures.items():
+    for name, (x, y, x_name, y_name) in plots.items():
         figure, (panel,) = new_figure(1, 1, 8, 5)
         values = y.mean(1) if name == "BoxPR" else y[:, best]
         draw_classes(panel, x, y, values, curves.classes.tolist(), metrics.names)
@@ -250,22 +250,22 @@ def plot_confusion_matrix(metrics: Evaluated, folder: str | Path) -> list[Path]:
     Cells are coloured by their share of the true class in both.
 
     Returns:
-        The pictures' paths.
+        Paths of the image files.
 
     Raises:
-        DataError: the metrics hold no confusion matrix, or a picture can't be written.
+        DataError: the metrics hold no confusion matrix, or an image can't be written.
     """
     confusion, folder = metrics.confusion_matrix, Path(folder)
     if confusion is None:
         raise DataError("no confusion matrix to plot; compute the metrics with full=True.")
     labels = [caption(n, metrics.names, 16) for n in confusion.names] + ["background"]
     shares = confusion.normalized()
-    side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)  # inches: 0.42 a class, 2.2 for names and colour bar
+    side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)  # inches: per class; names and colour bar
     written = []
     for name, numbers in (("confusion_matrix", confusion.matrix), ("confusion_matrix_normalized", shares)):
         figure, (panel,) = new_figure(1, 1, side * 1.1, side)
         panel.grid(False)
-        picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        cells = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         ticks = np.arange(len(labels))
         size = float(np.clip(40 * side / len(labels), 3.5, 9))  # points; a cell has some 72 * side / classes
         panel.set_xticks(ticks, labels, rotation=90 if len(labels) > 6 else 0, fontsize=size)
@@ -274,7 +274,7 @@ def plot_confusion_matrix(metrics: Evaluated, folder: str | Path) -> list[Path]:
         panel.set_ylabel("predicted class")
         kind = "shares" if numbers is shares else "counts"
         panel.set_title(f"Confusion matrix: {kind}", fontsize=11, color=INK)
-        figure.colorbar(picture, ax=panel, fraction=0.045, pad=0.02, label="share of the true class")
+        figure.colorbar(cells, ax=panel, fraction=0.045, pad=0.02, label="share of the true class")
         if len(labels) <= MAX_CELL_TEXT:
             write_cells(panel, numbers, shares, size)
         written.append(write_figure(figure, folder / f"{name}.png"))
@@ -294,16 +294,16 @@ def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path
     """Draw what a data set's labels look like: counts by class, where the centres are, and the sizes.
 
     Args:
-        labels: (N,) class numbers.
+        labels: (N,) class ids.
         boxes: (N, 4) centre, width, height, normalised.
-        names: class number -> name.
-        path: the picture.
+        names: class id -> name.
+        path: the image file.
 
     Returns:
-        The picture's path.
+        Path of the image file.
 
     Raises:
-        DataError: the picture can't be written.
+        DataError: the image can't be written.
     """
     numbers = np.asarray(labels, np.int64).reshape(-1)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -315,7 +315,7 @@ def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path
     if len(shown) <= MAX_TICKS:
         bars.set_xticks(shown, [caption(n, names, 16) for n in shown], rotation=90 if len(shown) > 4 else 0)
     else:
-        bars.set_xlabel("class number")
+        bars.set_xlabel("class id")
     bars.set_title(f"{len(numbers):,} objects of {len(names)} class{'es' * (len(names) > 1)}", fontsize=10)
     for panel, (x, y), title in (
         (centres, boxes[:, :2].T, "centres"),
@@ -337,17 +337,17 @@ def draw_density(panel: Axes, x: Array, y: Array) -> None:
 
 
 def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | Path) -> Path:
-    """Draw accuracy over speed, a point a format; those that nothing else beats in both are joined.
+    """Draw accuracy over speed, one point per format; those that no other beats in both are joined.
 
     Args:
-        points: name, ms an image, mAP50-95.
-        path: the picture.
+        points: name, ms per image, mAP50-95.
+        path: the image file.
 
     Returns:
-        The picture's path.
+        Path of the image file.
 
     Raises:
-        DataError: the picture can't be written.
+        DataError: the image can't be written.
     """
     figure, (panel,) = new_figure(1, 1, 8, 5)
     front: list[tuple[float, float]] = []
@@ -367,10 +367,10 @@ def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | 
     low, high = min(point[2] for point in points), max(point[2] for point in points)
     spare = (
         max(0.02 - (high - low), 0) / 2 + 0.003
-    )  # at least 0.026 of AP is shown: no drama in the third decimal
+    )  # at least 0.026 of AP is shown, so that the third decimal looks small
     panel.set_ylim(low - spare, high + spare)
     panel.set_xlim(0, 1.1 * max(point[1] for point in points))
-    panel.set_xlabel("ms an image, from picture to results", fontsize=9)
+    panel.set_xlabel("ms per image, from image to results", fontsize=9)
     panel.set_ylabel("mAP50-95", fontsize=9)
     panel.set_title("Speed and accuracy by format", fontsize=11, color=INK)
     return write_figure(figure, Path(path))

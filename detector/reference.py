@@ -1,4 +1,4 @@
-"""The reference of events and ready-made callbacks, written from `EVENTS` and the classes themselves."""
+"""The reference of events and ready-made callbacks, generated from `EVENTS` and the classes themselves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
 from detector.settings import ENGINES, format_value, type_text
 
-HEADER = ["event", "engine", "when", "how often", "what is there"]
+HEADER = ["event", "engine", "when", "how often", "available attributes"]
 OFTEN = {
-    "once": "once a run",
+    "once": "once per run",
     "epoch": "every epoch",
     "batch": "every batch",
     "step": "every optimizer step",
@@ -23,12 +23,12 @@ OFTEN = {
 
 
 def event_rows() -> list[list[str]]:
-    """Return a row an event: name, engine, when, how often, what is there."""
+    """Return one row per event: name, engine, when, how often, available attributes."""
     return [[name, e.engine, e.when, OFTEN[e.often], e.sees] for name, e in EVENTS.items()]
 
 
 def ready_made_rows() -> list[list[str]]:
-    """Return a row a ready-made callback: its call with the defaults, and its first line."""
+    """Return one row per ready-made callback: its call with the defaults, and its first line."""
     rows = []
     for name in READY_MADE:
         kind = getattr(import_module("detector.callbacks"), name)
@@ -83,7 +83,7 @@ def default_yaml() -> str:
     """Return `cfg/default.yaml`: every setting by theme, with its help line and the engines it belongs to."""
     lines = [
         "# Every setting and its default. Written by `make cfg` from detector/settings.py.",
-        "# Copy the lines you want to change into a file of your own and give it as cfg=file.yaml.",
+        "# Copy the lines you want to change into a new file and pass it as cfg=file.yaml.",
     ]
     themes: dict[str, dict[str, tuple[FieldInfo, list[str]]]] = {}
     for engine in ENGINES:
@@ -111,7 +111,7 @@ def _yaml_value(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """Return `docs/settings.md`: a table an engine and theme."""
+    """Return `docs/settings.md`: one table per engine and theme."""
     lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
     for engine in ENGINES:
         lines += [f"## {engine}", ""]

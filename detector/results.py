@@ -75,7 +75,7 @@ class Boxes:
 
     @property
     def cls(self) -> Rows:
-        """(N,) class numbers, as floats."""
+        """(N,) class ids, as floats."""
         return self.data[:, -1]
 
     @property
@@ -139,7 +139,7 @@ class Results:
     Args:
         orig_img: (H, W, 3) uint8 BGR.
         path: where the image came from.
-        names: class number -> name.
+        names: class id -> name.
         boxes: (N, 6) or (N, 7), see `Boxes`; none by default.
         speed: ms spent in preprocess, inference and postprocess.
         save_dir: folder of the run, if it has one.
@@ -235,35 +235,35 @@ class Results:
             pil: return a PIL image (RGB).
             img: draw on this (H, W, 3) BGR image instead of `orig_img`.
             labels: write class names.
-            boxes: draw at all; without, the image is returned as it is.
+            boxes: false = return the image without any drawing.
             show: also open a window.
-            save: also write the picture.
+            save: also write the image.
             filename: where to; by default `results_<name of the image>`.
 
         Returns:
             (H, W, 3) uint8 BGR, a copy, or a PIL image.
 
         Raises:
-            DataError: the picture can't be written.
+            DataError: the image can't be written.
             MissingPackageError: pil=True without Pillow.
             SettingsError: show=True without a display.
         """
         image = self.orig_img if img is None else img
         if boxes:
             found = self.boxes.numpy()
-            picture = draw_boxes(
+            drawn = draw_boxes(
                 image, found.xyxy, found.cls, found.conf, self.names, line_width, font_size, labels, conf
             )
         else:
-            picture = image.copy()
+            drawn = image.copy()
         if show:
-            show_image(picture, self.path)
+            show_image(drawn, self.path)
         if save:
-            write_image(filename or self._default_filename(), picture)
-        return to_pil(picture) if pil else picture
+            write_image(filename or self._default_filename(), drawn)
+        return to_pil(drawn) if pil else drawn
 
     def show(self, **plot_settings: Any) -> None:
-        """Open a window with the drawn image and wait for a key.
+        """Show the image with its detections in a window and wait for a key.
 
         Raises:
             SettingsError: there is no display.
@@ -271,7 +271,7 @@ class Results:
         self.plot(show=True, **plot_settings)
 
     def save(self, filename: str | Path | None = None, **plot_settings: Any) -> Path:
-        """Write the drawn image, by default to `results_<name of the image>`; return where.
+        """Write the image with its detections, by default to `results_<name of the image>`; return where.
 
         Raises:
             DataError: the file can't be written.
@@ -358,11 +358,11 @@ class Results:
         return json.dumps(self.summary(normalize, decimals), indent=2, ensure_ascii=False)
 
     def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
-        """Return `summary` as CSV, the corners in columns of their own."""
+        """Return `summary` as CSV, the corners in separate columns."""
         return rows_to_csv(self._flat_rows(normalize, decimals))
 
     def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
-        """Return `summary` as a polars DataFrame, the corners in columns of their own.
+        """Return `summary` as a polars DataFrame, the corners in separate columns.
 
         Raises:
             MissingPackageError: polars is not installed.

@@ -1,7 +1,7 @@
 """Every setting of every engine: its type, default, range, unit and help line, in one place.
 
 `cfg/default.yaml`, `detector train --help` and `docs/settings.md` are written from these classes.
-The user-facing keys are those people know from other YOLO trainers.
+The user-facing keys are those known from other YOLO trainers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ LOGGER_NAMES = ("tensorboard", "mlflow", "wandb", "comet")
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
-RECT_HELP = "pad to the least rectangle; false = the full square, as files of fixed size always do"
-NAMES_HELP = "class names, for an exported file that does not hold them"
-COMPILE_HELP = "torch.compile the network: a minute at first; needs a C++ compiler; see docs/benchmarks.md"
+RECT_HELP = "minimal padding; false = pad to the full square, as files of fixed size always do"
+NAMES_HELP = "class names, for an exported file without them"
+COMPILE_HELP = (
+    "torch.compile the network: the first batch takes a minute; needs a C++ compiler; see docs/benchmarks.md"
+)
 
 
 def setting(default: Any, theme: str, help: str, *, unit: str = "", **limits: Any) -> Any:
@@ -74,7 +76,7 @@ class Settings(BaseModel):
         "callbacks",
         "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
     )
-    plots: bool = setting(True, "output", "draw curves and sample pictures")
+    plots: bool = setting(True, "output", "draw curves and sample images")
 
     @field_validator("imgsz", mode="after", check_fields=False)
     @classmethod
@@ -155,10 +157,10 @@ class DataSettings(Settings):
     imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
     data: str | Path | None = setting(None, "data", "data set: a YAML file, or the name of a packaged one")
     batch: int | float = setting(
-        16, "data", "images a batch; -1 or a fraction of GPU memory in 0..1 chooses by itself (CUDA)"
+        16, "data", "images per batch; -1 or a fraction of GPU memory in 0..1 = chosen automatically (CUDA)"
     )
     workers: int | Literal["auto"] = setting(
-        "auto", "machine", "processes that load data; auto = by the device and the cores; 0 = none"
+        "auto", "machine", "processes that load data; auto = chosen by the device and the cores; 0 = none"
     )
     cache: bool | Literal["auto", "ram"] = setting(
         "auto",
@@ -169,11 +171,11 @@ class DataSettings(Settings):
     classes: list[int] | None = setting(None, "data", "use only these class ids")
     fraction: float = setting(1.0, "data", "part of the training images to use", gt=0.0, le=1.0)
     conf: float | None = setting(
-        None, "validation", "least confidence of a detection; none = 0.001 in validation, 0.25 in prediction",
+        None, "validation", "minimum confidence of a detection; none = 0.001 in validation, 0.25 in prediction",
         ge=0.0, le=1.0,
     )  # fmt: skip
     iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
-    max_det: int = setting(300, "validation", "most detections an image", ge=1)
+    max_det: int = setting(300, "validation", "maximum detections per image", ge=1)
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
 
     @field_validator("batch")
@@ -199,13 +201,13 @@ class TrainSettings(DataSettings):
     epochs: int = setting(100, "training", "passes over the training images", ge=1)
     time: float | None = setting(None, "training", "time budget that replaces epochs", unit="hours", gt=0.0)
     patience: int = setting(
-        100, "training", "stop after so many epochs without a better fitness; 0 = never", ge=0
+        100, "training", "stop after this many epochs without a better fitness; 0 = never", ge=0
     )
     pretrained: bool | str | Path = setting(
         True, "training", "start from the weights of model=; a path takes them from there, false from none"
     )
     freeze: int | list[int | str] | None = setting(
-        None, "training", "layers to hold fixed: a count from the start, or a list of indices or name parts"
+        None, "training", "layers to freeze: a count from the start, or a list of indices or name parts"
     )
     seed: int = setting(0, "training", "seed of weights, order and augmentation", ge=0)
     deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
@@ -231,7 +233,7 @@ class TrainSettings(DataSettings):
     nbs: int | None = setting(
         None,
         "optimisation",
-        "nominal batch: gradients accumulate to so many images a step; none = a step every batch",
+        "nominal batch: gradients accumulate over this many images per step; none = one step per batch",
         ge=1,
     )
     multi_scale: float = setting(0.0, "optimisation", "vary the input size by this fraction", ge=0.0, lt=1.0)
@@ -252,7 +254,7 @@ class TrainSettings(DataSettings):
     degrees: float = setting(0.0, "augmentation", "range of rotation", unit="degrees", ge=0.0, le=180.0)
     translate: float = probability(0.1, "augmentation", "range of shift, part of the image")
     scale: float | tuple[float, float] = setting(
-        0.5, "augmentation", "range of scale: 1 - s to 1 + s, or an explicit [least, most]"
+        0.5, "augmentation", "range of scale: 1 - s to 1 + s, or an explicit [minimum, maximum]"
     )
     shear: float = setting(0.0, "augmentation", "range of shear", unit="degrees", ge=0.0, lt=90.0)
     perspective: float = setting(0.0, "augmentation", "range of perspective", ge=0.0, le=0.001)
@@ -264,8 +266,8 @@ class TrainSettings(DataSettings):
     resume: bool | str | Path = setting(
         False,
         "training",
-        "go on with a run: its folder, or true for the newest unfinished one in project=; force, or force:FOLDER, "
-        "though settings or data have changed",
+        "continue a run: its folder, or true for the newest unfinished one in project=; force, or force:FOLDER, "
+        "even if settings or data have changed",
     )
     plugins: bool = setting(True, "callbacks", "load the callbacks of installed plug-in packages")
     loggers: str | list[str] | None = setting(
@@ -290,7 +292,7 @@ class TrainSettings(DataSettings):
         unit="minutes",
         ge=0.0,
     )
-    save_period: int = setting(-1, "output", "also keep epochN.pt every so many epochs; -1 = never", ge=-1)
+    save_period: int = setting(-1, "output", "also keep epochN.pt every this many epochs; -1 = never", ge=-1)
 
     @field_validator("optimizer")
     @classmethod
@@ -326,7 +328,7 @@ class TrainSettings(DataSettings):
                 return (float(value[0]), float(value[1]))
         elif not isinstance(value, (int, float)) or 0 <= value < 1:
             return value
-        raise ValueError("expected a number in 0..1 or two numbers, 0 < least <= most; try scale=0.5")
+        raise ValueError("expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5")
 
 
 class ValSettings(DataSettings):
@@ -348,19 +350,19 @@ class PredictSettings(Settings):
     imgsz: int | list[int] = setting(
         640, "model", "longer side of the network input, or [height, width]", unit="px"
     )
-    batch: int = setting(1, "data", "images a batch", ge=1)
+    batch: int = setting(1, "data", "images per batch", ge=1)
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
     compile: bool = setting(False, "machine", COMPILE_HELP)
-    conf: float = probability(0.25, "validation", "least confidence of a detection")
+    conf: float = probability(0.25, "validation", "minimum confidence of a detection")
     iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
-    max_det: int = setting(300, "validation", "most detections an image", ge=1)
+    max_det: int = setting(300, "validation", "maximum detections per image", ge=1)
     classes: list[int] | None = setting(None, "data", "keep only these class ids")
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
     save: bool = setting(False, "output", "write annotated images (the command line does so by default)")
     save_txt: bool = setting(False, "output", "write boxes as YOLO label files")
     save_conf: bool = setting(False, "output", "add the confidence to label files")
-    save_crop: bool = setting(False, "output", "write every detection as an image of its own")
+    save_crop: bool = setting(False, "output", "write every detection as a separate image")
     show: bool = setting(False, "output", "show annotated images in a window")
     show_labels: bool = setting(True, "output", "draw class names")
     show_conf: bool = setting(True, "output", "draw confidences")
@@ -395,7 +397,7 @@ class ExportSettings(Settings):
     imgsz: int | list[int] = setting(
         640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
     )
-    batch: int = setting(1, "export", "images a run of the file", ge=1)
+    batch: int = setting(1, "export", "images per call of the file", ge=1)
     dynamic: bool = setting(False, "export", "leave batch, height and width of the input free")
     half: bool | Literal["fp16", "bf16"] = setting(
         False,
@@ -403,23 +405,25 @@ class ExportSettings(Settings):
         "16-bit weights: true or fp16 (onnx, openvino, ncnn, safetensors), bf16 (torchscript, pt2)",
     )
     int8: bool = setting(
-        False, "export", "8-bit network, calibrated on the training pictures of data= (openvino)"
+        False, "export", "8-bit network, calibrated on the training images of data= (openvino)"
     )
     preprocess: bool = setting(
-        False, "export", "take uint8 BGR pictures as OpenCV gives, normalise inside the file"
+        False, "export", "take uint8 BGR images as OpenCV reads them; normalise inside the file"
     )
-    conf: float = probability(0.25, "export", "least confidence of a detection inside the file (nms=true)")
+    conf: float = probability(0.25, "export", "minimum confidence of a detection inside the file (nms=true)")
     iou: float = probability(0.7, "export", "IoU above which the file suppresses a box (nms=true)")
-    max_det: int = setting(300, "export", "detections an image that the file gives (nms=true or false)", ge=1)
+    max_det: int = setting(
+        300, "export", "detections per image that the file returns (nms=true or false)", ge=1
+    )
     agnostic_nms: bool = setting(False, "export", "let the file suppress across classes")
     opset: int | None = setting(None, "export", "ONNX operator set; none = 20", ge=18)
     simplify: bool = setting(True, "export", "shorten the ONNX graph")
     data: str | Path | None = setting(
-        None, "data", "data set: its pictures prove the file and calibrate int8; none = drawn scenes"
+        None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
     )
     fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
     licence: str | None = setting(None, "export", "licence of the weights, to be written into the file")
-    folder: str | Path | None = setting(None, "output", "where to write; none = beside the weights")
+    folder: str | Path | None = setting(None, "output", "where to write; none = next to the weights")
 
     @field_validator("imgsz", mode="before")
     @classmethod
@@ -436,7 +440,7 @@ class BenchmarkSettings(Settings):
     formats: str | list[str] | None = setting(
         None, "benchmark", "formats to measure, such as onnx,openvino; none = all that are installed"
     )
-    repeats: int = setting(100, "benchmark", "pictures that speed is measured on", ge=1)
+    repeats: int = setting(100, "benchmark", "images that speed is measured on", ge=1)
     workers: int | Literal["auto"] = setting("auto", "machine", "processes that load data; see train")
     compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
 
@@ -454,7 +458,7 @@ ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for 
 
 
 def unknown_setting(key: str, engine: str) -> str:
-    """Say in one sentence that `key` is no setting of `engine`, with the nearest name there is."""
+    """Return one sentence: `key` is not a setting of `engine`, with the nearest name if there is one."""
     allowed = ENGINES[engine].model_fields
     others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
     if others:

@@ -1,4 +1,4 @@
-"""Rows of figures as CSV, as a data frame and as aligned text."""
+"""Rows of metrics as CSV, as a data frame and as aligned text."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 tensor_version = attrgetter("_version")
 
 INHERITED = ("imgsz", "data", "single_cls", "classes")
-"""Settings of its training that a loaded model brings to `val` and `predict`, unless given anew."""
+"""Settings of its training that a loaded model brings to `val` and `predict`, unless given again."""
 
 
 class YOLO:
@@ -48,10 +48,10 @@ class YOLO:
 
     Args:
         model: weights (`best.pt`, `best.safetensors`, or a detection checkpoint of ultralytics, which is read
-            without running anything in it), an architecture (`yolo11n.yaml`, or the path of one's own), or an
+            without running anything in it), an architecture (`yolo11n.yaml`, or the path of a custom one), or an
             exported file (`best.onnx`, `best_openvino/`, `best.torchscript`, `best.pt2`), which predicts and
             validates.
-        names: class names of an exported file that does not hold them.
+        names: class names of an exported file without them.
         imgsz: side, or height and width, of the input of such a file, px.
 
     Attributes:
@@ -60,7 +60,7 @@ class YOLO:
         names: class id -> name.
         ckpt: the checkpoint it was loaded from, without its weights; empty for an architecture.
         callbacks: event name -> list of functions; every engine gets a copy.
-        metrics: the figures of the last `train` or `val`.
+        metrics: those of the last `train` or `val`.
         trainer: the last training's engine; likewise `validator`, `predictor`, `exporter`.
 
     Raises:
@@ -190,15 +190,15 @@ class YOLO:
         return self.callbacks.add(event, fn, first=first, once=once)
 
     def remove_callback(self, event: Any, fn: Callable[[Any], object] | None = None) -> None:
-        """Take a function off an event, or an object off all its events."""
+        """Remove a function from an event, or an object from all its events."""
         self.callbacks.remove(event, fn)
 
     def clear_callback(self, event: str) -> None:
-        """Take all functions off an event."""
+        """Remove all functions from an event."""
         self.callbacks.clear(event)
 
     def reset_callbacks(self) -> None:
-        """Take all functions off all events."""
+        """Remove all functions from all events."""
         self.callbacks.clear()
 
     def added(self, *callbacks: Any) -> AbstractContextManager[None]:
@@ -247,7 +247,7 @@ class YOLO:
                 (event, function) pairs, dicts, and texts such as "hooks.py" (see `callbacks/loading.py`).
 
         Returns:
-            The figures of the best weights on the validation split, or None if there is none.
+            The metrics of the best weights on the validation split, or None if there is none.
 
         Raises:
             SettingsError: for unknown, mistyped or out-of-range settings, all at once.
@@ -321,7 +321,7 @@ class YOLO:
             **settings: see `detector predict --help`.
 
         Returns:
-            A list of `Results`, one an image, or a generator of them.
+            A list of `Results`, one per image, or a generator of them.
 
         Raises:
             SettingsError: for wrong settings.
@@ -334,7 +334,7 @@ class YOLO:
     __call__ = predict
 
     def export(self, **settings: Any) -> Path:
-        """Write the model in another format, beside its weights, and prove the file against the model.
+        """Write the model in another format, next to its weights, and verify the file against the model.
 
         Args:
             **settings: see `detector export --help` and docs/export.md.
@@ -369,7 +369,7 @@ class YOLO:
             **settings: see `detector benchmark --help`; `data` is needed.
 
         Returns:
-            A row a format, as in `benchmark.csv` of the run folder.
+            One row per format, as in `benchmark.csv` of the run folder.
 
         Raises:
             SettingsError: for wrong settings.
@@ -397,7 +397,7 @@ class YOLO:
         self._complete(settings)
         if settings.source is None:
             raise DataError(
-                "source= is missing: name an image, a folder or a list, such as source=street.jpg"
+                "source= is missing: give an image, a folder or a list, such as source=street.jpg"
             )
         if settings.verbose:
             configure_logging()

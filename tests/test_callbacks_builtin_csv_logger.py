@@ -53,7 +53,7 @@ def test_a_fresh_run_starts_with_an_empty_file(clock, tmp_path):
     assert "a" not in read(path)[0]
 
 
-def test_a_resumed_run_keeps_what_it_builds_on_and_goes_on_counting_time(clock, tmp_path):
+def test_a_resumed_run_keeps_what_it_builds_on_and_continues_to_count_time(clock, tmp_path):
     path, first = tmp_path / "results.csv", CSVLogger()
     run(clock, path, [{"train/loss": n, "lr/pg0": 0.1} for n in (3, 2)], callback=first)
     state = copy.deepcopy(first.state_dict())
@@ -69,7 +69,7 @@ def test_a_resumed_run_keeps_what_it_builds_on_and_goes_on_counting_time(clock, 
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_a_resumed_run_whose_file_is_gone_writes_it_anew(clock, tmp_path):
+def test_a_resumed_run_whose_file_is_gone_writes_it_again(clock, tmp_path):
     first = CSVLogger()
     run(clock, tmp_path / "first.csv", [{"a": 1}], callback=first)
     rows = run(clock, tmp_path / "results.csv", [{"a": 2}], start_epoch=1, state=first.state_dict())

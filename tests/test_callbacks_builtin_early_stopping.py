@@ -8,7 +8,7 @@ from detector.errors import CallbackError
 
 
 def run(callback, values, start_epoch=0, name="fitness", state=None):
-    """Play a run of so many epochs; return the epoch it was stopped at, or None."""
+    """Play a run, one epoch per value; return the epoch it was stopped at, or None."""
     metrics = [None if value is None else {"fitness": value, name: value} for value in values]
     trainer = play(callback, metrics, plain_trainer(start_epoch=start_epoch), state)
     return trainer.epoch if trainer.stop else None
@@ -42,13 +42,13 @@ def test_an_unknown_monitor_names_the_nearest():
         run(EarlyStopping("metrics/map50", patience=2), [0.1], name="metrics/mAP50")
 
 
-def test_a_second_run_starts_anew():
+def test_a_second_run_starts_from_scratch():
     callback = EarlyStopping(patience=2)
     assert run(callback, [0.9, 0.1, 0.1]) == 2
     assert run(callback, [0.1, 0.2]) is None
 
 
-def test_a_resumed_run_goes_on_counting():
+def test_a_resumed_run_continues_counting():
     values = [0.3, 0.1, 0.2, 0.1]
     first = EarlyStopping(patience=3)
     assert run(first, values[:2]) is None

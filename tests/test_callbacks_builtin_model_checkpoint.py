@@ -80,7 +80,7 @@ def test_files_of_others_are_left_alone_by_a_second_run(trainer):
     assert files(trainer) == ["epoch1-fitness_0.1000.pt", "epoch2-fitness_0.2000.pt", "last.pt"]
 
 
-def test_a_resumed_run_goes_on_with_its_files(trainer):
+def test_a_resumed_run_continues_with_its_files(trainer):
     first = ModelCheckpoint(top_k=2)
     run(first, trainer, [0.1, 0.3])
     trainer.start_epoch = 2

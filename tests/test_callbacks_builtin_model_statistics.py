@@ -87,7 +87,7 @@ def test_dead_channels_are_counted():
     assert metrics["statistics/dead_channels"] == 0.5
 
 
-def test_every_so_many_epochs_have_figures():
+def test_every_nth_epoch_has_statistics():
     found = run(ModelStatistics(every=2), make_trainer(), epochs=4)
     assert [bool(metrics) for metrics in found] == [False, True, False, True]
 
@@ -122,7 +122,7 @@ def test_a_failure_in_the_batch_leaves_no_hooks():
     assert callback.before == []
 
 
-def test_a_training_has_figures_of_every_layer_and_no_other_weights(train_tiny):
+def test_a_training_has_statistics_of_every_layer_and_no_other_weights(train_tiny):
     weights = []
     for callbacks in ([], [ModelStatistics()]):
         yolo = train_tiny(*callbacks, epochs=1, freeze=1)

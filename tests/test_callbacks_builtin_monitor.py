@@ -69,7 +69,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_a_loss_that_should_grow_is_warned_of(caplog):
     Monitor("Mine", "val/loss", "max")
-    assert "say mode='min'" in caplog.text
+    assert "use mode='min'" in caplog.text
 
 
 def test_a_run_without_the_figure_is_warned_of(caplog):

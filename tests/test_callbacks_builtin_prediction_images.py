@@ -53,9 +53,9 @@ def test_truth_is_at_the_left_and_what_was_found_at_the_right(tmp_path):
     logged = play_epoch(PredictionImages(count=1), tmp_path, 2, [["a.jpg", "b.jpg"]])
     path = tmp_path / "predictions/epoch3.jpg"
     assert logged == [({"predictions": path}, 3)]
-    picture = cv2.imread(str(path)).astype(int)
-    assert picture.shape == (64, 192, 3)
-    colourful = (picture.max(2) - picture.min(2)) > 60
+    drawn = cv2.imread(str(path)).astype(int)
+    assert drawn.shape == (64, 192, 3)
+    colourful = (drawn.max(2) - drawn.min(2)) > 60
     left, right = colourful[:, :96], colourful[:, 96:]
     assert left[38:43, 10:30].any()  # the lower edge of the true box
     assert right[48:53, 60:80].any()  # that of the detection
@@ -69,7 +69,7 @@ def test_images_are_taken_from_several_batches(tmp_path):
     assert cv2.imread(str(tmp_path / "predictions/epoch1.jpg")).shape == (128, 2 * 192, 3)  # 2 x 2, twice
 
 
-def test_only_every_so_many_epochs_have_a_picture(tmp_path):
+def test_only_every_nth_epoch_is_drawn(tmp_path):
     callback = PredictionImages(every=2)
     for epoch in range(4):
         play_epoch(callback, tmp_path, epoch, [["a.jpg"]])
@@ -81,7 +81,7 @@ def test_an_epoch_without_validation_has_none(tmp_path):
     assert not (tmp_path / "predictions").exists()
 
 
-def test_a_training_leaves_a_picture_an_epoch(train_tiny, tmp_path):
+def test_a_training_writes_one_image_per_epoch(train_tiny, tmp_path):
     logger = Recorder()
     listen = ("on_train_start", lambda trainer: setattr(trainer, "loggers", [logger]))
     train_tiny(listen, PredictionImages(count=2), batch=1)

@@ -34,13 +34,13 @@ def bars(stream):
     return [(epoch, min(counts), max(counts)) for epoch, counts in found.items()]
 
 
-def test_on_a_terminal_there_is_a_bar_an_epoch(stderr, train_tiny):
+def test_on_a_terminal_there_is_one_bar_per_epoch(stderr, train_tiny):
     train_tiny(ProgressBar(), batch=2)
     assert bars(stderr) == [("1", 0, 4), ("2", 0, 4)]
     assert re.search(r"box \d\.\d{3}  cls \d\.\d{3}  dfl \d\.\d{3}  64x64 px", stderr.getvalue())
 
 
-def test_elsewhere_there_is_a_line_an_epoch(stderr, train_tiny, caplog):
+def test_elsewhere_there_is_one_line_per_epoch(stderr, train_tiny, caplog):
     stderr.is_terminal = False
     caplog.set_level(logging.INFO, "detector.callbacks.builtin.progress_bar")
     train_tiny(ProgressBar(), batch=2)

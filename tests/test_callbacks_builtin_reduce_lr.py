@@ -32,18 +32,18 @@ def test_nothing_counts_while_it_cools_down():
     assert scales == [1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_the_rate_stays_above_its_least():
+def test_the_rate_stays_above_its_minimum():
     assert run(ReduceLROnPlateau(factor=0.1, patience=1, min_scale=0.05), [0.1] * 4) == [1, 0.1, 0.05, 0.05]
     assert run(ReduceLROnPlateau(patience=1, min_scale=0.5), [0.1] * 3, scale=0.2) == [0.2, 0.2, 0.2]
 
 
-def test_a_resumed_run_goes_on_counting():
+def test_a_resumed_run_continues_counting():
     first = ReduceLROnPlateau(patience=3)
     assert run(first, [0.2, 0.1, 0.1]) == [1, 1, 1]
     assert run(ReduceLROnPlateau(patience=3), [0.1], state=first.state_dict()) == [0.1]
 
 
-def test_a_second_run_starts_anew():
+def test_a_second_run_starts_from_scratch():
     callback = ReduceLROnPlateau(patience=2)
     run(callback, [0.9, 0.1])
     assert run(callback, [0.1, 0.2]) == [1, 1]
@@ -64,7 +64,7 @@ def test_bad_arguments_are_refused(arguments, message):
         ReduceLROnPlateau(**arguments)
 
 
-def test_at_its_least_nothing_more_is_said(caplog):
+def test_at_its_minimum_nothing_more_is_said(caplog):
     with caplog.at_level("INFO"):
         run(ReduceLROnPlateau(factor=0.1, patience=1, min_scale=1e-4), [0.1] * 9)
     assert len(caplog.records) == 4

@@ -8,7 +8,7 @@ from detector.callbacks.builtin.resource_monitor import ResourceMonitor
 from detector.errors import CallbackError, MissingPackageError
 
 
-def test_the_figures_are_in_the_metrics_and_in_the_file(train_tiny, tmp_path):
+def test_the_use_is_in_the_metrics_and_in_the_file(train_tiny, tmp_path):
     yolo = train_tiny(ResourceMonitor(), epochs=1)
     metrics = yolo.trainer.metrics
     found = {name.removeprefix("resources/") for name in metrics if name.startswith("resources/")}
@@ -35,7 +35,7 @@ def test_the_gpu_is_looked_at_now_and_then(monkeypatch):
         def look(self):
             GPU.looks += 1
 
-        def figures(self):
+        def metrics(self):
             return {"gpu_percent": 50, "gpu_memory_gb": 2.0}
 
     now = [0.0]
@@ -53,7 +53,7 @@ def test_the_gpu_is_looked_at_now_and_then(monkeypatch):
     assert trainer.metrics["resources/gpu_memory_gb"] == 2.0
 
 
-def test_gpu_figures_are_means_and_the_highest_memory(monkeypatch):
+def test_gpu_metrics_are_means_and_the_highest_memory(monkeypatch):
     import torch
 
     free, used = iter([6e9, 2e9, 4e9]), iter([30, 90, 60])
@@ -62,7 +62,7 @@ def test_gpu_figures_are_means_and_the_highest_memory(monkeypatch):
     gpu = resource_monitor._GPU("cuda:0")
     for _ in range(3):
         gpu.look()
-    assert gpu.figures() == {"gpu_memory_gb": 6.0, "gpu_memory_percent": 75.0, "gpu_percent": 60.0}
+    assert gpu.metrics() == {"gpu_memory_gb": 6.0, "gpu_memory_percent": 75.0, "gpu_percent": 60.0}
 
 
 def test_a_gpu_that_does_not_tell_its_use_is_measured_without(monkeypatch):
@@ -76,17 +76,17 @@ def test_a_gpu_that_does_not_tell_its_use_is_measured_without(monkeypatch):
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
     gpu = resource_monitor._GPU("cuda:0")
     gpu.look()
-    assert gpu.figures() == {"gpu_memory_gb": 1.0, "gpu_memory_percent": 50.0}
+    assert gpu.metrics() == {"gpu_memory_gb": 1.0, "gpu_memory_percent": 50.0}
 
 
-def test_without_pynvml_the_memory_is_still_told(monkeypatch):
+def test_without_pynvml_the_memory_is_still_reported(monkeypatch):
     import torch
 
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 2e9))
     gpu = resource_monitor._GPU("cuda:0")
     gpu.look()
-    assert gpu.figures() == {"gpu_memory_gb": 1.0, "gpu_memory_percent": 50.0}
+    assert gpu.metrics() == {"gpu_memory_gb": 1.0, "gpu_memory_percent": 50.0}
 
 
 def test_without_psutil_the_error_says_how_to_get_it(monkeypatch):

@@ -93,7 +93,7 @@ def test_texts_are_split_at_commas_outside_brackets(text, parts):
         ("{folder}/hooks.py:Mind", "has no 'Mind'; did you mean 'Mine'?"),
         ("{folder}/hooks.py:Mine(patience=-1)", "patience=-1: expected 0 or more"),
         ("{folder}/hooks.py:Mine(size=3)", "unexpected keyword argument 'size'"),
-        ("{folder}/hooks.py:Mine(open('x'))", "(open('x')) are no plain arguments"),
+        ("{folder}/hooks.py:Mine(open('x'))", "(open('x')) are not plain arguments"),
         ("{folder}/hooks.py:helper(3)", "only a class takes arguments"),
         ("TimeLimits(hours=2)", "did you mean 'TimeLimit'?"),
         ("{folder}/broken.py", "importing {folder}/broken.py failed: ZeroDivisionError: division by zero"),

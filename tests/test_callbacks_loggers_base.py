@@ -204,8 +204,8 @@ def test_a_run_in_the_order_a_logger_sees_it(tiny_model, drawn_dataset, tmp_path
     assert seen[1]["mine"] == 0.5 and {"train/box_loss", "lr/pg0", "metrics/mAP50-95"} <= seen[1].keys()
     best, step = logger.calls[5][1:]
     assert step == 2 and best["best/mAP50-95"] == yolo.metrics.results_dict["metrics/mAP50-95"]
-    pictures, step = logger.calls[6][1:]
-    assert step == 2 and set(pictures) >= {
+    images, step = logger.calls[6][1:]
+    assert step == 2 and set(images) >= {
         "pictures/results", "pictures/labels", "pictures/confusion_matrix", "pictures/BoxPR_curve",
         "pictures/train_batch0", "pictures/val_batch0_pred",
     }  # fmt: skip

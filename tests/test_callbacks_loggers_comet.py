@@ -72,7 +72,7 @@ def test_a_failed_run_says_so(train_logged, tmp_path, monkeypatch):
     assert head["tags"] == ["failed"] and others(messages)["state"] == "failed"
 
 
-def test_an_interrupted_run_says_so_and_a_resumed_one_goes_on_with_it(train_logged, tiny_model, tmp_path):
+def test_an_interrupted_run_says_so_and_a_resumed_one_continues_it(train_logged, tiny_model, tmp_path):
     def interrupt(trainer):
         if trainer.epoch == 1:
             raise KeyboardInterrupt

@@ -99,7 +99,7 @@ def files(client, run_id, path=None):
 
 
 def check_run(client, run, seen):
-    """Compare every metric of every epoch, parameters, pictures and the artifact with what went in."""
+    """Compare every metric of every epoch, parameters, images and the artifact with what went in."""
     for name in seen[0]:
         history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)
         assert [(m.step, m.value) for m in history] == [(i + 1, row[name]) for i, row in enumerate(seen)]
@@ -110,7 +110,7 @@ def check_run(client, run, seen):
     assert run.info.status == "FINISHED"
 
 
-def test_a_store_beside_the_runs(train_logged, project, caplog):
+def test_a_store_in_the_folder_of_the_runs(train_logged, project, caplog):
     caplog.set_level(logging.INFO, "detector.callbacks.loggers")
     mine = ("on_train_batch_end", lambda trainer: mlflow.log_metric("mine", 7, trainer.global_step))
     seen = train_logged(mine, project=project)
@@ -149,7 +149,7 @@ def test_two_trainings_share_the_run_that_is_active(train_logged, project):
     assert len(client.get_metric_history(run.info.run_id, "train/box_loss")) == 2
 
 
-def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, project, caplog):
+def test_a_resumed_training_continues_its_run(train_logged, tiny_model, project, caplog):
     def fail(trainer):
         if trainer.epoch == 1:
             raise KeyboardInterrupt

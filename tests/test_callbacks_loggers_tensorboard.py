@@ -33,9 +33,9 @@ def test_the_event_file_holds_the_whole_run(train_logged, tmp_path, caplog):
     assert [event.step for event in reader.Scalars("best/mAP50-95")] == [2]
     table = text(reader, "settings")
     assert "\n| epochs | 2 |" in table and "\n| model/parameters | " in table
-    (picture,) = reader.Images("pictures/results")
-    assert picture.encoded_image_string == (tmp_path / "runs/train/results.png").read_bytes()
-    assert (picture.step, picture.width, picture.height) == (2, 60, 40)
+    (image,) = reader.Images("pictures/results")
+    assert image.encoded_image_string == (tmp_path / "runs/train/results.png").read_bytes()
+    assert (image.step, image.width, image.height) == (2, 60, 40)
     assert text(reader, "weights") == str(tmp_path / "runs/train/weights/best.pt")
     assert text(reader, "state") == "finished"
     assert caplog.messages[-1] == f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}"
@@ -65,7 +65,7 @@ def test_a_run_that_breaks_in_its_first_epoch_says_so(train_logged, tmp_path):
     )
 
 
-def test_a_resumed_training_goes_on_with_its_curves(train_logged, tiny_model, tmp_path):
+def test_a_resumed_training_continues_its_curves(train_logged, tiny_model, tmp_path):
     """What an interrupted run had written of epochs that are trained once more is not shown twice."""
 
     def late(trainer):

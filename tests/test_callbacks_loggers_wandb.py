@@ -55,7 +55,7 @@ def read(folder):
 
 
 def rows(records):
-    """Return the history: a dict a row, in which pictures are dicts."""
+    """Return the history: one dict per row, in which images are dicts."""
     found = []
     for record in records:
         if record.WhichOneof("record_type") == "history":
@@ -97,8 +97,8 @@ def test_the_run_file_holds_the_whole_run(train_logged, tmp_path):
         assert values == [(1, seen[0][name]), (2, seen[1][name])]
     assert history[0]["_step"] == 1 and sum("mine" in row for row in history) == 2
     assert [row["epoch"] for row in history if "best/mAP50-95" in row] == [2]
-    (picture,) = [row["pictures/results"] for row in history if "pictures/results" in row]
-    assert (picture["_type"], picture["width"], picture["height"]) == ("image-file", 60, 40)
+    (image,) = [row["pictures/results"] for row in history if "pictures/results" in row]
+    assert (image["_type"], image["width"], image["height"]) == ("image-file", 60, 40)
     assert len(list(tmp_path.glob("signs/wandb/offline-run-*/files/media/images/**/*.png"))) == 1
     settings = config(records)
     assert settings["epochs"] == 2 and settings["model/parameters"] > 1000
@@ -123,7 +123,7 @@ def test_a_run_that_did_not_end_well_says_so(train_logged, error, code, tmp_path
     assert exit_code(read(tmp_path)) == code
 
 
-def test_a_resumed_training_goes_on_with_its_run(train_logged, tiny_model, tmp_path, monkeypatch):
+def test_a_resumed_training_continues_its_run(train_logged, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["detector", "callbacks=Notify('https://me:s3cret@host/s3cret')"])
     train_logged(wandb=True, epochs=1)
     (first,) = tmp_path.glob("wandb/offline-run-*")

@@ -169,7 +169,7 @@ def test_add_any_takes_objects_functions_pairs_and_dicts():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (3, "3 is no callback; expected an object with event methods, a function named as an event"),
+        (3, "3 is not a callback; expected an object with event methods, a function named as an event"),
         (Callback, "Callback is a class; give an object of it, such as Callback()"),
         (object(), "object has no method named as an event, such as on_fit_epoch_end"),
         (lambda trainer: None, "unknown event '<lambda>'"),
@@ -226,10 +226,10 @@ def test_time_is_kept_by_event_and_function():
     registry.add("on_train_end", slow)
     registry.add("on_train_end", print)
     registry.fire("on_train_end", None)
-    ((event, name, seconds),) = registry.costly(1.0)
+    ((event, name, seconds),) = registry.slow_callbacks(1.0)
     assert (event, name) == ("on_train_end", "slow")
     assert seconds >= 0.02
-    assert registry.costly(100.0) == []
+    assert registry.slow_callbacks(100.0) == []
 
 
 def test_slow_callbacks_are_named_slowest_first():

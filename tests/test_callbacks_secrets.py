@@ -50,8 +50,8 @@ def test_no_file_of_a_run_holds_a_secret_and_it_can_be_resumed(train_tiny, tiny_
     kinds = [type(obj).__name__ for obj in yolo.trainer.callbacks.objects]
     assert "TimeLimit" in kinds and "Notify" not in kinds
     assert (
-        f"not taken over from the saved run: callbacks={tmp_path}/hooks.py,Notify('http://***@127.0.0.1:9/***'); "
-        "to have it, name it again"
+        f"not restored from the saved run: callbacks={tmp_path}/hooks.py,Notify('http://***@127.0.0.1:9/***'); "
+        "to use it, pass it again"
     ) in caplog.messages
 
 

@@ -27,7 +27,7 @@ def test_states_are_named_by_class_and_number():
 def test_what_does_not_match_is_warned_of_on_both_sides(caplog):
     restore_states([Counter()], {"Other": {}})
     assert "the saved run holds the state of a callback Other, but none is registered now" in caplog.text
-    assert "the saved run holds no state of the callback Counter: it starts anew" in caplog.text
+    assert "the saved run holds no state of the callback Counter: it starts from scratch" in caplog.text
 
 
 def test_a_state_of_plain_data_and_tensors_is_taken():

@@ -22,7 +22,7 @@ def test_words_become_settings_and_later_ones_win():
     }  # fmt: skip
 
 
-def test_a_cfg_file_lies_underneath(tmp_path):
+def test_words_override_a_cfg_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 7\nimgsz: 320\n")
     words = ["imgsz=96", f"cfg={tmp_path / 'mine.yaml'}"]
     assert parse_words(words, "train") == {"epochs": 7, "imgsz": 96}
@@ -31,7 +31,7 @@ def test_a_cfg_file_lies_underneath(tmp_path):
 def test_a_word_that_is_no_setting_is_refused():
     with pytest.raises(SettingsError, match=r"'epochs' needs a value: epochs=\.\.\."):
         parse_words(["epochs"], "train")
-    with pytest.raises(SettingsError, match="'exist_okay' is no key=value word; did you mean 'exist_ok'"):
+    with pytest.raises(SettingsError, match="'exist_okay' is not a key=value word; did you mean 'exist_ok'"):
         parse_words(["exist_okay"], "train")
 
 

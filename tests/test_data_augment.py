@@ -36,7 +36,7 @@ def test_a_draw_follows_from_seed_epoch_and_position():
     assert len({repr(d.geometry.matrix) for d in [draw(position=3), *others]}) == 4
 
 
-def test_each_epoch_visits_every_image_in_an_order_of_its_own():
+def test_each_epoch_visits_every_image_in_a_different_order():
     first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
 
     assert sorted(first) == sorted(second) == list(range(50))

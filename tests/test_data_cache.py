@@ -12,7 +12,7 @@ from detector.errors import DataError
 SHAPES = np.array([[4, 6], [6, 4], [5, 5], [6, 6]])
 
 
-def picture(index: int) -> np.ndarray:
+def image_of(index: int) -> np.ndarray:
     return np.full((*SHAPES[index], 3), index + 1, np.uint8)
 
 
@@ -20,30 +20,30 @@ def test_every_image_is_kept_when_all_fit():
     cache = ImageCache(SHAPES, budget=10_000)
     for index in range(4):
         assert cache.get(index) is None
-        cache.put(index, picture(index))
+        cache.put(index, image_of(index))
 
     assert cache.holds_all and cache.nbytes == SHAPES.prod(1).sum() * 3
-    assert all(np.array_equal(cache.get(index), picture(index)) for index in range(4))
+    assert all(np.array_equal(cache.get(index), image_of(index)) for index in range(4))
 
 
 def test_a_small_cache_keeps_the_last_image_of_each_slot():
     cache = ImageCache(SHAPES, budget=2 * 6 * 6 * 3)
     for index in range(3):
-        cache.put(index, picture(index))
+        cache.put(index, image_of(index))
 
     assert cache.num_slots == 2
     assert cache.get(0) is None  # slot 0 now holds image 2
-    assert np.array_equal(cache.get(1), picture(1))
-    assert np.array_equal(cache.get(2), picture(2))
+    assert np.array_equal(cache.get(1), image_of(1))
+    assert np.array_equal(cache.get(2), image_of(2))
 
 
 def test_what_a_small_cache_gives_is_not_overwritten_later():
     cache = ImageCache(SHAPES, budget=6 * 6 * 3)
-    cache.put(0, picture(0))
+    cache.put(0, image_of(0))
     found = cache.get(0)
-    cache.put(3, picture(3))
+    cache.put(3, image_of(3))
 
-    assert np.array_equal(found, picture(0))
+    assert np.array_equal(found, image_of(0))
 
 
 def test_an_image_overwritten_while_it_is_read_is_refused():
@@ -56,7 +56,7 @@ def test_an_image_overwritten_while_it_is_read_is_refused():
 
     cache = Torn(SHAPES, budget=6 * 6 * 3)
     cache.tear = False
-    cache.put(0, picture(0))
+    cache.put(0, image_of(0))
     cache.tear = True
 
     assert cache.get(0) is None
@@ -65,15 +65,15 @@ def test_an_image_overwritten_while_it_is_read_is_refused():
 def test_a_busy_shared_slot_is_left_alone():
     cache = ImageCache(SHAPES, budget=6 * 6 * 3, shared=True)
     with cache._lock:
-        cache.put(0, picture(0))
+        cache.put(0, image_of(0))
     assert cache.get(0) is None
 
-    cache.put(0, picture(0))
-    assert np.array_equal(cache.get(0), picture(0))
+    cache.put(0, image_of(0))
+    assert np.array_equal(cache.get(0), image_of(0))
 
 
 def fill(cache: ImageCache, index: int) -> None:
-    cache.put(index, picture(index))
+    cache.put(index, image_of(index))
 
 
 @pytest.mark.parametrize("method", [start_method(), pytest.param("spawn", marks=pytest.mark.slow)])
@@ -86,7 +86,7 @@ def test_images_stored_by_another_process_are_found(method, budget, monkeypatch)
     process.join()
 
     assert process.exitcode == 0
-    assert np.array_equal(cache.get(1), picture(1))
+    assert np.array_equal(cache.get(1), image_of(1))
 
 
 def test_ram_that_does_not_exist_is_an_error():
@@ -106,7 +106,7 @@ def test_auto_takes_a_share_of_the_free_memory():
 
 def test_no_cache_stores_nothing():
     cache = build_cache(False, SHAPES, shared=True)
-    cache.put(0, picture(0))
+    cache.put(0, image_of(0))
 
     assert cache.get(0) is None and cache.nbytes == 0
 

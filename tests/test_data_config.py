@@ -17,7 +17,7 @@ Writer = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Writer:
-    """Write a data YAML beside two images of train and val."""
+    """Write a data YAML next to two images of train and val."""
 
     def writer(text: str, name: str = "my.yaml") -> Path:
         for split in ("train", "val"):
@@ -102,7 +102,7 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
         (SPLITS + "nc: 1\npath: [a]", "path: ['a']; expected a folder."),
         ("just text", "expected keys such as path, train, val and names."),
         ("a: [1,", "is not a YAML file: while parsing a flow node"),
-        ("train: images/train\nval: gone\nnc: 1\nstand_in: clip art", "the only stand-in is `drawn`."),
+        ("train: images/train\nval: gone\nnc: 1\nstand_in: clip art", "expected `drawn`, or leave it out."),
         (
             SPLITS + "nc: 1\ndownload: [{address: x}]",
             "expected an https:// address, or url, into and sha256.",
@@ -129,7 +129,7 @@ def test_every_mistake_is_named_at_once(write: Writer) -> None:
         "  names has the ids x; expected 0 to 0, each once",
         "  nc: 0; expected a whole number of classes, 1 or more",
         "  channels: 4; only images of 3 channels can be used",
-        "  stand_in: 'art'; the only stand-in is `drawn`",
+        "  stand_in: 'art'; expected `drawn`, or leave it out",
         "  val is missing",
     ]
     assert (
@@ -173,7 +173,7 @@ def test_missing_images_without_download_name_the_folder_looked_for(write: Write
     assert found == f"{tmp_path}/my.yaml: val: {tmp_path}/data/images/val does not exist."
 
 
-def test_entries_that_point_beside_the_export_are_found_with_a_warning(
+def test_entries_that_point_outside_the_export_are_found_with_a_warning(
     write: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = load_data_config(write("train: ../images/train\nval: ../images/val\nnc: 1"))
@@ -222,7 +222,7 @@ def test_coco8_is_used_where_it_lies(datasets: Path, data: str) -> None:
     assert [entry.name for entry in datasets.iterdir()] == ["coco8"]
 
 
-def test_without_the_network_coco8_is_a_drawn_stand_in_and_says_so(
+def test_without_a_network_coco8_is_placeholder_data_and_says_so(
     datasets: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = load_data_config("coco8")
@@ -232,9 +232,9 @@ def test_without_the_network_coco8_is_a_drawn_stand_in_and_says_so(
     assert not (datasets / "coco8").exists()
     warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
-    assert f"coco8: NOT THE REAL IMAGES. Drawn scenes in {config.root} stand in" in warnings[0]
+    assert f"coco8: NOT THE REAL IMAGES. Synthetic images in {config.root} replace them; " in warnings[0]
     assert "DETECTOR_OFFLINE is set" in warnings[0]
-    assert "DRAWN STAND-IN" in config.describe()
+    assert "SYNTHETIC IMAGES, not the real ones" in config.describe()
     assert load_data_config("coco8") == config  # drawn once, warned of each time
 
 
@@ -249,7 +249,7 @@ def test_a_folder_that_lacks_its_val_images_is_left_alone(datasets: Path) -> Non
     (datasets / "coco128").mkdir(parents=True)
     (datasets / "coco128/mine.txt").write_text("keep")
     found = error_of("coco128")
-    assert f"{datasets}/coco128 is there, but val: {datasets}/coco128/images/train2017 is not" in found
+    assert f"{datasets}/coco128 exists, but val: {datasets}/coco128/images/train2017 does not" in found
     assert [file.name for file in (datasets / "coco128").iterdir()] == ["mine.txt"]
 
 
@@ -281,12 +281,12 @@ def test_a_drawn_set_is_drawn_once_and_again_when_its_settings_change(write: Wri
     assert second.root != first.root
 
 
-def test_a_drawn_set_needs_a_folder_of_its_own(write: Writer) -> None:
+def test_a_drawn_set_needs_a_separate_folder(write: Writer) -> None:
     found = error_of(write(SPLITS + "nc: 1\ndrawn: {train: 1, val: 1}"))
     assert "expected whole numbers, and a folder as `path:`" in found
 
 
-def test_to_dict_is_plain_data_and_tells_data_sets_apart(write: Writer) -> None:
+def test_to_dict_is_plain_data_that_differs_between_data_sets(write: Writer) -> None:
     one = load_data_config(write(SPLITS + "names: [a, b]")).to_dict()
     two = load_data_config(write(SPLITS + "names: [a, c]")).to_dict()
     assert json.loads(json.dumps(one))["splits"]["val"][0].endswith("/images/val")

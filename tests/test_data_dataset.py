@@ -103,7 +103,7 @@ def test_mosaic_closes_by_key(annotations):
     assert not torch.equal(dataset[TrainKey(0, 0)].image, dataset[TrainKey(0, 0, mosaic=False)].image)
 
 
-def test_validation_centres_the_image_and_tells_how(annotations):
+def test_validation_centres_the_image_and_reports_how(annotations):
     sample = DetectionDataset(annotations, 64)[2]  # 128 x 96 px, halved
 
     image = cv2.resize(cv2.imread(annotations.paths[2]), (64, 48))[..., ::-1].transpose(2, 0, 1)

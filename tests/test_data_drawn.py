@@ -125,12 +125,12 @@ def test_written_labels_are_the_drawn_boxes(tmp_path: Path) -> None:
 def test_other_class_names_get_distinct_looks() -> None:
     assert [look.form for look in looks_of(["star", "disc"])] == ["star", "disc"]
     assert len(set(looks_of([f"class_{number}" for number in range(240)]))) == 240
-    with pytest.raises(DataError, match="241 class names: a drawn data set has between 1 and 240 classes"):
+    with pytest.raises(DataError, match="241 class names: synthetic images have between 1 and 240 classes"):
         looks_of([f"class_{number}" for number in range(241)])
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="size=32: a drawn scene needs at least 64 pixels"):
+    with pytest.raises(DataError, match="size=32: a synthetic image needs at least 64 pixels"):
         draw_scene(0, 0, 32)
     with pytest.raises(DataError, match="drawn split vall: 3; draw 0 or more of train, val and test"):
         make_drawn_dataset(tmp_path / "set", {"vall": 3}, FORMS)

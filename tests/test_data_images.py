@@ -17,13 +17,13 @@ from detector.errors import DataError
 @pytest.mark.parametrize(
     "suffix", [*(suffix for suffix in sources.IMAGE_SUFFIXES if suffix != ".mpo"), ".gif"]
 )
-def test_the_header_tells_what_the_decoder_gives(suffix: str) -> None:
+def test_the_size_in_the_header_is_that_of_the_decoder(suffix: str) -> None:
     image = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
     content = cv2.imencode(suffix, image)[1].tobytes()
     assert image_size(content) == (37, 53)
 
 
-def test_of_several_pictures_in_a_file_the_first_is_measured(tmp_path: Path) -> None:
+def test_of_several_images_in_a_file_the_first_is_measured(tmp_path: Path) -> None:
     pil = pytest.importorskip("PIL.Image")
     first, second = (
         pil.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
@@ -129,11 +129,9 @@ def test_the_limit_lets_the_largest_cameras_through() -> None:
     assert is_too_large((MAX_PIXELS, 2))
 
 
-PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8), (60, 40))
+SMOOTH = cv2.resize(np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8), (60, 40))
 WRITTEN = {
-    suffix: cv2.imencode(suffix, PICTURE)[1].tobytes()
-    for suffix in sources.IMAGE_SUFFIXES
-    if suffix != ".mpo"
+    suffix: cv2.imencode(suffix, SMOOTH)[1].tobytes() for suffix in sources.IMAGE_SUFFIXES if suffix != ".mpo"
 }
 
 
@@ -180,7 +178,7 @@ def test_turned_images_measure_as_they_decode(put, orientation: int, order: str)
     assert measure_image(path) == (*read_image(path).shape[:2], False)
 
 
-def test_an_orientation_that_only_xmp_tells_is_not_applied(put) -> None:
+def test_an_orientation_in_xmp_only_is_not_applied(put) -> None:
     body = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation="6"/>'
     jpeg = WRITTEN[".jpg"]
     jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
@@ -235,7 +233,7 @@ def test_a_jpeg_2000_is_as_large_as_its_codestream(put) -> None:
 
 def test_pixels_of_a_kind_pillow_does_not_know_are_measured(put) -> None:
     for kind in (np.float32, np.uint16):
-        content = cv2.imencode(".tif", PICTURE.astype(kind))[1].tobytes()
+        content = cv2.imencode(".tif", SMOOTH.astype(kind))[1].tobytes()
         assert image_size(content) == (40, 60)
 
 

@@ -206,7 +206,7 @@ def test_an_iterator_that_was_overtaken_says_so(annotations):
     next(first)
     next(loader.batches(1))
 
-    with pytest.raises(RuntimeError, match="iterated anew"):
+    with pytest.raises(RuntimeError, match="iterated again"):
         next(first)
     loader.close()
 

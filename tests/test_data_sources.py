@@ -18,7 +18,7 @@ from detector.errors import DataError
 COLOUR = (10, 100, 200)  # BGR
 
 
-def picture(height: int = 20, width: int = 30) -> np.ndarray:
+def plain_image(height: int = 20, width: int = 30) -> np.ndarray:
     return np.full((height, width, 3), COLOUR, np.uint8)
 
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     for name in ("b.png", "a.PNG", "sub/c.bmp"):
         tmp_path.joinpath(name).write_bytes(
-            cv2.imencode(".png" if "." in name[-4:] else ".bmp", picture())[1]
+            cv2.imencode(".png" if "." in name[-4:] else ".bmp", plain_image())[1]
         )
     for name in ("notes.md", ".hidden.png", "sub/clip.mp4"):
         (tmp_path / name).write_bytes(b"?")
@@ -45,7 +45,7 @@ def test_a_folder_is_searched_with_its_subfolders_in_order(folder: Path) -> None
     assert len(source) == 3
     assert [item.path for item in items] == [str(folder / name) for name in ("a.PNG", "b.png", "sub/c.bmp")]
     assert all(item.image.shape == (20, 30, 3) and item.image.dtype == np.uint8 for item in items)
-    np.testing.assert_array_equal(items[1].image, picture())
+    np.testing.assert_array_equal(items[1].image, plain_image())
 
 
 def test_paths_patterns_and_lists_of_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_paths_patterns_and_lists_of_them(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "x[1].png"), picture())
+    cv2.imwrite(str(tmp_path / "x[1].png"), plain_image())
     assert names(str(tmp_path / "x[1].png")) == ["x[1].png"]
 
 
@@ -71,10 +71,10 @@ def test_a_text_file_lists_paths_relative_to_itself(folder: Path) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        picture(),
-        np.dstack([picture(), np.full((20, 30), 128, np.uint8)]),
-        picture()[:, ::-1],
-        np.asfortranarray(picture()),
+        plain_image(),
+        np.dstack([plain_image(), np.full((20, 30), 128, np.uint8)]),
+        plain_image()[:, ::-1],
+        np.asfortranarray(plain_image()),
     ],
     ids=["BGR", "BGRA", "view", "fortran"],
 )
@@ -82,7 +82,7 @@ def test_colour_arrays(array: np.ndarray) -> None:
     (item,) = open_source(array)
     assert item.path == "image0.jpg"
     assert item.image.flags.c_contiguous
-    np.testing.assert_array_equal(item.image, picture())
+    np.testing.assert_array_equal(item.image, plain_image())
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1)])
@@ -117,11 +117,11 @@ def test_tensors_are_rgb_batches(kind: torch.dtype) -> None:
     items = list(open_source(batch))
     assert [item.path for item in items] == ["image0.jpg", "image1.jpg"]
     for item in [*items, *open_source(batch[0])]:
-        np.testing.assert_allclose(item.image.astype(int), picture(), atol=int(kind == torch.float16))
+        np.testing.assert_allclose(item.image.astype(int), plain_image(), atol=int(kind == torch.float16))
 
 
 def test_a_list_mixes_what_you_like_and_numbers_what_has_no_name(folder: Path) -> None:
-    mixed = [folder / "b.png", picture(), torch.zeros(2, 3, 8, 8), Image.new("RGB", (8, 8))]
+    mixed = [folder / "b.png", plain_image(), torch.zeros(2, 3, 8, 8), Image.new("RGB", (8, 8))]
     source = open_source(mixed)
     assert len(source) == 5
     assert names(mixed) == ["b.png", "image1.jpg", "image2.jpg", "image3.jpg", "image4.jpg"]
@@ -130,11 +130,11 @@ def test_a_list_mixes_what_you_like_and_numbers_what_has_no_name(folder: Path) -
 def test_a_damaged_file_in_a_folder_is_named_skipped_and_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (folder / "bad.jpg").write_bytes(b"no picture")
+    (folder / "bad.jpg").write_bytes(b"not an image")
     (folder / "empty.jpg").write_bytes(b"")
     source = open_source(folder)
     assert len(source) == 5
-    for _ in range(2):  # counted anew each time
+    for _ in range(2):  # counted from 0 each time
         assert [Path(item.path).name for item in source] == ["a.PNG", "b.png", "c.bmp"]
         assert source.skipped == 2
     assert f"{folder}/bad.jpg can't be decoded: it is damaged or no image. Skipped." in caplog.messages
@@ -150,7 +150,7 @@ def test_a_missing_line_of_a_text_file_is_skipped(folder: Path, caplog: pytest.L
 
 
 def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
     source = open_source(tmp_path / "bad.jpg")
     with pytest.raises(DataError, match=r"bad.jpg can't be decoded"):
         list(source)
@@ -162,7 +162,7 @@ def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
         ("gone", "/gone does not exist; expected an image, folder or pattern"),
         ("gone/*.jpg", "source=gone/*.jpg: no images in "),
         ("none", "/none; expected files ending in .avif .bmp .jp2 .jpeg .jpg"),
-        ("notes.md", "/notes.md is no image; expected one of .avif"),
+        ("notes.md", "/notes.md is not an image; expected one of .avif"),
         ("clip.mp4", "/clip.mp4: video files are not supported; extract frames"),
         ("gone.avi", "/gone.avi: video files are not supported; extract frames"),
         (["b.png", "gone"], "/gone does not exist"),
@@ -170,7 +170,7 @@ def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
         (0, "source=0: expected a path, a pattern"),
         (None, "cameras and streams are not supported"),
         ("rtsp://camera/1", "download 'rtsp://camera/1': only https:// addresses are fetched"),
-        ("https://host/page.html", "page.html is no image"),
+        ("https://host/page.html", "page.html is not an image"),
         ("https://host/x.jpg", "but DETECTOR_OFFLINE is set"),
     ],
 )
@@ -179,7 +179,7 @@ def test_sources_that_hold_no_image_are_errors(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").mkdir()
-    cv2.imwrite(str(tmp_path / "b.png"), picture())
+    cv2.imwrite(str(tmp_path / "b.png"), plain_image())
     for name in ("notes.md", "clip.mp4"):
         (tmp_path / name).write_bytes(b"?")
     with pytest.raises(DataError) as caught:
@@ -216,7 +216,7 @@ def test_images_are_decoded_a_few_ahead_and_no_more(folder: Path, monkeypatch: p
         decoded.append(path.name)
         if len(decoded) == PREFETCH + 1:
             lock.set()
-        return picture()
+        return plain_image()
 
     monkeypatch.setattr("detector.data.sources.read_image", counting)
     stream = iter(open_source([folder / "b.png"] * 20))
@@ -239,16 +239,16 @@ def test_leaving_early_ends_the_decoding_thread(folder: Path) -> None:
 def test_every_listed_suffix_is_decoded(tmp_path: Path, suffix: str) -> None:
     if not cv2.haveImageWriter(f"x{suffix}"):
         pytest.skip(f"this OpenCV was built without {suffix}")
-    cv2.imwrite(str(tmp_path / f"x{suffix}"), picture(64, 96))
+    cv2.imwrite(str(tmp_path / f"x{suffix}"), plain_image(64, 96))
     (item,) = open_source(tmp_path)
-    np.testing.assert_allclose(item.image.astype(int), picture(64, 96), atol=8)
+    np.testing.assert_allclose(item.image.astype(int), plain_image(64, 96), atol=8)
 
 
 def test_mpo_files_are_decoded(tmp_path: Path) -> None:
     image = Image.new("RGB", (96, 64), COLOUR[::-1])
     image.save(tmp_path / "x.mpo", save_all=True, append_images=[image])
     (item,) = open_source(tmp_path)
-    np.testing.assert_allclose(item.image.astype(int), picture(64, 96), atol=8)
+    np.testing.assert_allclose(item.image.astype(int), plain_image(64, 96), atol=8)
 
 
 def test_files_opencv_can_not_decode_are_counted_in_a_warning(

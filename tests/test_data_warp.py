@@ -24,7 +24,7 @@ SIZES = np.array([[240, 320], [320, 200], [320, 320], [160, 320]])
 
 
 def smooth(index: int) -> np.ndarray:
-    """A picture without fine detail, so that interpolation and a shift below a pixel change little."""
+    """An image without fine detail, so that interpolation and a shift below a pixel change little."""
     height, width = SIZES[index]
     rough = np.random.default_rng(index).integers(60, 200, (8, 8, 3), dtype=np.uint8)
     return cv2.resize(rough, (int(width), int(height)), interpolation=cv2.INTER_CUBIC)

@@ -32,7 +32,7 @@ def name_of(snippet):
 
 @pytest.fixture
 def folder(tmp_path, tiny_model, drawn_dataset, monkeypatch):
-    """A working folder in which the page's model, data, picture and files are small ones."""
+    """A working folder in which the page's model, data, image and files are small ones."""
     shutil.copy(tiny_model, tmp_path / "yolo11n.yaml")
     data = drawn_dataset.read_text().replace("path: data", f"path: {drawn_dataset.parent / 'data'}")
     (tmp_path / "shapes.yaml").write_text(data)

@@ -28,17 +28,17 @@ def test_the_highest_score_is_on_top():
     "box", [[-30, -30, 40, 40], [150, 110, 400, 300], [60, 0, 70, 120], [0, 0, np.inf, np.nan], [5, 5, 5, 5]]
 )
 def test_labels_stay_inside_the_image(box, monkeypatch):
-    chips = []
+    fields = []
     rectangle = cv2.rectangle
 
     def spy(image, start, end, color, width, *rest):
         if width == cv2.FILLED:
-            chips.append((*start, *end))
+            fields.append((*start, *end))
         return rectangle(image, start, end, color, width, *rest)
 
     monkeypatch.setattr(drawing.cv2, "rectangle", spy)
     draw_boxes(GRAY, [box], [0], [0.5], {0: "dog"})
-    (x1, y1, x2, y2), *_ = chips
+    (x1, y1, x2, y2), *_ = fields
     assert 0 <= x1 < x2 < 160 and 0 <= y1 < y2 < 120
 
 
@@ -61,11 +61,11 @@ def test_mosaic_puts_images_side_by_side_and_drops_padding():
     images = [np.full((3, 64, 96), level, np.uint8) for level in (40, 80, 120)]
     boxes = [[[10, 30, 60, 60], [0, 0, 0, 0]], [[10, 30, 60, 60]], np.zeros((0, 4))]
     labels = [[2, -1], [-1], []]
-    sheet = mosaic(images, boxes, labels, [[0.9, 0.9], [0.1], []], {2: "cat"}, size=2000)
-    assert sheet.shape == (128, 192, 3)
-    assert tuple(sheet[45, 10]) == class_color(2)
-    assert (sheet[1:63, 97:191] == 80).all()
-    assert (sheet[65:127, 1:95] == 120).all()
+    grid = mosaic(images, boxes, labels, [[0.9, 0.9], [0.1], []], {2: "cat"}, size=2000)
+    assert grid.shape == (128, 192, 3)
+    assert tuple(grid[45, 10]) == class_color(2)
+    assert (grid[1:63, 97:191] == 80).all()
+    assert (grid[65:127, 1:95] == 120).all()
 
 
 def test_mosaic_is_scaled_to_its_size_and_limited_in_number():
@@ -82,7 +82,7 @@ def test_mosaic_reads_rgb():
     assert mosaic([image], [[]], [[]])[25, 25].tolist() == [0, 0, 200]
 
 
-def test_pictures_are_written_into_new_folders(tmp_path):
+def test_images_are_written_into_new_folders(tmp_path):
     path = write_image(tmp_path / "nów" / "a.png", GRAY)
     assert (cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) == 128).all()
 

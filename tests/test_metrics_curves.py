@@ -50,7 +50,7 @@ def test_match_reproduces_the_recorded_matches():
         assert hits.tolist() == np.array(case["correct"])[:, column].astype(bool).tolist()
 
 
-def test_curves_reproduce_the_recorded_figures():
+def test_curves_reproduce_the_recorded_values():
     case = VECTORS["ap"]
     curves = compute_curves(
         np.array(case["conf"]),

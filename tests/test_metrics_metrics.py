@@ -82,7 +82,7 @@ def test_ap_equals_the_plain_definition(backend, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_backends_give_equal_figures(seed):
+def test_backends_give_equal_metrics(seed):
     cases = list(drawn_cases(seed, detections=300))  # over 100 of one class in one image
     slow, fast = (evaluate(cases, backend) for backend in BACKENDS)
     assert (slow.backend, fast.backend) == BACKENDS
@@ -94,7 +94,7 @@ def test_backends_give_equal_figures(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_equal_what_pycocotools_prints_for_the_exported_detections(seed, tmp_path):
+def test_metrics_equal_what_pycocotools_prints_for_the_exported_detections(seed, tmp_path):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -146,7 +146,7 @@ def test_order_of_images_does_not_matter():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_quick_figures_equal_the_full_ones(backend):
+def test_quick_metrics_equal_the_full_ones(backend):
     cases = list(drawn_cases(2))
     full, quick = evaluate(cases, backend), evaluate(cases, backend, full=False)
     assert quick.results_dict == full.results_dict
@@ -210,7 +210,7 @@ def test_confusions_are_greedy_by_confidence_and_across_classes():
     assert confusion.matrix.tolist() == expected.tolist()
 
 
-def test_exports_name_each_class_with_its_figures():
+def test_exports_name_each_class_with_its_metrics():
     metrics = evaluate(drawn_cases(0))
     rows = metrics.summary()
     assert [row["class"] for row in rows] == ["person", "car", "dog"]

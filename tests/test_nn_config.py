@@ -192,8 +192,8 @@ def test_arguments_torch_refuses_are_reported_with_their_row(tmp_path: Path) -> 
         ({"names": []}, r"names=\[\]; expected a list of class names"),
         ({"names": {}, "nc": None}, r"names=\{\}; expected a list of class names"),
         ({"names": "cat"}, r"names='cat'; expected a list of class names"),
-        ({"scales": {}}, r"scales=\{\}; expected size: \[depth, width, most channels\]"),
-        ({"scales": {"n": [1, 2]}}, r"size n: \[1, 2\]; expected \[depth, width, most channels\]"),
+        ({"scales": {}}, r"scales=\{\}; expected size: \[depth, width, maximum channels\]"),
+        ({"scales": {"n": [1, 2]}}, r"size n: \[1, 2\]; expected \[depth, width, maximum channels\]"),
         ({"head": "Detect"}, r"head='Detect'; expected rows"),
         ({"head": []}, r"Detect in rows \[\] of 5"),
     ],
@@ -203,20 +203,20 @@ def test_bad_table_is_an_error(tmp_path: Path, changes: dict[str, Any], message:
         load_model_config(write(tmp_path / "mine.yaml", **changes))
 
 
-def test_all_that_is_wrong_in_a_table_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_in_a_table_is_reported_at_once(tmp_path: Path) -> None:
     changes = {"regmax": 4, "nc": 0, "end2end": 1, "class_branch": ["deep"]}
     with pytest.raises(ModelError) as raised:
         load_model_config(write(tmp_path / "mine.yaml", **changes))
-    told = [line.removeprefix(f"{tmp_path / 'mine.yaml'}: ") for line in str(raised.value).splitlines()]
-    assert told[0].startswith("unknown key 'regmax'; did you mean 'reg_max'?; allowed are nc, names")
-    assert told[1:] == [
+    problems = [line.removeprefix(f"{tmp_path / 'mine.yaml'}: ") for line in str(raised.value).splitlines()]
+    assert problems[0].startswith("unknown key 'regmax'; did you mean 'reg_max'?; allowed are nc, names")
+    assert problems[1:] == [
         "nc=0; expected a whole number from 1.",
         "end2end=1; expected true or false.",
         "class_branch=['deep']; expected one of plain, depthwise.",
     ]
 
 
-def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
+def test_all_bad_rows_are_reported_at_once(tmp_path: Path) -> None:
     rows = with_row(0, [-1, 1, "Cnov", [64]])
     rows["backbone"][7] = [-1, 0, "C3", [64]]
     with pytest.raises(ModelError, match=r"row 0 .*unknown block 'Cnov'(.|\n)*row 7 .*repeats=0; expected"):
@@ -226,7 +226,7 @@ def test_all_bad_rows_are_told_at_once(tmp_path: Path) -> None:
 def test_missing_model_suggests_a_shipped_one(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model 'yolo12n'; did you mean '.*'\?; expected .*yolo26x"):
         load_model_config("yolo12n")
-    with pytest.raises(ModelError, match=r"is no architecture; expected a .yaml file"):
+    with pytest.raises(ModelError, match=r"is not an architecture; expected a .yaml file"):
         load_model_config(tmp_path / "model.pth")
 
 

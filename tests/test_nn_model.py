@@ -16,7 +16,7 @@ from detector.nn.heads import HeadPreds
 from detector.nn.model import DetectionModel, count_gflops
 
 # parameters, trainable, state-dict keys, modules without children, parameters when fused, GFLOPs when fused
-FIGURES = {
+PUBLISHED = {
     "yolov8n": (3157200, 3157184, 355, 129, 3151904, 8.744),
     "yolov8s": (11166560, 11166544, 355, 129, 11156544, 28.603),
     "yolov8m": (25902640, 25902624, 475, 169, 25886080, 78.937),
@@ -65,9 +65,9 @@ def images() -> Tensor:
     return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_size_has_the_published_figures(name: str) -> None:
-    parameters, trainable, keys, layers, fused_parameters, gflops = FIGURES[name]
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_size_has_the_published_size(name: str) -> None:
+    parameters, trainable, keys, layers, fused_parameters, gflops = PUBLISHED[name]
     with torch.device("meta"):
         model = build(name)
         fused = model.fuse()

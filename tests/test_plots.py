@@ -23,8 +23,8 @@ HEADER = (
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    """The figures in place of the pictures, by file name."""
+def plotted(monkeypatch):
+    """The plots by file name, instead of image files."""
     drawn = {}
 
     def keep(figure, path):
@@ -55,10 +55,10 @@ def write_table(path, rows):
     return path
 
 
-def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, figures):
+def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, plotted):
     rows = [f"{e},{e},2,1,3,{2 + e % 2},1,.5,.4,.3,.2,.01,.01" for e in range(1, 31)]
     assert plot_results(write_table(tmp_path / "results.csv", rows)) == tmp_path / "results.png"
-    panels = {panel.get_title(): panel for panel in figures["results.png"].axes if panel.get_visible()}
+    panels = {panel.get_title(): panel for panel in plotted["results.png"].axes if panel.get_visible()}
     assert list(panels) == [
         "box loss",
         "cls loss",
@@ -72,18 +72,18 @@ def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, figures):
     assert len(panels["learning rate"].lines) == 2
 
 
-def test_a_loss_with_an_outlier_gets_a_logarithmic_axis(tmp_path, figures):
+def test_a_loss_with_an_outlier_gets_a_logarithmic_axis(tmp_path, plotted):
     rows = [f"{n},9,1,1,1,{2 if n != 3 else 1000},nan,.1,.1,.1,.1,.01,.01" for n in range(1, 13)]
     plot_results(write_table(tmp_path / "results.csv", rows))
-    scales = {panel.get_title(): panel.get_yscale() for panel in figures["results.png"].axes}
+    scales = {panel.get_title(): panel.get_yscale() for panel in plotted["results.png"].axes}
     assert [title for title, scale in scales.items() if scale == "log"] == ["box loss"]
 
 
 @pytest.mark.parametrize("cell", ["1.5", "nan", ""])
 def test_results_of_one_epoch_and_empty_cells_are_drawn(tmp_path, cell):
     table = write_table(tmp_path / "results.csv", [f"1,9,{cell},1,{cell},1,1,0,0,0,0,.01,.01"])
-    picture = cv2.imread(str(plot_results(table)))
-    assert picture.min() < 60 and picture.max() == 255
+    image = cv2.imread(str(plot_results(table)))
+    assert image.min() < 60 and image.max() == 255
 
 
 def test_results_that_are_none_are_named(tmp_path):
@@ -105,32 +105,32 @@ def test_columns_find_their_panels():
 
 
 @pytest.mark.parametrize("count", [1, 3, 80])
-def test_curves_of_any_number_of_classes(figures, tmp_path, count):
+def test_curves_of_any_number_of_classes(plotted, tmp_path, count):
     metrics = measured([f"class {n}" for n in range(count)])
     paths = plot_curves(metrics, tmp_path)
     assert [path.name for path in paths] == [f"Box{name}_curve.png" for name in ("PR", "F1", "P", "R")]
-    (panel,) = figures["BoxPR_curve.png"].axes
+    (panel,) = plotted["BoxPR_curve.png"].axes
     with_labels = len(metrics.box.ap_class_index)
     assert len(panel.lines) == (with_labels + 1 if count > 1 else 1)
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
     assert len(legend) == {1: 1, 3: 4, 80: 1}[count]
     assert legend[-1].endswith(f"{metrics.box.map50:.3f}")
-    (panel,) = figures["BoxP_curve.png"].axes
+    (panel,) = plotted["BoxP_curve.png"].axes
     assert panel.get_legend().get_texts()[-1].get_text().endswith(f"{metrics.box.mp:.3f}")
 
 
-def test_curves_without_labels_say_so(figures, tmp_path):
+def test_curves_without_labels_say_so(plotted, tmp_path):
     plot_curves(CocoEvaluator({0: "dog"}).compute(), tmp_path)
-    (panel,) = figures["BoxF1_curve.png"].axes
+    (panel,) = plotted["BoxF1_curve.png"].axes
     assert panel.get_legend().get_texts()[0].get_text() == "no labels"
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_confusion_matrix_of_any_number_of_classes(figures, tmp_path, count):
+def test_confusion_matrix_of_any_number_of_classes(plotted, tmp_path, count):
     metrics = measured([f"class {n}" for n in range(count)])
     paths = plot_confusion_matrix(metrics, tmp_path)
     assert [path.name for path in paths] == ["confusion_matrix.png", "confusion_matrix_normalized.png"]
-    cells = [text.get_text() for text in figures["confusion_matrix.png"].axes[0].texts]
+    cells = [text.get_text() for text in plotted["confusion_matrix.png"].axes[0].texts]
     matrix = metrics.confusion_matrix.matrix
     assert sorted(cells) == ([] if count == 40 else sorted(str(n) for n in matrix[matrix > 0]))
     with pytest.raises(DataError, match="full=True"):
@@ -150,13 +150,13 @@ def test_captions_are_what_matplotlib_can_draw():
     assert [caption(n, names) for n in names] == ["class 0", r"a \$ b", "x" * 21 + "...", "Größe"]
 
 
-def test_unwritable_figures_are_a_data_error(tmp_path):
+def test_unwritable_plots_are_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write the figure"):
         plot_labels([], [], {0: "a"}, tmp_path / "file" / "labels.jpg")
 
 
-def test_figures_leave_no_global_state(tmp_path):
+def test_plots_leave_no_global_state(tmp_path):
     import sys
 
     plot_labels([], [], {0: "a"}, tmp_path / "labels.png")

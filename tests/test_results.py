@@ -88,7 +88,7 @@ def test_plot_draws_a_copy(result):
     assert (np.asarray(result.plot(pil=True)) == drawn[..., ::-1]).all()
 
 
-def test_saved_picture_has_the_name_of_the_image(result, tmp_path, monkeypatch):
+def test_saved_image_has_the_name_of_the_image(result, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert result.save().name == "results_street.jpg" and (tmp_path / "results_street.jpg").exists()
     path = result.save(tmp_path / "deep" / "a.png", labels=False)
@@ -112,7 +112,7 @@ def test_save_txt_appends_normalised_rows(result, tmp_path):
     assert not (tmp_path / "empty.txt").exists()
 
 
-def test_save_crop_cuts_a_little_more_than_the_box(result, tmp_path):
+def test_save_crop_cuts_slightly_more_than_the_box(result, tmp_path):
     paths = result.save_crop(tmp_path, "street.jpg")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         "person/street.jpg",

@@ -17,17 +17,17 @@ class Callback:
 
     Override the methods you need and register an object with `model.add_callback(obj)`. The base class
     is a convenience for editors and type checkers: any object with methods named as events will do.
-    Engines are typed `Any` here, because callbacks lie below the engines.
+    Engines are typed `Any` here, because callbacks are a layer below the engines.
     """
 
-    # One line an event keeps this in step with `EVENTS`; a test compares the two.
+    # One method per event of `EVENTS`; a test compares the two.
     @_empty
     def on_pretrain_routine_start(self, trainer: Any) -> None:
         """Before set-up."""
 
     @_empty
     def on_pretrain_routine_end(self, trainer: Any) -> None:
-        """After set-up: model, optimizer and data are there."""
+        """After set-up: model, optimizer and data are available."""
 
     @_empty
     def on_train_start(self, trainer: Any) -> None:
@@ -59,7 +59,7 @@ class Callback:
 
     @_empty
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """After validation: the metrics of this epoch are there."""
+        """After validation: the metrics of this epoch are available."""
 
     @_empty
     def on_model_save(self, trainer: Any) -> None:
@@ -99,7 +99,7 @@ class Callback:
 
     @_empty
     def on_val_end(self, validator: Any) -> None:
-        """After validation: the figures are there."""
+        """After validation: the metrics are computed."""
 
     @_empty
     def on_predict_start(self, predictor: Any) -> None:

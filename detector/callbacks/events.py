@@ -1,4 +1,4 @@
-"""Every event: which engine fires it, when, how often, and what a callback finds on the engine by then."""
+"""Every event: which engine fires it, when, how often, and the attributes of the engine that are available then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detector.errors import CallbackError, nearest
 
 
 class Event(NamedTuple):
-    """One event: which engine fires it, when, how often, and what is new on the engine by then."""
+    """One event: which engine fires it, when, how often, and which attributes of the engine are new then."""
 
     engine: str
     when: str
@@ -47,7 +47,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "on_val_start": Event("val", "before the first batch", "once", "names, save_dir, final"),
         "on_val_batch_start": Event("val", "before the forward pass", "batch", "batch"),
         "on_val_batch_end": Event("val", "after post-processing", "batch", "batch, preds"),
-        "on_val_end": Event("val", "after the figures are there", "once", "metrics, speed"),
+        "on_val_end": Event("val", "after the metrics are computed", "once", "metrics, speed"),
         "on_predict_start": Event("predict", "before the first image", "once", "settings, save_dir"),
         "on_predict_batch_start": Event("predict", "before the forward pass", "batch", "batch"),
         "on_predict_postprocess_end": Event("predict", "when results are made", "batch", "batch, results"),
@@ -55,7 +55,7 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
             "predict",
             "before results are handed out",
             "batch",
-            "batch, results: what stays there is returned",
+            "batch, results: what remains there is returned",
         ),
         "on_predict_end": Event("predict", "after the last image, or when closed early", "once", "speed"),
         "on_export_start": Event("export", "before the export", "once", "settings"),
@@ -73,7 +73,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "on_batch_end": "on_train_batch_end",
     }
 )
-"""Names people bring along, resolved when a callback is registered."""
+"""Names known from other trainers, resolved when a callback is registered."""
 
 
 def resolve_event(name: str) -> str:

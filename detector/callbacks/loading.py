@@ -56,17 +56,15 @@ def load_callbacks(texts: str | Iterable[str] | None) -> list[Any]:
 
 
 def restorable_callbacks(texts: str | Iterable[str] | None) -> list[str]:
-    """Return those texts of a saved run that a resumed one takes over by itself: ready-made callbacks.
+    """Return those texts of a saved run that resuming restores: ready-made callbacks.
 
-    A run folder may be somebody else's, so it can't name code to run, or an address to send messages to
-    (whose secrets it does not hold anyway, see `mask_urls`). What is left out is warned of.
+    A run folder may come from someone else, so it can't name code to run, or an address to send messages to
+    (whose secrets it does not hold anyway, see `mask_urls`). A warning names what is left out.
     """
     parts = _parts(texts)
     taken = [part for part in parts if part.partition("(")[0] in READY_MADE and "://" not in part]
     if left := [part for part in parts if part not in taken]:
-        log.warning(
-            "not taken over from the saved run: callbacks=%s; to have it, name it again", ",".join(left)
-        )
+        log.warning("not restored from the saved run: callbacks=%s; to use it, pass it again", ",".join(left))
     return taken
 
 
@@ -121,7 +119,7 @@ def _import_file(path: Path, text: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.absolute().parent))  # what stands beside the file can be imported from it
+    sys.path.insert(0, str(path.absolute().parent))  # the file may import modules from its folder
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -162,7 +160,7 @@ def _all_of(module: ModuleType, text: str) -> Iterator[Any]:
 
 
 def _make(value: Any, arguments: str, text: str) -> Any:
-    """Call a class with the literal arguments of a text; a function or an object is taken as it is."""
+    """Create an object of a class, with the literal arguments of a text; return a function or an object unchanged."""
     if not arguments:
         if not isinstance(value, type):
             return value
@@ -177,7 +175,7 @@ def _make(value: Any, arguments: str, text: str) -> Any:
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, SyntaxError):
         raise CallbackError(
-            f"callbacks={text}: {arguments} are no plain arguments; write them as in (patience=3, mode='max')"
+            f"callbacks={text}: {arguments} are not plain arguments; write them as in (patience=3, mode='max')"
         ) from None
     try:
         return value(*positional, **keywords)
@@ -200,7 +198,7 @@ def add_plugins(registry: CallbackRegistry) -> list[str]:
         try:
             value = entry.load()
             registry.add_any(value() if isinstance(value, type) else value)
-        except Exception as error:  # somebody else's code: a run should not fail by being installed beside it
+        except Exception as error:  # not our code: an installed plug-in must not end a run
             log.warning(
                 "plug-in %s (%s) is left out: %s; plugins=false leaves out all",
                 entry.name,

@@ -47,7 +47,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             event: an event's name or alias; or an object of the class form (`callbacks.Callback`).
             fn: function of one argument, the engine. Without it a decorator is returned.
             first: put it before those already there.
-            once: call it the first time only, then take it off. Every run starts from the model's own
+            once: call it the first time only, then remove it. Every run starts from the model's own
                 list, so it is called once in each of them.
 
         Returns:
@@ -77,7 +77,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         return fn
 
     def remove(self, event: str | object, fn: CallbackFn | None = None) -> None:
-        """Take a function off an event, or an object off all its events; absent ones are an error."""
+        """Remove a function from an event, or an object from all its events; absent ones are an error."""
         if isinstance(event, str):
             pairs: list[tuple[str, Any]] = [(resolve_event(event), fn)]
         else:
@@ -91,7 +91,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         self.objects = [known for known in self.objects if known is not event]
 
     def clear(self, event: str | None = None) -> None:
-        """Take all functions off one event; without a name, off all events."""
+        """Remove all functions from one event; without a name, from all events."""
         for name in [resolve_event(event)] if event is not None else list(self):
             for fn in tuple(self[name]):
                 self._take_off(name, fn)
@@ -133,7 +133,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             )
         elif isinstance(item, (str, bytes, int, float, list)) or item is None:
             raise CallbackError(
-                f"{item!r} is no callback; expected an object with event methods, a function named as an "
+                f"{item!r} is not a callback; expected an object with event methods, a function named as an "
                 "event, an (event, function) pair or a dict of events"
             )
         else:
@@ -194,20 +194,20 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             key = (event, short_name(fn))
             self.seconds[key] = self.seconds.get(key, 0.0) + perf_counter() - start
 
-    def costly(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
-        """Return (event, function, its seconds) of all that took over a share of so many seconds, worst first."""
+    def slow_callbacks(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
+        """Return (event, function, its seconds) of all that took more than this share of `seconds`, slowest first."""
         found = [(*key, spent) for key, spent in self.seconds.items() if spent > share * seconds]
         return sorted(found, key=lambda row: -row[2])
 
     def slow_callbacks_text(self, seconds: float) -> str | None:
-        """Name the functions that took over 1 % of a run, slowest first, or return None if there are none.
+        """Name the functions that took more than 1 % of a run, slowest first, or return None if there are none.
 
         Args:
             seconds: of the whole run.
         """
         rows = [
             f"{fn}{'' if fn.endswith(event) else f' on {event}'} {spent:.1f} s ({spent / seconds:.0%})"
-            for event, fn, spent in self.costly(seconds)
+            for event, fn, spent in self.slow_callbacks(seconds)
         ]
         return f"callbacks that took over 1 % of the run: {', '.join(rows)}" if rows else None
 
@@ -238,7 +238,7 @@ def require_one_argument(fn: CallbackFn, event: str) -> None:
         raise CallbackError(f"{event}: expected a function of one argument, the engine; got {fn!r}")
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # some built-ins have none to look at
+    except ValueError:  # some built-ins have no signature
         return
     try:
         signature.bind(None)

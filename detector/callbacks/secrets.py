@@ -31,7 +31,7 @@ def mask_urls(text: str, *, paths: bool = True) -> str:
 
 @contextmanager
 def masked_command() -> Iterator[None]:
-    """Show no secrets in `sys.argv` for the length of a `with` block, in which somebody takes it down."""
+    """Show no secrets in `sys.argv` for the length of a `with` block, in which other code may store it."""
     given = sys.argv
     sys.argv = [mask_urls(word) for word in given]
     try:

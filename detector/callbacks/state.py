@@ -34,7 +34,7 @@ def gather_states(objects: Iterable[object]) -> dict[str, Any]:
 
 
 def restore_states(objects: Iterable[object], states: Mapping[str, Any]) -> None:
-    """Give every object its state back; what does not match, on either side, is warned of."""
+    """Restore the state of every object; warn of what is on one side only."""
     known = dict(_stateful(objects))
     for name, state in states.items():
         if name in known:
@@ -43,7 +43,7 @@ def restore_states(objects: Iterable[object], states: Mapping[str, Any]) -> None
             log.warning("the saved run holds the state of a callback %s, but none is registered now", name)
     for name in known:
         if name not in states:
-            log.warning("the saved run holds no state of the callback %s: it starts anew", name)
+            log.warning("the saved run holds no state of the callback %s: it starts from scratch", name)
 
 
 def state_of(obj: object, objects: Iterable[object], states: Mapping[str, Any]) -> Any:

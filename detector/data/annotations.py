@@ -69,7 +69,7 @@ class Annotations:
     def fingerprint(self) -> dict[str, int | str]:
         """Return the numbers of images and boxes, and SHA-256 of all names, sizes and labels.
 
-        File names are taken relative to their common folder, so that a data set may move; pictures count by
+        File names are taken relative to their common folder, so that a data set may move; images count by
         their sizes in px and bytes.
         """
         folder = os.path.commonpath([Path(path).parent for path in self.paths]) if self.paths else ""
@@ -82,8 +82,8 @@ class Annotations:
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
     """Read the size of every image once; later calls read only files that are new or changed.
 
-    The header is enough for most files. What it can't vouch for, such as a PNG with a wrong checksum or a
-    JPEG without an end, is decoded, so that broken files are known before they are trained on.
+    Usually the header is enough. Files that may be damaged, such as a PNG with a wrong checksum or a JPEG
+    without an end, are decoded, so that broken files are known before training.
 
     Args:
         paths: image files.

@@ -54,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Target:
-    """Everything a batch tells about one image, except the pixels.
+    """Everything a batch holds for one image, except the pixels.
 
     Attributes:
         boxes: (N, 4) float32, xyxy, input px.

@@ -1,4 +1,4 @@
-"""The data YAML: which images and classes a data set has, and where they lie or come from.
+"""The data YAML: which images and classes a data set has, and where they are or come from.
 
 ::
 
@@ -8,10 +8,10 @@
     test: images/test        # optional
     names: {0: cat, 1: dog}  # or a list; or only `nc: 2`
     download: https://...    # optional: archives, fetched when the val images are missing
-    stand_in: drawn          # optional: drawn scenes where the download fails
-    drawn: {train: 512, val: 128}  # optional: the whole set is drawn (detector/data/drawn.py)
+    stand_in: drawn          # optional: synthetic images where the download fails
+    drawn: {train: 512, val: 128}  # optional: all images are synthetic (detector/data/drawn.py)
 
-The data sets that come with the package lie in `detector.files.folders.datasets_dir()`.
+The data sets that come with the package are in `detector.files.folders.datasets_dir()`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from detector.files.locks import locked
 LOGGER = logging.getLogger(__name__)
 
 YAML_SUFFIXES = (".yaml", ".yml")
-STAND_IN_SCENES = {"train": 4, "val": 4}
-STAND_IN_SIZE = 640  # px, the longer side of most COCO images
+PLACEHOLDER_SCENES = {"train": 4, "val": 4}
+PLACEHOLDER_SIZE = 640  # px, the longer side of most COCO images
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set whose files are there.
+    """A data set whose files exist.
 
     Attributes:
         name: Name of the YAML file without its suffix.
@@ -52,7 +52,7 @@ class DataConfig:
         splits: For each split of the file its entries, absolute: folders, .txt lists or images.
         names: Class names by class id, 0 to C-1.
         download: Archives the data set consists of, maybe none.
-        stand_in: Whether drawn scenes stand in for the images the file is about.
+        stand_in: Whether its images are placeholder data: synthetic, in place of the real ones.
     """
 
     name: str
@@ -86,8 +86,8 @@ class DataConfig:
         return images
 
     def describe(self) -> str:
-        """Return one line for people: name, classes and absolute folder."""
-        drawn = " (DRAWN STAND-IN, not the real images)" if self.stand_in else ""
+        """Return one line of text: name, classes and absolute folder."""
+        drawn = " (SYNTHETIC IMAGES, not the real ones)" if self.stand_in else ""
         return f"{self.name}: {self.num_classes} classes, {self.root}{drawn}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _load(path: Path) -> DataConfig:
     except DataError as error:
         if file.stand_in is None:
             raise
-        return _stand_in(config, str(error))
+        return _make_placeholder(config, str(error))
 
 
 # ---- the file -----------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def _splits(path: Path, file: DataYaml, root: Path) -> dict[str, list[Path]]:
 
 
 def _entry(path: Path, root: Path, entry: str) -> Path:
-    """Return an entry's absolute path; `../train` beside the YAML, as some exports write it, is `train`."""
+    """Return an entry's absolute path; `../train`, as some exports write it, means `train` next to the YAML."""
     found = Path(os.path.normpath(root / Path(entry).expanduser()))
     inside = root / entry.removeprefix("../")
     if entry.startswith("../") and not found.exists() and inside.exists():
@@ -206,7 +206,7 @@ def _has_val(config: DataConfig) -> bool:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Tell whether files may be made under `folder`, which need not exist; root heeds the mode bits too."""
+    """Return whether files may be made under `folder`, which need not exist; mode bits count for root too."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK) and bool(there.stat().st_mode & 0o222)
 
@@ -240,7 +240,7 @@ def _moved(config: DataConfig, root: Path) -> DataConfig:
 
 
 def _once(root: Path, make: Callable[[Path], object]) -> None:
-    """Make a folder unless it is there; other processes wait for the one that makes it."""
+    """Make a folder unless it exists; other processes wait for the one that makes it."""
     if root.is_dir() and any(root.iterdir()):
         return
     with locked(root.parent / f".{root.name}.lock"):
@@ -254,14 +254,14 @@ def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
         raise DataError(f"{config.yaml_path}: val: {missing} does not exist.")
     if not own_folder:
         raise DataError(
-            f"{config.yaml_path}: val: {missing} does not exist; to download it, give the data set a folder "
-            f"of its own with `path:`."
+            f"{config.yaml_path}: val: {missing} does not exist; to download it, give the data set a separate "
+            f"folder with `path:`."
         )
     for archive in config.download:
         if not archive.url.startswith(("https://", "http://")):
             raise DataError(
                 f"{config.yaml_path}: val: {missing} does not exist, and download: "
-                f"{archive.url.splitlines()[0]!r} is no https:// address of an archive "
+                f"{archive.url.splitlines()[0]!r} is not an https:// address of an archive "
                 f"({', '.join(ARCHIVE_SUFFIXES)}); commands and code in a data file are never run. "
                 f"Fetch the data yourself and put them in {config.root}."
             )
@@ -276,22 +276,22 @@ def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
     if not _has_val(config):
         missing = ", ".join(str(entry) for entry in config.splits["val"] if not entry.exists())
         raise DataError(
-            f"{config.yaml_path}: {config.root} is there, but val: {missing} is not; complete it, or move "
+            f"{config.yaml_path}: {config.root} exists, but val: {missing} does not; complete it, or move "
             f"it away to have it downloaded again."
         )
     return config
 
 
-def _stand_in(config: DataConfig, reason: str) -> DataConfig:
+def _make_placeholder(config: DataConfig, reason: str) -> DataConfig:
     aside = replace(config, root=config.root.with_name(f"{config.root.name}-drawn-stand-in"))
     root = _place(aside)
     names = list(config.names.values())
-    _once(root, lambda folder: make_drawn_dataset(folder, STAND_IN_SCENES, names, size=STAND_IN_SIZE))
+    _once(root, lambda folder: make_drawn_dataset(folder, PLACEHOLDER_SCENES, names, size=PLACEHOLDER_SIZE))
     LOGGER.warning(
-        "%s: NOT THE REAL IMAGES. Drawn scenes in %s stand in for them; figures mean nothing. Reason: %s",
+        "%s: NOT THE REAL IMAGES. Synthetic images in %s replace them; metrics mean nothing. Reason: %s",
         *(config.name, root, reason),
     )
-    splits = {split: [root / "images" / split] for split in STAND_IN_SCENES}
+    splits = {split: [root / "images" / split] for split in PLACEHOLDER_SCENES}
     return replace(config, root=root, splits=splits, stand_in=True)
 
 

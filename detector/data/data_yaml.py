@@ -25,7 +25,7 @@ from detector.settings import explain_validation
 
 SPLITS = ("train", "val", "test", "minival")
 NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used
-DRAWING = {"size": 320, "seed": 0}  # of a drawn set that does not say; size in px
+DRAWING = {"size": 320, "seed": 0}  # defaults of `drawn:`; size in px
 
 Entries = Annotated[
     list[Annotated[str, Field(min_length=1)]],
@@ -101,9 +101,9 @@ class DataYaml(BaseModel):
 
     @field_validator("stand_in")
     @classmethod
-    def _stand_ins_are_drawn(cls, stand_in: object) -> object:
+    def _placeholder_is_drawn(cls, stand_in: object) -> object:
         if stand_in != "drawn":
-            raise ValueError("the only stand-in is `drawn`")
+            raise ValueError("expected `drawn`, or leave it out")
         return stand_in
 
     @field_validator("drawn", mode="before")

@@ -91,7 +91,7 @@ class DetectionDataset:
                 raise DataError(
                     f"{what}; training needs boxes: are the label files where the format has them?"
                 )
-            log.warning("%s; the figures of this validation say nothing", what)
+            log.warning("%s; the metrics of this validation mean nothing", what)
         self.loaded_hw = np.array([fit_size(size, imgsz) for size in annotations.sizes], np.int64)
         self.cache: ImageCache = build_cache(cache, self.loaded_hw, workers > 0, memory_fraction)
         self._ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]

@@ -1,8 +1,8 @@
-"""A small detection problem drawn by the program itself: no download, no licence, the same everywhere.
+"""A small detection data set of synthetic images, drawn on first use: no download, no licence, the same everywhere.
 
 A scene is a textured background with a handful of shapes in it. A class is known by its *form* only (a
 ring, a star, a cross ...): colour, texture, size, rotation and proportions vary freely. Shapes overlap
-and leave the image, thin lines and specks lie about unlabelled, and the picture is shaded, blurred and
+and leave the image, there are thin lines and specks without labels, and the image is shaded, blurred and
 noisy as if a cheap camera had taken it.
 
 Boxes are tight to the whole shape, its hidden part included (amodal), clipped to the image. A shape is
@@ -61,7 +61,7 @@ def looks_of(names: Sequence[str]) -> list[Look]:
         names: Class names, in the order of their ids.
 
     Returns:
-        One look a class.
+        One look per class.
 
     Raises:
         DataError: If there are no names, or more than there are combinations.
@@ -69,9 +69,11 @@ def looks_of(names: Sequence[str]) -> list[Look]:
     if names and all(name in FORMS for name in names):
         return [Look(form=name) for name in names]
     hues = 4
-    most = len(FORMS) * hues * len(_TEXTURES)
-    if not 0 < len(names) <= most:
-        raise DataError(f"{len(names)} class names: a drawn data set has between 1 and {most} classes.")
+    max_classes = len(FORMS) * hues * len(_TEXTURES)
+    if not 0 < len(names) <= max_classes:
+        raise DataError(
+            f"{len(names)} class names: synthetic images have between 1 and {max_classes} classes."
+        )
     looks = []
     for number in range(len(names)):
         rest, form = divmod(number, len(FORMS))
@@ -100,7 +102,7 @@ def draw_scene(
         DataError: If `size` is below 64, or the class names can't be drawn.
     """
     if size < 64:
-        raise DataError(f"size={size}: a drawn scene needs at least 64 pixels.")
+        raise DataError(f"size={size}: a synthetic image needs at least 64 pixels.")
     looks = looks_of(classes)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
     short = round(size * _ASPECTS[rng.integers(len(_ASPECTS))])
@@ -116,13 +118,13 @@ def draw_scene(
 def make_drawn_dataset(
     folder: Path, splits: Mapping[str, int], names: Sequence[str], seed: int = 0, size: int = 320
 ) -> Path:
-    """Write drawn scenes as `images/<split>/*.jpg` and `labels/<split>/*.txt` (YOLO rows).
+    """Write synthetic images as `images/<split>/*.jpg` and `labels/<split>/*.txt` (YOLO rows).
 
     The same arguments give byte-identical files with the same versions of NumPy and OpenCV on the same
     kind of processor. `folder` appears only when it is whole.
 
     Args:
-        folder: Where the data set will lie; must not exist or be empty.
+        folder: The folder to make; must not exist or be empty.
         splits: Number of scenes of "train", "val" and "test". A split's scenes do not depend on how many
             the others have.
         names: Class names, in the order of their ids.
@@ -170,7 +172,7 @@ def _write_scene(
     (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
 
 
-# ---- the picture around the shapes ---------------------------------------------------------------------
+# ---- the image around the shapes ---------------------------------------------------------------------
 
 
 def _colour(rng: np.random.Generator, hue: float | None, saturation: tuple[float, float]) -> Field:
@@ -263,11 +265,11 @@ def _photograph(rng: np.random.Generator, canvas: Field) -> Image:
     height, width = canvas.shape[:2]
     grid = rng.uniform(0.7, 1.15) * (1 + rng.uniform(0, 0.25) * rng.uniform(-1, 1, (3, 3)))
     light = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    photo = canvas * light[..., None] + np.float32(rng.uniform(-15, 15))
+    image = canvas * light[..., None] + np.float32(rng.uniform(-15, 15))
     # the difference of two uniform bytes is a triangular variable of deviation 104.5
-    grain = np.frombuffer(rng.bytes(2 * photo.size), np.uint8).reshape(2, *photo.shape).astype(np.float32)
-    photo += (grain[0] - grain[1]) * np.float32(rng.uniform(0, 10) / 104.5)
-    return np.asarray(np.clip(np.rint(photo), 0, 255), np.uint8)
+    grain = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, *image.shape).astype(np.float32)
+    image += (grain[0] - grain[1]) * np.float32(rng.uniform(0, 10) / 104.5)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
 # ---- the shapes ----------------------------------------------------------------------------------------
@@ -358,7 +360,7 @@ def _shapes(
     wanted = 0 if rng.random() < 1 / 30 else int(rng.integers(1, 7))
     owner = np.zeros((height, width), np.uint8)  # which shape is in sight, 0 for none
     in_sight = np.zeros(1)  # px of each shape that are in sight; the background comes first
-    least = np.full(1, -np.inf)  # and those it must keep
+    required = np.full(1, -np.inf)  # px of each shape that must stay in sight
     boxes: list[Field] = []
     labels: list[int] = []
     for _ in range(3 * wanted):
@@ -377,12 +379,12 @@ def _shapes(
         region = owner[y1:y2, x1:x2]
         count = np.count_nonzero(solid)
         after = in_sight - np.bincount(region[solid], minlength=len(in_sight))
-        if count < MIN_VISIBLE * area or (after < least).any():
+        if count < MIN_VISIBLE * area or (after < required).any():
             continue
         _paint(rng, canvas, looks[label], contours, mask, (x1, y1, x2, y2))
         region[solid] = len(in_sight)
         in_sight = np.append(after, count)
-        least = np.append(least, MIN_VISIBLE * area)
+        required = np.append(required, MIN_VISIBLE * area)
         labels.append(label)
         low, high = points.min(0), points.max(0)
         boxes.append(np.clip(np.concatenate([low, high]), 0, (width, height, width, height)))
@@ -421,7 +423,7 @@ def _paint(
     region = canvas[y1:y2, x1:x2]
     around = np.array(cv2.mean(region)[:3], np.float32)
     body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
-    for _ in range(8):  # stay visible: away from the colour behind
+    for _ in range(8):  # stay visible: differ from the colour of the background
         if np.abs(body - around).max() > 90:
             break
         body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
@@ -446,7 +448,7 @@ def _paint(
 
 
 def _shadow(rng: np.random.Generator, canvas: Field, mask: Image, window: tuple[int, int, int, int]) -> None:
-    """Darken the canvas softly beside a shape; the shadow is no part of its box."""
+    """Darken the canvas softly next to a shape; the shadow is not part of its box."""
     x1, y1, x2, y2 = window
     height, width = canvas.shape[:2]
     reach = max(2, min(x2 - x1, y2 - y1) // 10)

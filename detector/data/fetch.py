@@ -1,4 +1,4 @@
-"""Fetch a data set that its YAML says how to download."""
+"""Download a data set as its YAML says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Archive:
 
     Attributes:
         url: https address of a .zip, .tar, .tar.gz or .tgz file.
-        into: Folder inside the data set where its contents go; "" is the data set's own folder.
+        into: Folder of the data set to unpack it into; "" is the data set's own folder.
         sha256: Hexadecimal digest the file must have, None to skip that check.
     """
 
@@ -35,7 +35,7 @@ def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:
     """Download archives and unpack them as the folder of a data set.
 
     An archive whose files all lie in one folder named like the data set is unpacked without that folder.
-    Files that were downloaded stay in `.<name>.downloads` beside `root` until the data set is whole.
+    Files that were downloaded stay in `.<name>.downloads` next to `root` until the data set is complete.
 
     Args:
         archives: What to fetch, in this order.

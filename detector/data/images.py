@@ -1,7 +1,7 @@
 """Image files: their size from the header, whether they are whole, and their pixels.
 
 A file of a few kilobytes can hold an image of billions of equal pixels. What is larger than `MAX_PIXELS` is
-not decoded, and neither is a file whose kind or size its header does not tell. Pillow reads the headers, one
+not decoded, and neither is a file whose header does not give its kind or size. Pillow reads the headers, one
 reader a kind and only those that OpenCV decodes; its own limit, which is lower and only warns, is not asked.
 """
 
@@ -30,7 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from detector.errors import DataError
 
 MAX_PIXELS = 1 << 28  # 16384 x 16384; telephones take 200 million
-TAIL = 4096  # bytes: cameras append data of their own after a JPEG's end marker, so it may lie a little before the end
+TAIL = 4096  # bytes: cameras append data after a JPEG's end marker, so it may come shortly before the end of the file
 HEAD = 1 << 16  # bytes: of a JPEG these hold all up to the pixels, mostly
 MAX_HEAD = 1 << 24  # bytes searched for a JPEG's size; cameras embed whole images before it
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -202,10 +202,10 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
 
 
 def _displayed_size(file: BinaryIO) -> Size | None:
-    """Return height and width as displayed; None where the file may be damaged or only decoding can tell.
+    """Return height and width as displayed; None where the file may be damaged or has to be decoded.
 
-    A JPEG is whole if it has an end, as decoders go on after damage inside; a PNG if its checksums are
-    right. Other kinds can't vouch for themselves.
+    A JPEG is whole if it has an end, as decoders continue after damage inside; a PNG if its checksums are
+    right. Other kinds have to be decoded.
     """
     head = file.read(HEAD)
     try:
@@ -214,7 +214,7 @@ def _displayed_size(file: BinaryIO) -> Size | None:
         if head.startswith(PNG_START):
             return _displayed_png(file, head)
     except DAMAGE:
-        pass  # decoding has the last word
+        pass  # decoding decides
     return None
 
 

@@ -96,11 +96,11 @@ class ValLoader:
 
     Args:
         dataset: without an augmentation.
-        batch_size: most images of a batch.
+        batch_size: maximum images per batch.
         workers: processes that load; 0 loads in this process.
         pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
-        world_size: processes that share the images, a batch each in turn.
+        world_size: processes that share the images, one batch each in turn.
     """
 
     def __init__(
@@ -185,13 +185,13 @@ class _BatchStream:
         """Start the worker processes, which then wait for the first orders."""
         self._todo = ()
         with warnings.catch_warnings():
-            # Python warns of forking beside threads; the workers use nothing that those may have locked
+            # Python warns of forking a process with threads; the workers use nothing that those may have locked
             warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
             iter(loader)
 
     def _load_here(self, todo: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the images are too small to be worth sharing out
+        cv2.setNumThreads(1)  # the images are too small to split among threads
         try:
             yield from map(self._load, todo)
         finally:
@@ -224,7 +224,7 @@ class _BatchStream:
         answers = iter(loader)
         for _ in todo:
             if self._todo is not todo:
-                raise RuntimeError("this loader has been iterated anew; an older iterator of it can't go on")
+                raise RuntimeError("this loader was iterated again; an older iterator of it can't continue")
             slot, found = next(answers)
             self._sent.discard(slot)
             if isinstance(found, DetectorError):
@@ -255,7 +255,7 @@ class _Request(NamedTuple):
 
 
 class _RequestSampler:
-    """The batch sampler: asks the feed anew at the start of each epoch."""
+    """The batch sampler: asks the feed again at the start of each epoch."""
 
     def __init__(self, feed: _BatchStream) -> None:
         self._feed = weakref.proxy(feed)
@@ -310,7 +310,7 @@ def _begin_work(_worker: int) -> None:
     """Set one thread per worker, as the workers themselves are the parallelism, and leave signals to the training.
 
     Ctrl-C and service managers signal the workers as well. Were one of them to die of it, torch would raise an
-    error in the training at any place, such as within a save, instead of letting it end in good order.
+    error in the training at any place, such as within a save, instead of letting it end cleanly.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

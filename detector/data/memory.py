@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def free_memory(shared: bool = False) -> int:
-    """Bytes this process may still use; 0 where the system does not tell.
+    """Bytes this process may still use; 0 where the system does not report it.
 
     Counts the limit of the control group (a container's) and, for shared memory, the space left in
     ``/dev/shm``.
@@ -28,7 +28,7 @@ def free_memory(shared: bool = False) -> int:
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # pages of files are given back when memory is wanted
+        # pages of files are released when memory is needed
         used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
         limits.append(max(0, int(limit) - used))
     if shared and Path("/dev/shm").is_dir():
@@ -52,7 +52,7 @@ def allocate(nbytes: int, shared: bool) -> Tensor:
 
 
 class BufferRing:
-    """Buffers for batches of images, used again as soon as nobody holds the last batch in them.
+    """Buffers for batches of images, reused as soon as the last batch in them is released.
 
     Fresh memory costs a page fault every 4 KiB, which is a good part of the cost of a batch.
 

@@ -1,4 +1,4 @@
-"""Images to look at: from files, folders, lists, arrays, PIL images and tensors, one after the other as BGR.
+"""Images to predict on: from files, folders, lists, arrays, PIL images and tensors, one after the other as BGR.
 
 Also `list_images`, which turns the entries of a data set's split into image files.
 """
@@ -74,7 +74,7 @@ class Source:
         """Yield the images in order.
 
         Raises:
-            DataError: If a file given by itself can't be decoded, or an image from memory is no image.
+            DataError: If a file given by itself can't be decoded, or an image from memory is not an image.
         """
         self.skipped = 0
         for name, image, decode in self._decoders():
@@ -217,7 +217,7 @@ def _check_suffix(path: Path) -> None:
     if suffix in VIDEO_SUFFIXES:
         raise DataError(f"{path}: video files are not supported; extract frames and give their folder.")
     if suffix not in IMAGE_SUFFIXES:
-        raise DataError(f"{path} is no image; expected one of {' '.join(IMAGE_SUFFIXES)}.")
+        raise DataError(f"{path} is not an image; expected one of {' '.join(IMAGE_SUFFIXES)}.")
 
 
 def _files(source: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The COCO evaluation, run by faster_coco_eval or by pycocotools: same protocol, same figures."""
+"""The COCO evaluation, run by faster_coco_eval or by pycocotools: same protocol, same metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SILENCING = Lock()  # stdout is one for all threads: two that take it at once wo
 
 
 @dataclass(frozen=True)
-class CocoFigures:
+class CocoMetrics:
     """What the evaluation of C categories gave.
 
     Attributes:
@@ -75,7 +75,7 @@ def paused_gc() -> Iterator[None]:
 
 def run_coco(
     truth: dict[str, Any], detections: list[dict[str, Any]], backend: str, full: bool
-) -> CocoFigures:
+) -> CocoMetrics:
     """Evaluate detections silently.
 
     Args:
@@ -87,7 +87,7 @@ def run_coco(
     categories = len(truth["categories"])
     if not truth["images"]:  # the backends index into the first image
         stats = dict.fromkeys(COCO_STATS, -1.0) if full else {}
-        return CocoFigures(-np.ones((categories, 10)), -np.ones((categories, RECALL_POINTS)), stats)
+        return CocoMetrics(-np.ones((categories, 10)), -np.ones((categories, RECALL_POINTS)), stats)
     for number, found in enumerate(detections, 1):
         _, _, width, height = found["bbox"]
         found |= {"id": number, "area": width * height, "iscrowd": 0}
@@ -109,4 +109,4 @@ def run_coco(
             run.summarize()
     precision = np.asarray(run.eval["precision"])[..., 0, -1]  # (10, 101, C)
     stats = dict(zip(COCO_STATS, map(float, run.stats[:12]), strict=True)) if full else {}
-    return CocoFigures(precision.mean(1).T, precision[0].T, stats)
+    return CocoMetrics(precision.mean(1).T, precision[0].T, stats)

@@ -17,8 +17,8 @@ Index = NDArray[np.int64]
 CONFIDENCES = 1000  # points of the curves over confidence
 RECALL_POINTS = 101  # of a precision-recall curve, as COCO has them
 SMOOTHING = 101  # points of the box filter applied to the mean F1 before its maximum is looked for
-CONFUSION_CONF = 0.25  # below this a detection is not shown to a user, so it confuses nobody
-CONFUSION_IOU = 0.45  # a little less than for the curves: a loose box still shows which class was seen
+CONFUSION_CONF = 0.25  # below this a detection is not shown to a user
+CONFUSION_IOU = 0.45  # lower than for the curves: a loose box still shows which class was seen
 CURVE_IOU = 0.5  # overlap that counts as found in all curves
 
 
@@ -93,7 +93,7 @@ class Curves:
     """Precision, recall and F1 at IoU 0.5 of the K classes that have labels.
 
     Attributes:
-        classes: (K,) class numbers; the rows of the other arrays.
+        classes: (K,) class ids; the rows of the other arrays.
         confidence: (1000,) from 0 to 1.
         precision: (K, 1000) precision of the detections above each confidence; 1 above the highest score.
         recall: (K, 1000) likewise; 0 above the highest score.
@@ -174,7 +174,7 @@ class ConfusionMatrix:
     Attributes:
         matrix: (C + 1, C + 1) counts: row = predicted class, column = true class. The last column counts
             detections on background (false positives), the last row labels that were not found.
-        names: class number -> name.
+        names: class id -> name.
         conf: confidence threshold. 0.25, the default of prediction: at validation's 0.001 the last column
             would drown everything else.
         iou: overlap threshold.
@@ -197,7 +197,7 @@ def count_confusions(predicted: Index, true: Index, names: dict[int, str]) -> Co
     Args:
         predicted: (N,) predicted class, C for a label that was not found.
         true: (N,) true class, C for a detection on background.
-        names: class number -> name.
+        names: class id -> name.
 
     Returns:
         The confusion matrix at the thresholds of this module.

@@ -44,12 +44,12 @@ class ImageRecord:
 class CocoEvaluator:
     """Collects detections and labels image by image and computes their `Metrics`.
 
-    The figures do not depend on the order of the images; of equal scores in one image the first given counts
+    The metrics do not depend on the order of the images; of equal scores in one image the first given counts
     as the better.
 
     Args:
-        names: class number -> name, numbers 0 ... C - 1.
-        backend: "auto" takes faster_coco_eval where it is installed, else pycocotools. The figures are equal.
+        names: class id -> name, numbers 0 ... C - 1.
+        backend: "auto" takes faster_coco_eval where it is installed, else pycocotools. Both give equal metrics.
 
     Attributes:
         backend: the package in use.
@@ -77,7 +77,7 @@ class CocoEvaluator:
             size_hw: height and width, px.
             preds: (N, 6) x1, y1, x2, y2, score, class; boxes in image px.
             boxes: (M, 4) xyxy, image px, of the labels.
-            labels: (M,) class numbers.
+            labels: (M,) class ids.
 
         Raises:
             DataError: an image id comes twice, or a class has no name.
@@ -155,7 +155,7 @@ class CocoEvaluator:
         }
 
     def compute(self, full: bool = True) -> Metrics:
-        """Compute the figures of the images added so far.
+        """Compute the metrics of the images added so far.
 
         Args:
             full: also the twelve COCO numbers (sizes, AR) and the confusion matrix. AP, precision and recall
@@ -163,12 +163,12 @@ class CocoEvaluator:
         """
         curves, num_labels, num_images, confusion = self._match(full)
         with paused_gc():
-            figures = run_coco(self.ground_truth(), self.detections(), self.backend, full)
-        curves.precision_at_recall[:] = figures.precision_at_recall[curves.classes]
+            coco = run_coco(self.ground_truth(), self.detections(), self.backend, full)
+        curves.precision_at_recall[:] = coco.precision_at_recall[curves.classes]
         best = curves.best
         box = BoxMetrics(
             curves.classes,
-            figures.ap[curves.classes],
+            coco.ap[curves.classes],
             curves.precision[:, best],
             curves.recall[:, best],
             curves.f1[:, best],
@@ -182,7 +182,7 @@ class CocoEvaluator:
             len(self._images),
             curves,
             self.backend,
-            figures.stats,
+            coco.stats,
             confusion,
         )
 

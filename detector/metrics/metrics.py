@@ -1,4 +1,4 @@
-"""COCO's figures for any data set: AP through pycocotools or faster_coco_eval, and what is told beside it.
+"""COCO's metrics for any data set: AP through pycocotools or faster_coco_eval, and the metrics reported with it.
 
 AP follows the COCO protocol (Lin et al., 2014, https://cocodataset.org/#detection-eval): per image and class
 the 100 best detections, greedy matching at IoU 0.50:0.05:0.95, precision interpolated at 101 recall points.
@@ -25,10 +25,10 @@ KEYS = ("metrics/precision", "metrics/recall", "metrics/mAP50", "metrics/mAP50-9
 
 @dataclass(frozen=True)
 class BoxMetrics:
-    """The figures of the K classes that have labels.
+    """The metrics of the K classes that have labels.
 
     Attributes:
-        ap_class_index: (K,) their class numbers; the rows of the arrays below.
+        ap_class_index: (K,) their class ids; the rows of the arrays below.
         all_ap: (K, 10) AP at IoU 0.50, 0.55 ... 0.95.
         p: (K,) precision at the confidence with the best F1, IoU 0.5.
         r: (K,) recall there.
@@ -87,7 +87,7 @@ class Metrics:
 
     Attributes:
         box: AP, precision, recall and F1.
-        names: class number -> name.
+        names: class id -> name.
         nt_per_class: (C,) labels of each class.
         nt_per_image: (C,) images with a label of each class.
         num_images: images evaluated.
@@ -123,7 +123,7 @@ class Metrics:
         return {**dict(zip(KEYS, means, strict=True)), "fitness": self.fitness}
 
     def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
-        """Return one row per class with labels: its counts and figures, rounded."""
+        """Return one row per class with labels: its counts and metrics, rounded."""
         box = self.box
         columns = {"precision": box.p, "recall": box.r, "f1": box.f1, "mAP50": box.ap50, "mAP50-95": box.ap}
         rows: list[dict[str, Any]] = []
@@ -152,7 +152,7 @@ class Metrics:
         return rows_to_df(self.summary(decimals))
 
     def table(self) -> str:
-        """Return the figures as aligned text: a header, `all`, then the classes if there are several."""
+        """Return the metrics as aligned text: a header, `all`, then the classes if there are several."""
         box = self.box
         instances = int(self.nt_per_class.sum())
         means = ("all", self.num_images, instances, box.mp, box.mr, mean(box.f1), box.map50, box.map)

@@ -1,6 +1,6 @@
 """Task-aligned assignment of ground truths to anchor points (TOOD, arXiv:2108.07755, section 3.2).
 
-All shapes follow from the padded inputs, so nothing waits for the device. A ground truth gets at most k
+All shapes follow from the padded inputs, so nothing synchronises with the device. A ground truth gets at most k
 anchor points, hence the result has M * k slots per image instead of a row for every anchor point.
 """
 
@@ -59,7 +59,7 @@ def assign(
         anchor_points: (A, 2) float, input px.
         boxes: (B, M, 4) float, xyxy, input px.
         labels: (B, M) int64, -1 for padding.
-        topk: k, most anchor points per box.
+        topk: k, maximum anchor points per box.
         topk2: keep only this many of them per box once conflicts are settled; 1 makes the match one-to-one.
         min_side: shorter sides count as this long in the test of lying inside, so that boxes smaller than a
             cell find anchor points too, px.
@@ -235,8 +235,8 @@ def _resolve_conflicts(taken: _Taken, confidence: Tensor, rows: Tensor, topk2: i
 
 def _largest(values: Tensor, gts: Tensor, num_boxes: int) -> Tensor:
     """For every slot (B, S) the largest value, at least 0, among the slots of the same ground truth."""
-    most = values.new_zeros(len(values), num_boxes).scatter_reduce_(1, gts, values, "amax")
-    return most.gather(1, gts)
+    largest = values.new_zeros(len(values), num_boxes).scatter_reduce_(1, gts, values, "amax")
+    return largest.gather(1, gts)
 
 
 def _first_slot(index: Tensor, slots: Tensor, used: Tensor, count: int) -> Tensor:

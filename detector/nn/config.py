@@ -66,7 +66,7 @@ TABLE = {
         "a list of class names", lambda v: v is None or (isinstance(v, (*LISTS, dict)) and len(v) > 0)
     ),
     "scales": Rule(
-        "size: [depth, width, most channels]", lambda v: v is None or (isinstance(v, dict) and len(v) > 0)
+        "size: [depth, width, maximum channels]", lambda v: v is None or (isinstance(v, dict) and len(v) > 0)
     ),
     "reg_max": COUNT,
     "dual_head": FLAG,
@@ -257,7 +257,7 @@ def config_from_table(
     ]
     if problems:
         raise ModelError("\n".join(f"{file}: {problem}." for problem in problems))
-    scale, (depth, width, most) = _size(table.get("scales"), scale, file)
+    scale, (depth, width, max_channels) = _size(table.get("scales"), scale, file)
     rows = _rows([*table.get("backbone", ()), *table.get("head", ())], file)
     branch = "depthwise" if any(row.block == "C3k2" for row in rows) else "plain"
     stem = Path(file).stem
@@ -266,7 +266,7 @@ def config_from_table(
         scale=scale,
         depth=depth,
         width=width,
-        max_channels=most,
+        max_channels=max_channels,
         names=_names(table, file),
         reg_max=table.get("reg_max", 16),  # as in YOLOv8 and YOLO11
         dual_head=table.get("dual_head", table.get("end2end", False)),
@@ -281,7 +281,7 @@ def _find(path: Path) -> tuple[Path, str | None]:
     """Locate a model YAML: (path, size taken off the end of the name or None)."""
     if path.suffix not in ("", ".yaml", ".yml"):
         raise ModelError(
-            f"model {str(path)!r} is no architecture; expected a .yaml file or a name like yolo11n."
+            f"model {str(path)!r} is not an architecture; expected a .yaml file or a name like yolo11n."
         )
     shipped = resource_dir("cfg") / "models"
     suffixes = (path.suffix,) if path.suffix else (".yaml", ".yml")
@@ -311,7 +311,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, float, float]]:
-    """Choose a size: its name and (depth, width, most channels)."""
+    """Choose a size: its name and (depth, width, maximum channels)."""
     if scales is None:
         return "", (1.0, 1.0, inf)
     scale = next(iter(scales)) if scale is None else scale
@@ -320,12 +320,12 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
     values = scales[scale]
     if not isinstance(values, LISTS) or len(values) != 3 or not all(map(POSITIVE.fits, values)):
         raise ModelError(
-            f"{file}: size {scale}: {values!r}; expected [depth, width, most channels], all above 0."
+            f"{file}: size {scale}: {values!r}; expected [depth, width, maximum channels], all above 0."
         )
-    depth, width, most = (float(v) for v in values)
+    depth, width, max_channels = (float(v) for v in values)
     if max(depth, width) > MAX_FACTOR:
         raise ModelError(f"{file}: size {scale}: {values!r}; expected depth and width up to {MAX_FACTOR}.")
-    return str(scale), (depth, width, most)
+    return str(scale), (depth, width, max_channels)
 
 
 def _names(table: Mapping[str, Any], file: str) -> tuple[str, ...]:
@@ -390,7 +390,7 @@ def _row(values: Any, index: int, file: str) -> Row:
 
 
 def _where(file: str, index: int, row: Any) -> str:
-    """Name a row in a message."""
+    """Return a row's name for messages."""
     shown = list(row) if isinstance(row, tuple) else row
     return f"{file}: row {index} {shown}"
 

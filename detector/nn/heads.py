@@ -109,7 +109,7 @@ def make_anchors(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tens
 def cell_centres(
     sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `make_anchors` returns, for levels of so many rows and columns."""
+    """Compute what `make_anchors` returns, for levels of these numbers of rows and columns."""
     points, steps = [], []
     for (height, width), stride in zip(sizes, strides, strict=True):
         x = torch.arange(width, device=device, dtype=dtype) + 0.5

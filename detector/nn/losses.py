@@ -1,7 +1,7 @@
 """Training losses of single and dual heads.
 
 Only the slots of the assignment carry box losses, so those are computed on M * k rows per image instead of
-all anchor points. Nothing here waits for the device.
+all anchor points. Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class DetectionLoss:
         cls: gain of the classification term.
         dfl: gain of the distribution or L1 term.
         class_weights: (C,) factors of the classes' classification loss.
-        topk: most anchor points per box.
+        topk: maximum anchor points per box.
         topk2: as many of them are kept once conflicts are settled; None keeps all.
-        min_side: `assign`'s least side of a box, px; the second stride.
+        min_side: `assign`'s minimum side of a box, px; the second stride.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def _corners(points: Tensor, distances: Tensor) -> Tensor:
 def _distribution_loss(raw: Tensor, wanted: Tensor, bins: Tensor) -> Tensor:
     """Distribution focal loss, mean over the sides (generalised focal loss, arXiv:2006.04388, eq. 6).
 
-    The two bins beside the target share its probability linearly, which is a hat of width 1 around it. A target
+    The two bins next to the target share its probability linearly, which is a hat of width 1 around it. A target
     at or beyond the last bin is put 0.01 before it, so that two bins share it like any other.
 
     Args:
@@ -176,7 +176,7 @@ def _distribution_loss(raw: Tensor, wanted: Tensor, bins: Tensor) -> Tensor:
 
 
 class SingleHeadLoss:
-    """`DetectionLoss` of the one-to-many head behind the common interface.
+    """`DetectionLoss` of the one-to-many head, with the common interface.
 
     Args:
         one2many: the head's loss.

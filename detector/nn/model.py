@@ -161,7 +161,7 @@ class DetectionModel(nn.Module):
 
         Args:
             dtype: dtype of all convolutions but the last of every branch, such as bfloat16, instead of the
-                weights' own: a little faster than autocast, which casts weights and inputs in every call.
+                weights' own: slightly faster than autocast, which casts weights and inputs in every call.
             head: the head to keep; None keeps the selected one.
         """
         fused = deepcopy(self).eval()

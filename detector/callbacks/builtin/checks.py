@@ -1,4 +1,4 @@
-"""Checks of what the ready-made callbacks are constructed with, in the same words everywhere."""
+"""Checks of the arguments of the ready-made callbacks, with the same messages everywhere."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 from detector.errors import CallbackError
 
 
-def require_whole(callback: str, name: str, value: Any, least: int) -> int:
-    """Return a whole number that is at least `least`.
+def require_whole(callback: str, name: str, value: Any, minimum: int) -> int:
+    """Return a whole number >= `minimum`.
 
     Raises:
         CallbackError: for anything else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise CallbackError(f"{callback}({name}={value!r}): expected a whole number >= {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise CallbackError(f"{callback}({name}={value!r}): expected a whole number >= {minimum}")
     return value
 
 
-def require_number(callback: str, name: str, value: Any, least: float = 0.0, *, above: bool = False) -> float:
-    """Return a finite number that is at least `least`, or with `above` larger.
+def require_number(
+    callback: str, name: str, value: Any, minimum: float = 0.0, *, above: bool = False
+) -> float:
+    """Return a finite number >= `minimum`, or > `minimum` with `above`.
 
     Raises:
         CallbackError: for anything else.
@@ -29,10 +31,10 @@ def require_number(callback: str, name: str, value: Any, least: float = 0.0, *, 
         not isinstance(value, (int, float))
         or isinstance(value, bool)
         or not math.isfinite(value)
-        or value < least
-        or (above and value == least)
+        or value < minimum
+        or (above and value == minimum)
     ):
         raise CallbackError(
-            f"{callback}({name}={value!r}): expected a number {'>' if above else '>='} {least:g}"
+            f"{callback}({name}={value!r}): expected a number {'>' if above else '>='} {minimum:g}"
         )
     return float(value)

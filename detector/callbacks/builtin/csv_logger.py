@@ -1,4 +1,4 @@
-"""The run's figures as a CSV file, a row an epoch."""
+"""The run's metrics as a CSV file, one row per epoch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CSVLogger(Callback):
     """Writes `results.csv`: epoch (from 1), time in seconds, and every metric of the trainer.
 
     The columns are those of the first epoch in which validation ran; each row is flushed to disk. The rows are
-    part of the run's state: a resumed run writes those of the epochs it builds on anew, whatever has become of the
-    file, and goes on counting the time.
+    part of the run's state: a resumed run first writes those of the epochs before it, even if the file was changed
+    or deleted, and continues to count the time.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class CSVLogger(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_pretrain_routine_start(self, _: Any) -> None:
-        """Begin anew; a resumed run's state comes after this."""
+        """Reset; the state of a resumed run is restored after this."""
         self.columns, self.rows = [], []
 
     def on_train_start(self, trainer: Any) -> None:
@@ -45,7 +45,7 @@ class CSVLogger(Callback):
                 trainer.csv.unlink(missing_ok=True)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Write a row; when new columns have come up, the whole file anew."""
+        """Append a row; if there are new columns, write the whole file again."""
         numbers = {name: f"{value:.6g}" for name, value in trainer.metrics.items()}
         seconds = f"{perf_counter() - self.started:.6g}"
         self.rows.append({"epoch": trainer.epoch + 1, "time": seconds, **numbers})
@@ -64,7 +64,7 @@ class CSVLogger(Callback):
 
 
 def _place(name: str) -> tuple[int, int]:
-    """Order columns by kind: epoch and time, then as in COLUMN_ORDER, then the user's own."""
+    """Order columns by kind: epoch and time, then as in COLUMN_ORDER, then custom ones."""
     if name in ("epoch", "time"):
         return (-1, 0)
     kinds = [i for i, prefix in enumerate(COLUMN_ORDER) if name.startswith(prefix)]
@@ -72,7 +72,7 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write the whole file beside the old one, then put it in its place."""
+    """Write a new file, then replace the old one with it."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Stop when a figure no longer gets better."""
+"""Stop when a metric no longer improves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 
 class EarlyStopping(Callback):
-    """Ends a training after `patience` epochs without a better figure. Epochs without validation don't count.
+    """Ends a training after `patience` epochs in which a metric did not improve. Epochs without validation don't count.
 
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
         patience: epochs to wait.
-        min_delta: what a value must be better by to count.
+        min_delta: how much better a value must be to count.
 
     Raises:
         CallbackError: for arguments that can't be used.
@@ -33,7 +33,7 @@ class EarlyStopping(Callback):
         self.waited, self.best_epoch = 0, 0
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Begin anew; a resumed run's state comes after this."""
+        """Reset; the state of a resumed run is restored after this."""
         self.monitor.reset()
         self.waited, self.best_epoch = 0, 0
 

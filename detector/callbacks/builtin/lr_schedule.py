@@ -1,4 +1,4 @@
-"""A learning-rate schedule of one's own."""
+"""A custom learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class LRSchedule(Callback):
     """Sets the learning rate of every batch, in place of the trainer's schedule and its warm-up.
 
     Each parameter group's rate is its `initial_lr` (what `lr0` makes it) times the factor of the epoch,
-    times `trainer.schedule.scale`, so that `ReduceLROnPlateau` may be used beside it.
+    times `trainer.schedule.scale`, so that `ReduceLROnPlateau` may be used with it.
 
     Args:
         fn: a function of the epoch (0.5 is the middle of the first one) that returns the factor; or a table
             of steps, `{0: 1.0, 10: 0.1}`: from epoch 10 on a tenth. Before its first entry the factor is 1.
 
     Raises:
-        CallbackError: if `fn` is neither; during training, if it returns no number >= 0.
+        CallbackError: if `fn` is neither; during training, if it returns anything but a number >= 0.
     """
 
     def __init__(self, fn: Callable[[float], float] | Mapping[float, float]) -> None:

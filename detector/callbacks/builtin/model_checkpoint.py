@@ -19,16 +19,16 @@ TIMED_NAME = "timed.pt"
 
 
 class ModelCheckpoint(Callback):
-    """Keeps the `top_k` best epochs as `weights/epoch3-fitness_0.4217.pt`, beside last.pt and best.pt.
+    """Keeps the `top_k` best epochs as `weights/epoch3-fitness_0.4217.pt`, next to last.pt and best.pt.
 
     A file that is pushed out by a better one is deleted; files this object did not write are left alone.
-    The list of files is part of the run's state, so that a resumed run goes on with it.
+    The list of files is part of the run's state: a resumed run continues with it.
 
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
         top_k: epochs to keep; 0 for none, None for all.
-        every_epochs: look at every so many epochs only.
+        every_epochs: epochs from one look to the next.
         every_minutes: also write `weights/timed.pt` this often, in the middle of epochs too.
 
     Raises:
@@ -53,12 +53,12 @@ class ModelCheckpoint(Callback):
         self.kept: list[tuple[float, str]] = []  # value and file name, best first
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Begin anew; a resumed run's state comes after this."""
+        """Reset; the state of a resumed run is restored after this."""
         self.monitor.reset()
         self.kept = []
 
     def on_train_start(self, trainer: Any) -> None:
-        """Forget files that are gone, and start the clock."""
+        """Drop files that no longer exist from the list, and start the clock."""
         self.kept = [(value, name) for value, name in self.kept if (_folder(trainer) / name).exists()]
         self.saved_at = perf_counter()
 

@@ -1,4 +1,4 @@
-"""How gradients, weights and activations are doing."""
+"""Statistics of gradients, weights and activations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from detector.callbacks.builtin.checks import require_whole
 from detector.callbacks.callback import Callback
 
-# A channel that moves by less than this over a batch says nothing: behind batch normalisation, activations
+# A channel that moves by less than this over a batch counts as constant: after batch normalisation, activations
 # are of the order of one.
 DEAD_RANGE = 1e-3
 TINY = 1e-12  # keeps the ratio of a weight that is all zeros finite; far below any norm of a real weight
 
 
 class ModelStatistics(Callback):
-    """Puts statistics of one optimizer step into the metrics of every so many epochs.
+    """Adds statistics of one optimizer step to the metrics, every n epochs.
 
     | metric | meaning |
     |---|---|
@@ -31,16 +31,16 @@ class ModelStatistics(Callback):
     *Callback or hook?* A callback is called by the trainer at events of the run, with the trainer: it sees
     what the trainer holds (weights, gradients, the loss, metrics), and it may steer. A hook is called by
     PyTorch whenever a module runs, with that module's input and output: only there can activations be seen,
-    which nobody keeps, and gradients before they are clipped. A hook knows nothing of epochs and runs in
+    which are not kept, and gradients before they are clipped. A hook knows nothing of epochs and runs in
     validation too, so here a callback sets the hooks for a single batch (those of gradients until the
-    optimizer steps) and takes them off at once. The batch in the middle of the epoch is looked at; the
-    device is waited for in this batch only.
+    optimizer steps) and removes them at once. The batch in the middle of the epoch is measured; only
+    this batch synchronises with the device.
 
     Args:
         every: epochs from one sample to the next.
 
     Raises:
-        CallbackError: if `every` is no whole number >= 1.
+        CallbackError: if `every` is not a whole number >= 1.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -52,10 +52,10 @@ class ModelStatistics(Callback):
         self.grad_hooks: list[Any] = []
         self.norms: dict[str, Any] = {}  # name of a parameter -> norm of its gradient, scaled
         self.scale = 1.0  # of the loss, by which float16 gradients are scaled
-        self.dead: list[Any] = []  # a tensor a layer: number of dead channels
+        self.dead: list[Any] = []  # one tensor per layer: number of dead channels
         self.channels = 0
         self.before: list[tuple[str, Any, Any]] = []  # name, parameter, its value before the step
-        self.figures: dict[str, float] = {}
+        self.statistics: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: Any) -> None:
         """On the chosen batch, set the hooks and keep the weights."""
@@ -80,12 +80,12 @@ class ModelStatistics(Callback):
         """Compare weights and gradients; with accumulation, this is some batches after the hooks."""
         if self.before:
             _remove(self.grad_hooks)
-            self.figures = self._measure()
+            self.statistics = self._measure()
             self.before, self.dead, self.norms = [], [], {}
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        trainer.metrics |= self.figures
-        self.figures = {}
+        trainer.metrics |= self.statistics
+        self.statistics = {}
 
     def teardown(self, trainer: Any) -> None:
         """Leave nothing on the model, also after a failure."""
@@ -98,7 +98,7 @@ class ModelStatistics(Callback):
         self.norms[name] = parameter.grad.float().norm()
 
     def _look(self, module: Any, inputs: Any, output: Any) -> None:
-        """Hook: count the channels of a (B, C, ...) output that are constant; nothing is waited for."""
+        """Hook: count the channels of a (B, C, ...) output that are constant; does not synchronise with the device."""
         values = output.detach()
         if values.ndim < 2:
             return
@@ -108,7 +108,7 @@ class ModelStatistics(Callback):
         self.channels += len(spread)
 
     def _measure(self) -> dict[str, float]:
-        """Return the figures of the step just done, fetched from the device in one go."""
+        """Return the statistics of the step just done, fetched from the device in one transfer."""
         import torch
 
         trained = [row for row in self.before if row[0] in self.norms]

@@ -1,4 +1,4 @@
-"""One figure to watch: where it is read from, which value is better, and the best so far."""
+"""One metric to watch: where it is read from, which value is better, and the best so far."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Reads a figure of each epoch and knows when it got better. NaN and infinity are never better.
+    """Reads a metric in each epoch and knows when it improved. NaN and infinity are never better.
 
     Args:
         callback: class name of the callback that watches, for messages.
         name: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
-        min_delta: what a value must be better by to count.
+        min_delta: how much better a value must be to count.
 
     Attributes:
         best: the best value so far, or None.
@@ -34,7 +34,7 @@ class Monitor:
         if mode not in ("max", "min"):
             raise CallbackError(f"{callback}(mode={mode!r}): expected 'max' or 'min'")
         if mode == "max" and "loss" in name:
-            log.warning("%s(monitor=%r) takes a higher loss for better; say mode='min'", callback, name)
+            log.warning("%s(monitor=%r) treats a higher loss as better; use mode='min'", callback, name)
         self.callback, self.name, self.sign = callback, name, 1 if mode == "max" else -1
         self.min_delta = require_number(callback, "min_delta", min_delta)
         self.reset()
@@ -48,7 +48,7 @@ class Monitor:
         """Return this epoch's value; None if the epoch has none because nothing was validated.
 
         Raises:
-            CallbackError: if validation ran and there is no such figure, naming those there are.
+            CallbackError: if validation ran and there is no such metric, naming those there are.
         """
         value = trainer.fitness if self.name == "fitness" else trainer.metrics.get(self.name)
         if value is not None:
@@ -76,7 +76,7 @@ class Monitor:
         return -self.sign * value
 
     def warn_if_never_read(self) -> None:
-        """At the end of a run, say that there was nothing to watch."""
+        """At the end of a run, warn if there was nothing to watch."""
         if not self.was_read:
             log.warning(
                 "%s did nothing: no epoch was validated, so there was no %s", self.callback, self.name

@@ -1,4 +1,4 @@
-"""Tell somebody that a run has ended."""
+"""Send a message when a run has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Notify(Callback):
 
     The message is a dict: `status` ("finished", "failed" or "interrupted"), `run`, `save_dir`, `epochs` (done),
     `planned_epochs`, `best_fitness`, `metrics`, `error` (None if all went well), and `text`, a line that says
-    so, which is what chat services show. It is sent from a thread of its own; if it can't be delivered within
+    so, which is what chat services show. It is sent from a separate thread; if it can't be delivered within
     `timeout`, one warning says so.
 
     Args:
@@ -59,7 +59,7 @@ class Notify(Callback):
         def deliver() -> None:
             try:
                 self.to(message) if callable(self.to) else _post(self.to, message, self.timeout)
-            except Exception as error:  # whatever the recipient does wrong, the run is over and stays so
+            except Exception as error:  # a failure of the recipient must not fail a run that has ended
                 problems.append(error_text(error))
 
         thread = Thread(target=deliver, name="Notify", daemon=True)
@@ -102,7 +102,7 @@ def _recipient(to: Any) -> tuple[Any, str]:
     try:
         url = urlsplit(address)
         url.port  # noqa: B018 - it is checked when it is read
-    except ValueError:  # brackets without an end, a port that is no number
+    except ValueError:  # an unclosed bracket, a port that is not a number
         url = urlsplit("")
     if url.scheme not in ("http", "https") or not url.hostname:
         raise CallbackError(

@@ -1,4 +1,4 @@
-"""The same validation pictures again and again, to see a model learn."""
+"""The same validation images every epoch, to see a model learn."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from detector.callbacks.builtin.batch_images import file_names, found_boxes, tru
 from detector.callbacks.builtin.checks import require_number, require_whole
 from detector.callbacks.callback import Callback
 
-SHEET = 1280  # longest side of each half, px
+GRID_SIDE = 1280  # longest side of each half, px
 
 
 class PredictionImages(Callback):
     """Draws the first validation images of an epoch: the truth at the left, what was found at the right.
 
-    The picture is `predictions/epoch3.jpg` in the run folder, and goes to all loggers as `predictions`. Epochs
+    It is written to `predictions/epoch3.jpg` in the run folder and given to all loggers as `predictions`. Epochs
     without validation have none.
 
     Args:
-        every: epochs from one picture to the next.
-        count: images on it.
+        every: epochs from one grid to the next.
+        count: images in it.
         conf: detections below are left out.
 
     Raises:
@@ -40,7 +40,7 @@ class PredictionImages(Callback):
         self.found: tuple[list[Any], ...] = ([], [], [])  # boxes, labels, scores
 
     def on_train_epoch_end(self, trainer: Any) -> None:
-        """Before validation: decide whether this epoch has a picture."""
+        """Before validation: decide whether to draw in this epoch."""
         self._begin((trainer.epoch + 1) % self.every == 0)
 
     def on_val_batch_end(self, validator: Any) -> None:
@@ -71,8 +71,8 @@ class PredictionImages(Callback):
         self._begin(False)
 
     def _half(self, word: str, boxes: Any, labels: Any, scores: Any = None) -> Any:
-        """Return a sheet of all images with these boxes; both halves have the same layout."""
+        """Return an image grid of all images with these boxes; both halves have the same layout."""
         from detector.drawing import mosaic
 
         titles = [f"{title}: {word}" for title in self.titles]
-        return mosaic(self.images, boxes, labels, scores, self.names, titles, self.count, SHEET)
+        return mosaic(self.images, boxes, labels, scores, self.names, titles, self.count, GRID_SIDE)

@@ -16,10 +16,10 @@ SHOWN = ("metrics/mAP50", "metrics/mAP50-95")
 
 
 class ProgressBar(Callback):
-    """One tqdm bar an epoch on a terminal, one line an epoch otherwise; on stderr.
+    """One tqdm bar per epoch on a terminal, one line per epoch otherwise; on stderr.
 
     Args:
-        every: batches between updates of the figures in the bar.
+        every: batches between updates of the metrics in the bar.
 
     Raises:
         CallbackError: if `every` is not a whole number >= 1.
@@ -47,7 +47,7 @@ class ProgressBar(Callback):
             self.on_train_epoch_start(trainer)
 
     def on_train_batch_end(self, trainer: Any) -> None:
-        """Advance the bar; the figures only now and then, for they make the device wait."""
+        """Advance the bar; rarely update the metrics, as reading them synchronises with the device."""
         if self.bar is None:
             return
         if trainer.batch_index % self.every == 0 or trainer.batch_index + 1 == trainer.num_batches:
@@ -91,7 +91,7 @@ class ProgressBar(Callback):
 
 
 def summary(trainer: Any) -> str:
-    """Return some lines for people: what is trained, how, and on what."""
+    """Return some lines of text: what is trained, how, and on which device."""
     model, imgsz, recipe = trainer.model, trainer.settings.imgsz, trainer.recipe
     info = model.info(imgsz)
     lines = [

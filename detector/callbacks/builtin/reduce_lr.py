@@ -1,4 +1,4 @@
-"""Lower the learning rate when a figure no longer gets better."""
+"""Lower the learning rate when a metric no longer improves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class ReduceLROnPlateau(Callback):
-    """Multiplies the learning rate by `factor` after `patience` epochs without a better figure.
+    """Multiplies the learning rate by `factor` after `patience` epochs in which a metric did not improve.
 
     It works through `trainer.schedule.scale`, on top of the schedule: with `lrf=1` the rate is changed by
     plateaus only. Epochs without validation don't count.
@@ -26,7 +26,7 @@ class ReduceLROnPlateau(Callback):
         patience: epochs to wait.
         min_scale: the rate is not brought below this part of the scheduled one.
         cooldown: epochs after a change that are not counted.
-        min_delta: what a value must be better by to count.
+        min_delta: how much better a value must be to count.
 
     Raises:
         CallbackError: for arguments that can't be used.
@@ -52,7 +52,7 @@ class ReduceLROnPlateau(Callback):
         self.waited = self.cooling = 0
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Begin anew; a resumed run's state comes after this."""
+        """Reset; the state of a resumed run is restored after this."""
         self.monitor.reset()
         self.waited = self.cooling = 0
 

@@ -1,4 +1,4 @@
-"""What a training takes of the machine."""
+"""Use of the machine by a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GB = 1e9
 
 
 class ResourceMonitor(Callback):
-    """Puts the use of processor, memory and GPU into the metrics of each epoch, validation included.
+    """Adds the use of processor, memory and GPU to the metrics of each epoch, validation included.
 
     | metric | meaning |
     |---|---|
@@ -22,16 +22,16 @@ class ResourceMonitor(Callback):
     | resources/cpu_process_percent | this process, mean; 100 is one core |
     | resources/ram_percent | memory of the whole machine in use, at the end of the epoch |
     | resources/ram_process_gb | memory of this process and its loader workers, at the end of the epoch |
-    | resources/gpu_percent | time in which the GPU was at work, mean (needs nvidia-ml-py) |
+    | resources/gpu_percent | time in which the GPU was busy, mean (needs nvidia-ml-py) |
     | resources/gpu_memory_gb | memory of the GPU in use, of all processes, the highest seen |
     | resources/gpu_memory_percent | the same as a part of the GPU's memory |
     | resources/data_wait_percent | time in which training waited for data |
 
     Args:
-        every: seconds between two looks at the GPU.
+        every: seconds between two measurements of the GPU.
 
     Raises:
-        CallbackError: if `every` is no number > 0.
+        CallbackError: if `every` is not a number > 0.
         MissingPackageError: when a run starts, if psutil is not installed.
     """
 
@@ -54,7 +54,7 @@ class ResourceMonitor(Callback):
         self.on_train_epoch_start(trainer)
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        """Begin to measure; psutil tells means since it was last asked."""
+        """Begin to measure; psutil returns means since its last call."""
         self.psutil.cpu_percent()
         self.process.cpu_percent()
         self.looked_at = perf_counter()
@@ -75,7 +75,7 @@ class ResourceMonitor(Callback):
         }
         if self.gpu is not None:
             self.gpu.look()
-            found |= self.gpu.figures()
+            found |= self.gpu.metrics()
         if "speed/data_wait" in trainer.metrics:
             found["data_wait_percent"] = 100 * trainer.metrics["speed/data_wait"]
         trainer.metrics |= {f"resources/{name}": float(value) for name, value in found.items()}
@@ -98,9 +98,9 @@ class _GPU:
         self.device = device
         try:
             self.errors = (import_module("pynvml").NVMLError, RuntimeError)  # the second is torch's
-            self.tells_use = True
+            self.reads_use = True
         except ImportError:
-            self.tells_use = False
+            self.reads_use = False
         self.forget()
 
     def forget(self) -> None:
@@ -113,13 +113,13 @@ class _GPU:
         free, total = torch.cuda.mem_get_info(self.device)
         self.memory = max(self.memory, total - free)
         self.memory_share = self.memory / total
-        if self.tells_use:
+        if self.reads_use:
             try:
                 self.used_share.append(torch.cuda.utilization(self.device))
-            except self.errors:  # a part of a GPU (MIG) has no such figure
-                self.tells_use = False
+            except self.errors:  # a part of a GPU (MIG) does not report its use
+                self.reads_use = False
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         found = {"gpu_memory_gb": self.memory / GB, "gpu_memory_percent": 100 * self.memory_share}
         if self.used_share:
             found["gpu_percent"] = sum(self.used_share) / len(self.used_share)

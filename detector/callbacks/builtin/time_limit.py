@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class TimeLimit(Callback):
-    """Ends a training cleanly after the batch in which the time is up.
+    """Ends a training cleanly after the batch in which the time is used up.
 
-    The clock starts with the set-up, in a resumed run anew. What comes after the last batch (saving and two
-    validations) is not foreseen: leave room for it. The `time` setting is something else: it fits the number
+    The clock starts with the set-up; a resumed run starts it again. What comes after the last batch (saving and two
+    validations) is not included: leave time for it. The `time` setting is something else: it fits the number
     of epochs, and with it the learning rates, to a budget.
 
     Args:
@@ -26,7 +26,7 @@ class TimeLimit(Callback):
         seconds: added to the others.
 
     Raises:
-        CallbackError: if they are no positive time.
+        CallbackError: if they are not a positive time.
     """
 
     def __init__(self, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
@@ -52,5 +52,5 @@ class TimeLimit(Callback):
             log.info("stopped: the time limit of %g s is used up", self.seconds)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        """Stop if it was validation that used it up."""
+        """Stop if validation used up the time."""
         self.on_train_batch_end(trainer)

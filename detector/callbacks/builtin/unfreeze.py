@@ -1,4 +1,4 @@
-"""Train layers again that were held fixed."""
+"""Train frozen layers after some epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detector.errors import CallbackError
 
 
 class Unfreeze(Callback):
-    """Takes layers that the `freeze` setting holds fixed into training after some epochs.
+    """Unfreezes layers that the `freeze` setting froze, after some epochs.
 
     Args:
         epoch: epochs to train without them.
@@ -35,7 +35,7 @@ class Unfreeze(Callback):
         self.done = False
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Begin anew: a model is frozen when it is made, in a resumed run as well."""
+        """Reset: a model is frozen when it is made, in a resumed run as well."""
         self.done = False
 
     def on_train_epoch_start(self, trainer: Any) -> None:

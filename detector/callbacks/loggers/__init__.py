@@ -1,4 +1,4 @@
-"""Loggers: who gets a training's settings, figures, pictures and weights, besides the run folder."""
+"""Loggers: backends that receive the settings, metrics, images and weights of a training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def choose_loggers(
 
     Raises:
         MissingPackageError: if a logger that is asked for is not installed.
-        SettingsError: if there is no such logger, or one that is asked for is not set up.
+        SettingsError: if a logger is unknown, or is asked for and not set up.
     """
     names = [] if loggers in ("auto", "none") else [loggers] if isinstance(loggers, str) else list(loggers)
     for name in (*names, *switches):
@@ -54,7 +54,7 @@ def choose_loggers(
 def _is_ready(logger: type[Logger], asked_by: str | None) -> bool:
     """Return whether a logger is installed and set up; raise if it is not, but was asked for."""
     found = find_spec(logger.package)
-    if found is None or found.origin is None:  # a folder of that name is no package
+    if found is None or found.origin is None:  # a folder of that name is not a package
         if asked_by:
             raise MissingPackageError(
                 f"{asked_by} needs the {logger.package} package: pip install 'detector[{logger.name}]'"

@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 HOOKS = ("open", "log_settings", "log_metrics", "log_images", "log_file", "close")
 """What a logger implements."""
 
-PICTURES = (
+IMAGE_FILES = (
     "labels.jpg", "results.png", "confusion_matrix*.png", "*_curve.png", "train_batch*.jpg", "val_batch*.jpg",
 )  # fmt: skip
-"""The pictures of a run folder that loggers are given."""
+"""The images of a run folder that loggers receive."""
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., None]:
     """Wrap a method of a logger so that it does nothing while the logger is not open, and never raises.
 
-    The first exception is told as a warning; the logger is then closed and left out of the rest of the run.
+    The first exception becomes a warning; the logger is then closed and left out of the rest of the run.
     """
 
     @wraps(method)
@@ -46,7 +46,7 @@ def guarded(method: Callable[..., Any]) -> Callable[..., None]:
 
 
 class Logger(Callback):
-    """Gives what happens in a training to a place where people look at it.
+    """Sends what happens in a training to a backend.
 
     A subclass implements the hooks below, with nothing but the calls of its backend: each hook of a
     subclass is wrapped by `guarded`, whoever calls it.
@@ -58,10 +58,10 @@ class Logger(Callback):
         name: the setting that switches it on and off, and the extra that installs it.
         title: what messages call it.
         package: what must be importable.
-        is_open: it takes what it is given.
+        is_open: it logs what it is given.
         is_broken: it failed in this run.
         exception: what ended the training, or None; known when `close` is called.
-        run_id: the backend's name of the run; set by `open`, if a resumed training is to go on with that run.
+        run_id: the backend's name of the run; set by `open`, if a resumed training is to continue that run.
         continues: when a training is resumed, the `run_id` it had, or None; known when `open` is called.
         start_epoch: epochs the run has already, if it is resumed.
     """
@@ -103,19 +103,19 @@ class Logger(Callback):
         raise NotImplementedError
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Take the settings, and later the model's size, as parameters of the run."""
+        """Log the settings, and later the model's size, as parameters of the run."""
         raise NotImplementedError
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take figures; `step` is the epoch, counted from 1."""
+        """Log metrics; `step` is the epoch, counted from 1."""
         raise NotImplementedError
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
-        """Take pictures by name."""
+        """Log image files by name."""
         raise NotImplementedError
 
     def log_file(self, path: Path) -> None:
-        """Take the best weights as an artifact."""
+        """Log the best weights as an artifact."""
         raise NotImplementedError
 
     def close(self, failed: bool) -> None:
@@ -128,7 +128,7 @@ class Logger(Callback):
         """Open, before other callbacks: their code may log to the run."""
         self.is_open, self.is_broken, self.exception = True, False, None
         self.run_id, self.continues, self.start_epoch = None, None, 0
-        if trainer.resume is not None:  # states are given back after this event, but opening needs its own
+        if trainer.resume is not None:  # states are restored after this event, but opening needs this one
             saved = trainer.resume.content
             self.start_epoch = saved["epoch"] + 1
             self.load_state_dict(state_of(self, trainer.callbacks.objects, saved["callbacks"]) or {})
@@ -147,13 +147,13 @@ class Logger(Callback):
 
     @guarded
     def on_train_end(self, trainer: Any) -> None:
-        """Log what the best weights reach, under names of their own, and the pictures and the weights."""
+        """Log the metrics of the best weights as `best/...`, then the images and the weights."""
         step = trainer.epoch + 1
         if trainer.final_metrics is not None:
-            figures = trainer.final_metrics.results_dict.items()
-            best = {f"best/{name.removeprefix('metrics/')}": float(value) for name, value in figures}
+            metrics = trainer.final_metrics.results_dict.items()
+            best = {f"best/{name.removeprefix('metrics/')}": float(value) for name, value in metrics}
             self.log_metrics(best, step)
-        found = sorted(path for pattern in PICTURES for path in trainer.save_dir.glob(pattern))
+        found = sorted(path for pattern in IMAGE_FILES for path in trainer.save_dir.glob(pattern))
         if found:
             self.log_images({f"pictures/{path.stem}": path for path in found}, step)
         if self.log_model and trainer.best.is_file():
@@ -165,7 +165,7 @@ class Logger(Callback):
         self.is_open = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which run a resumed training goes on with."""
+        """Return which run a resumed training continues."""
         return {"run_id": self.run_id or self.continues}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def is_true(variable: str) -> bool:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the length of a `with` block, save for those the user has set."""
+    """Set environment variables for the length of a `with` block, except those the user has set."""
     ours = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(ours)
     try:

@@ -19,7 +19,7 @@ UNASKED = {
     "auto_param_logging": "COMET_AUTO_LOG_PARAMETERS",
     "auto_metric_logging": "COMET_AUTO_LOG_METRICS",
 }
-"""What Comet would collect by itself -> the variable by which a user asks for it."""
+"""What Comet would collect automatically -> the variable by which a user asks for it."""
 
 
 class CometLogger(Logger):
@@ -98,7 +98,7 @@ class CometLogger(Logger):
 
 
 def _is_online() -> bool:
-    """Return whether to log to the server: unless told otherwise, or given a folder and no key."""
+    """Return whether to log to the server: unless COMET_START_ONLINE says no, or given a folder and no key."""
     if asked := os.environ.get("COMET_START_ONLINE"):
         return asked.strip().lower() not in ("0", "false", "no", "off")
     return _has_key() or "COMET_OFFLINE_DIRECTORY" not in os.environ

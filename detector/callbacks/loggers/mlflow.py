@@ -1,4 +1,4 @@
-"""MLflow: a SQLite store beside the runs, or the server that MLFLOW_TRACKING_URI names."""
+"""MLflow: a SQLite store in the folder of the runs, or the server that MLFLOW_TRACKING_URI names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from detector.callbacks.secrets import mask_urls
 log = logging.getLogger(__name__)
 
 PARAMETERS_A_REQUEST = 100  # MLflow's own limit
-SECONDS = 15  # that a request may take; MLflow itself goes on asking a dead server for minutes
+SECONDS = 15  # that a request may take; MLflow itself retries a dead server for minutes
 FILE_SECONDS = 120  # the same of an upload: weights are large
 PAUSE = 2  # seconds before the second and last attempt of a request
 REFUSED = re.compile(r"[^\w\-./: ]")  # what MLflow does not allow in names
 
 
 class MLflowLogger(Logger):
-    """Logs to MLflow; the run is the active one meanwhile, so that `mlflow.log_metric` of one's own works.
+    """Logs to MLflow; the run is active meanwhile, so that custom calls of `mlflow.log_metric` reach it.
 
     Without MLFLOW_TRACKING_URI (or `mlflow.set_tracking_uri`) it writes `mlflow.db` into the folder of the
     runs. MLFLOW_EXPERIMENT_NAME and MLFLOW_RUN name experiment and run. An active run is joined, and left
@@ -37,14 +37,14 @@ class MLflowLogger(Logger):
     name, title, package = "mlflow", "MLflow", "mlflow"
 
     # MLflow has one address for the whole process, and trainings may run in several threads.
-    _stores: ClassVar[list[str]] = []  # of the trainings in work
+    _stores: ClassVar[list[str]] = []  # of the trainings that run now
     _switching: ClassVar[Lock] = Lock()
 
     @classmethod
     def needs(cls) -> str | None:
         """A slim MLflow can't write a store by itself."""
         if find_spec("sqlalchemy") is None and "MLFLOW_TRACKING_URI" not in os.environ:
-            return "set MLFLOW_TRACKING_URI, or pip install mlflow for a store of one's own"
+            return "set MLFLOW_TRACKING_URI, or pip install mlflow for a local store"
         return None
 
     def open(self, trainer: Any) -> None:
@@ -122,7 +122,7 @@ class MLflowLogger(Logger):
         self._ask(lambda: self.client.log_batch(self.logs_to, metrics=rows))
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
-        """Log pictures as artifacts: `pictures/results.png`, `predictions/epoch3.jpg`."""
+        """Log images as artifacts: `pictures/results.png`, `predictions/epoch3.jpg`."""
         for name, path in images.items():
             folder, _, last = name.rpartition("/")
             self._file(path, folder if last == path.stem else name)
@@ -155,7 +155,7 @@ class MLflowLogger(Logger):
         self._ask(lambda: self.client.log_artifact(self.logs_to, str(path), folder), FILE_SECONDS)
 
     def _ask(self, call: Callable[[], Any], seconds: int = SECONDS) -> Any:
-        """Make a request, and once more if it fails at once: it may have been a moment's trouble."""
+        """Make a request, and repeat it once if it fails quickly: the failure may be temporary."""
         began = perf_counter()
         with patience(seconds):
             try:
@@ -169,7 +169,7 @@ class MLflowLogger(Logger):
 
 
 def patience(seconds: int = SECONDS) -> AbstractContextManager[None]:
-    """Bound the time of MLflow's requests, and keep its links off stdout; the user's own settings hold."""
+    """Bound the time of MLflow's requests, and keep its links off stdout; what the user has set wins."""
     return environment(
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(seconds),

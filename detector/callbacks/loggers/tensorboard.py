@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class TensorBoardLogger(Logger):
     """Writes TensorBoard's event file. There is none until the first value is written.
 
-    The file is written in this thread and flushed after every epoch: no figure is lost when a run is
+    The file is written in this thread and flushed after every epoch: no metric is lost when a run is
     killed, and a full disk is noticed where it happens. A resumed training writes another file into the folder,
     which TensorBoard shows as the same run. How the run ended is the text `state`.
     """
@@ -38,7 +38,7 @@ class TensorBoardLogger(Logger):
         self._write(step, [{"tag": name, "simple_value": value} for name, value in metrics.items()])
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
-        """Write the compressed pictures as they are."""
+        """Write the compressed image files unchanged."""
         from detector.data.images import image_size
 
         values = []
@@ -59,7 +59,7 @@ class TensorBoardLogger(Logger):
         self._write(0, [_text("weights", str(path))])
 
     def close(self, failed: bool) -> None:
-        """Write how the run ended, close the file and say how to look at it."""
+        """Write how the run ended, close the file and log the command that shows it."""
         began = "model/parameters" in self.settings  # a run that could not begin leaves no folder
         if not self.is_broken and (began or self.writer is not None):
             why = f": {error_text(self.exception)}" if self.exception is not None else ""

@@ -27,7 +27,7 @@ EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}  # by which W&B tells s
 class WandbLogger(Logger):
     """Logs to Weights & Biases, if it has a key or is offline; an active run is joined and left open.
 
-    Rows carry the epoch, and charts are drawn over it, because one's own `wandb.log` moves W&B's step.
+    Rows carry the epoch, and charts use it as x axis, because custom calls of `wandb.log` advance W&B's step.
     """
 
     name, title, package = "wandb", "Weights & Biases", "wandb"

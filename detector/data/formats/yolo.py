@@ -1,6 +1,6 @@
 """YOLO text labels: ``images/<split>/x.jpg`` has its boxes in ``labels/<split>/x.txt``.
 
-One row a box: ``class cx cy w h``, normalised. A file whose rows are longer holds polygons,
+One row per box: ``class cx cy w h``, normalised. A file whose rows are longer holds polygons,
 ``class x1 y1 x2 y2 x3 y3 ...``; the box of a polygon is its extent. A missing or empty file means
 that the image shows no object.
 """
@@ -169,8 +169,8 @@ def _check_values(values: Sequence[float], number: int, is_polygon: bool) -> Non
     if not values[0].is_integer() or not 0 <= values[0] < _MAX_CLASS:
         raise ValueError(f"line {number}: class {values[0]:g}; expected a whole number from 0.")
     low = [-_SLACK] * (len(values) - 1) if is_polygon else [-_SLACK, -_SLACK, 0.0, 0.0]
-    for value, least in zip(values[1:], low, strict=True):
-        if not least <= value <= 1 + _SLACK:  # also refuses nan
+    for value, minimum in zip(values[1:], low, strict=True):
+        if not minimum <= value <= 1 + _SLACK:  # also refuses nan
             raise ValueError(
                 f"line {number}: coordinate {value:g}; expected 0 to 1, parts of the image's width or height."
             )
