@@ -1,4 +1,4 @@
-"""What is fast, measured: our speed against the bare network, and against a peer where there is one.
+"""Speed tables: ours against the bare network's, and against a peer's if there is one.
 
     python -m benchmarks                                    everything, on synthetic images
     python -m benchmarks --peer path/to/venv                the peer as well, and how many times we are as fast
