@@ -9,7 +9,7 @@ endif
 STAMP := .venv/installed
 .DEFAULT_GOAL := setup
 
-help:  ## what there is
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
@@ -40,18 +40,18 @@ lint: $(STAMP)  ## style, formatting, import layers
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-words: $(STAMP)  ## words we don't write, and what to write (the list is in tools/words.py)
+words: $(STAMP)  ## words to avoid, and what to write instead (the list is in tools/words.py)
 	$(BIN)/python tools/words.py
 
-check: lint types test  ## what a change has to pass
+check: lint types test  ## what every change must pass
 
-bench: $(STAMP)  ## what is fast, measured; PEER=path/to/venv compares with that venv's ultralytics
+bench: $(STAMP)  ## speed tables; PEER=path/to/venv compares with that venv's ultralytics
 	$(BIN)/python -m benchmarks $(if $(PEER),--peer $(PEER))
 
-fuzz: $(STAMP)  ## made-up label files, YAML, images and checkpoints, for some minutes
+fuzz: $(STAMP)  ## test with random label files, YAML, images and checkpoints, for some minutes
 	FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
-crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare their ends; some 6 minutes; SEED=1 for other kills
+crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare the results; about 6 minutes; SEED=1 for other kills
 	$(BIN)/python -m tests.support.crash --seed $(or $(SEED),0)
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
@@ -64,5 +64,5 @@ docs: $(STAMP)  ## write docs/settings.md from settings.py, and the tables of do
 dist: $(STAMP)  ## wheel and sdist in dist/, built twice: the same bytes, or an error
 	$(BIN)/python tools/build_twice.py
 
-clean:  ## remove what the targets made
+clean:  ## remove what the targets wrote
 	rm -rf .venv dist build runs .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

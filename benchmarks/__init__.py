@@ -1,1 +1,1 @@
-"""What is fast, measured: `python -m benchmarks`, and `--only` for one of its tables."""
+"""Speed tables: `python -m benchmarks`, and `--only` for one of them."""

@@ -1,13 +1,13 @@
-"""What is fast, measured: our speed against the bare network, and against a peer where there is one.
+"""Speed tables: ours against the bare network's, and against a peer's if there is one.
 
-    python -m benchmarks                                    everything, on drawn scenes
+    python -m benchmarks                                    everything, on synthetic images
     python -m benchmarks --peer path/to/venv                the peer as well, and how many times we are as fast
     python -m benchmarks --only loading --data coco.yaml    one table, on other images
-    python -m benchmarks --only training --quick            a smoke test; its figures mean nothing
+    python -m benchmarks --only training --quick            a smoke test; its numbers mean nothing
 
-"of bare" is our speed as a part of the bare network's in the same precision. "ours faster" is how many
-times as fast ours is, in its default precision. A peer's row says how many threads it used: those it
-chooses by itself, then as many as ours.
+"of bare" is our speed as a fraction of the bare network's in the same precision. "ours faster" is how many
+times as fast ours is, in its default precision. A peer's row says how many threads it used: its default
+number, then as many as ours.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import callbacks, evaluation, exported, loading, prediction, scan, training, validation
-from benchmarks.bench import Bench, describe_machine, read_photo
+from benchmarks.bench import Bench, describe_machine, read_image
 from benchmarks.peer import Peer
 from detector.data.config import load_data_config
 from detector.device import select_device
 from detector.tables import align
 
 QUICK: dict[str, Any] = {
-    "models": ("yolo11n",), "epochs": 2, "steps": 2, "batch": 2, "imgsz": 64, "photo_imgsz": 128,
+    "models": ("yolo11n",), "epochs": 2, "steps": 2, "batch": 2, "imgsz": 64, "predict_imgsz": 128,
     "loading_imgsz": (64,), "loading_images": 8, "scan_images": 8, "val_images": 4, "repeats": 2,
 }  # fmt: skip
 
@@ -52,15 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, metavar="VENV", help="virtual environment that holds the peer")
-    parser.add_argument("--data", default="shapes.yaml", help="data YAML; default: drawn scenes")
+    parser.add_argument("--data", default="shapes.yaml", help="data YAML; default: synthetic images")
     parser.add_argument(
-        "--photo", type=Path, help="image to predict; default: a drawn scene of 810 x 1080 px"
+        "--image", type=Path, help="image to predict; default: a synthetic one of 810 x 1080 px"
     )
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--models", help="models, separated by commas; default: yolov8n,yolo11n,yolo26n")
     parser.add_argument("--epochs", type=int, help="epochs of a training; the first is not counted")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="see whether it runs; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="check that it runs; the numbers mean nothing")
     args = parser.parse_args(arguments)
     sections = args.only.split(",")
     if unknown := [name for name in sections if name not in SECTIONS]:
@@ -68,12 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = QUICK if args.quick else {}
     sizes = sizes | ({"models": tuple(args.models.split(","))} if args.models else {})
     sizes = sizes | ({"epochs": args.epochs} if args.epochs else {})
-    data, photo, device = load_data_config(args.data), read_photo(args.photo), select_device(args.device)
+    data, image, device = load_data_config(args.data), read_image(args.image), select_device(args.device)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as name, mock.patch.dict(os.environ):
-        os.environ["DETECTOR_CACHE"] = name  # what is known about the copied images goes with them
+        os.environ["DETECTOR_CACHE"] = name  # label caches of the copied images are removed with them
         folder = Path(name)
         peer = Peer(args.peer.absolute(), folder / "peer") if args.peer else None
-        bench = Bench(folder, data, photo, device, peer, **sizes)
+        bench = Bench(folder, data, image, device, peer, **sizes)
         print(*describe_machine(bench), sep="\n", flush=True)
         for section in sections:
             print(f"measuring {section} ...", file=sys.stderr, flush=True)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy --data bccd.yaml --imgsz 320 --epochs 40 --output docs/accuracy.png
 
-Every training is a process of its own, one after the other, as `detector train` runs it. The table gives
+Every training is a separate process, one after the other, as `detector train` runs it. The table gives
 mAP50-95 of the best weights on the validation split, and the seconds from the command to its end. The
-picture shows mAP50-95 by epoch: a line for every seed, the mean in bold.
+plot shows mAP50-95 by epoch: one thin line per seed, the mean in bold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from detector.plots import LINE_COLORS, new_figure, rgb, write_figure
 from detector.tables import align
 
-FIGURE = "metrics/mAP50-95"
+METRIC = "metrics/mAP50-95"
 
 
 def train(model: str, seed: int, project: Path, settings: Sequence[str]) -> tuple[float, float, list[float]]:
@@ -33,9 +33,9 @@ def train(model: str, seed: int, project: Path, settings: Sequence[str]) -> tupl
     start = time.perf_counter()
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     seconds = time.perf_counter() - start
-    (best,) = (line.split()[-1] for line in printed.splitlines() if line.split()[:1] == [FIGURE])
+    (best,) = (line.split()[-1] for line in printed.splitlines() if line.split()[:1] == [METRIC])
     with (folder / "results.csv").open() as file:
-        curve = [float(row[FIGURE]) for row in csv.DictReader(file)]
+        curve = [float(row[METRIC]) for row in csv.DictReader(file)]
     return float(best), seconds, curve
 
 
@@ -55,7 +55,7 @@ def draw(curves: dict[str, list[list[float]]], path: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, print the table, write the picture."""
+    """Train, print the table, write the plot."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description=__doc__,
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--project", type=Path, default=Path("runs/accuracy"), help="folder for the trainings"
     )
-    parser.add_argument("--output", type=Path, help="picture of the learning curves")
+    parser.add_argument("--output", type=Path, help="image file for the plot of the learning curves")
     args = parser.parse_args(arguments)
     settings = [f"{key}={getattr(args, key)}" for key in ("data", "epochs", "imgsz", "batch")]
     models, seeds = args.models.split(","), [int(seed) for seed in args.seeds.split(",")]

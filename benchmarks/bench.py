@@ -1,7 +1,7 @@
 """What the benchmarks share: the clock, the machine, the data both sides read, and the sizes of a run.
 
-The peer's side imports this file too, in an environment that need not have what ours has: what is ours is loaded
-within the functions that need it.
+The peer's side imports this file too, in an environment without our dependencies: imports of ours are
+inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 def now() -> float:
-    """Return the time once the GPU, if any, has done all it was given; seconds."""
+    """Return the time in seconds, after synchronising with the GPU if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def set_threads(yolo: Any, threads: int | None) -> None:
-    """Give either side as many threads at the start of its work; None leaves it its own number."""
+    """Set the number of threads of either side at the start of its work; None leaves its default."""
     for event in ("on_train_start", "on_val_start", "on_predict_start") if threads else ():
         yolo.add_callback(event, lambda _: torch.set_num_threads(threads))  # type: ignore[arg-type]
 
@@ -48,25 +48,25 @@ class Bench:
     Attributes:
         folder: scratch folder.
         data: the data set.
-        photo: (H, W, 3) uint8 BGR, for prediction.
+        image: (H, W, 3) uint8 BGR, for prediction.
         device: to compute on.
         peer: the peer, or None.
         models: names such as yolo11n.
         epochs: of a training; the first one is a warm-up and not counted.
-        steps: batches an epoch.
-        batch: images a batch.
+        steps: batches per epoch.
+        batch: images per batch.
         imgsz: input px of training and validation.
-        photo_imgsz: input px of prediction.
+        predict_imgsz: input px of prediction.
         loading_imgsz: input px of the input pipeline.
-        loading_images: most images of it.
+        loading_images: maximum number of images in it.
         scan_images: images whose labels are read.
-        val_images: most images of a validation.
+        val_images: maximum number of images in a validation.
         repeats: predictions; the median counts.
     """
 
     folder: Path
     data: DataConfig
-    photo: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     device: torch.device
     peer: Peer | None
     models: tuple[str, ...] = ("yolov8n", "yolo11n", "yolo26n")
@@ -74,7 +74,7 @@ class Bench:
     steps: int = 12
     batch: int = 16
     imgsz: int = 320
-    photo_imgsz: int = 640
+    predict_imgsz: int = 640
     loading_imgsz: tuple[int, ...] = (320, 640)
     loading_images: int = 512
     scan_images: int = 100_000
@@ -83,7 +83,7 @@ class Bench:
 
     @property
     def precisions(self) -> list[Precision]:
-        """What `amp=auto` is on this device, and float32 where that is something else."""
+        """What `amp=auto` selects on this device, and float32 if that is another precision."""
         from detector.device import Precision, select_precision
 
         auto = select_precision("auto", self.device)
@@ -94,7 +94,7 @@ class Bench:
 
         Args:
             train: training images; the data set's are repeated as needed.
-            val: most validation images.
+            val: maximum number of validation images.
 
         Returns:
             The path of a data YAML.
@@ -140,18 +140,18 @@ def copy_split(folder: Path, split: str, images: list[Path]) -> None:
             shutil.copyfile(label, label_path(str(copy)))
 
 
-def read_photo(path: Path | None) -> NDArray[np.uint8]:
-    """Return a photo as a BGR array; without a path, a drawn scene 810 px wide and 1080 px high."""
+def read_image(path: Path | None) -> NDArray[np.uint8]:
+    """Return an image as a BGR array; without a path, a synthetic one 810 px wide and 1080 px high."""
     from detector.data.drawn import draw_scene
     from detector.errors import DataError
 
     if path is None:
         scenes = (draw_scene(seed=0, index=index, size=1080)[0] for index in count())
         return next(scene for scene in scenes if scene.shape[:2] == (1080, 810))
-    photo = cv2.imread(str(path))
-    if photo is None:
-        raise DataError(f"{path}: not an image that OpenCV reads; give --photo the path of a JPEG or PNG.")
-    return np.asarray(photo, np.uint8)
+    image = cv2.imread(str(path))
+    if image is None:
+        raise DataError(f"{path}: not an image that OpenCV reads; give --image the path of a JPEG or PNG.")
+    return np.asarray(image, np.uint8)
 
 
 def describe_machine(bench: Bench) -> Iterator[str]:
@@ -159,8 +159,8 @@ def describe_machine(bench: Bench) -> Iterator[str]:
     device = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else cpu_name()
     yield f"device: {bench.device} ({device}); cores {os.cpu_count()}, torch threads {torch.get_num_threads()}"
     yield f"python {platform.python_version()}, torch {torch.__version__}; amp=auto is {bench.precisions[0].name}"
-    height, width = bench.photo.shape[:2]
-    yield f"data: {bench.data.describe()}; photo {width} x {height} px"
+    height, width = bench.image.shape[:2]
+    yield f"data: {bench.data.describe()}; image {width} x {height} px"
     yield "peer: none (--peer VENV compares with one)" if bench.peer is None else f"peer: {bench.peer.venv}"
 
 

@@ -1,8 +1,8 @@
-"""What callbacks cost: an event by itself, and the share of a training its own callbacks take.
+"""What callbacks cost: firing one event, and the share of a training that its default callbacks take.
 
-An event is fired very often in a row and the best of some repeats counts. The training is a short one with
-the callbacks it has by itself, pictures and the CSV file included, and without loggers, whose cost is that of
-their packages; a longer training has the same per epoch and spreads what is drawn once over more of them.
+An event is fired many times in a row and the best of several repeats counts. The training is a short one with
+its default callbacks, images and the CSV file included, and without loggers, whose cost is that of
+their packages; a longer training has the same cost per epoch and spreads what is drawn once over more epochs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure_event(registry: CallbackRegistry, times: int, repeats: int = 7) -> f
 
 
 def measure_training(model: str, settings: dict[str, Any]) -> tuple[float, dict[tuple[str, str], float]]:
-    """Return the seconds of a training, and those of each (event, callback), the most costly first."""
+    """Return the seconds of a training, and those of each (event, callback), the slowest first."""
     from detector.yolo import YOLO
 
     yolo = YOLO(f"{model}.yaml")
@@ -51,7 +51,7 @@ def run(bench: Bench) -> list[list[str]]:
     """Return the table."""
     nothing, one = CallbackRegistry(), CallbackRegistry()
     one.add("on_train_batch_end", lambda engine: None)
-    rows = [["callbacks", "ns an event", "s", "of the run"]]
+    rows = [["callbacks", "ns per event", "s", "of the run"]]
     for name, registry in (("nothing registered", nothing), ("one function", one)):
         rows.append([name, f"{measure_event(registry, ROUNDS):.0f}", "-", "-"])
     model = bench.models[0]

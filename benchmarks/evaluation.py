@@ -1,4 +1,4 @@
-"""How long the COCO figures take with either backend, on drawn detections; fails if the figures differ."""
+"""How long the COCO metrics take with either backend, on random detections; fails if the metrics differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_cases(
 
 
 def measure(backend: str, names: dict[int, str], cases: list[Any]) -> tuple[list[float], Metrics]:
-    """Return seconds to add all images, to compute the figures of an epoch, and those in full."""
+    """Return seconds to add all images, to compute the metrics of an epoch, and all metrics."""
     warm = CocoEvaluator(names, backend)  # type: ignore[arg-type]
     warm.add(*cases[0])
     warm.compute()  # imports the backend
@@ -59,7 +59,7 @@ def require_equal(first: Metrics, second: Metrics) -> None:
 
 
 def run(bench: Bench) -> list[list[str]]:
-    """Return the table, of as many drawn images as COCO's val2017 has."""
+    """Return the table, of as many random images as COCO's val2017 has."""
     images = 5000 if bench.val_images > 100 else bench.val_images
     names = {n: f"class_{n}" for n in range(80)}
     cases = list(draw_cases(images, detections=100, labels=7, classes=80, seed=0))

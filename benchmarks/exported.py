@@ -1,9 +1,9 @@
-"""Milliseconds to predict one photo from an array with an exported file, end to end, and of its runtime alone.
+"""Milliseconds to predict one image from an array with an exported file, end to end, and of its runtime alone.
 
-The photo, the weights and the count of boxes are those of benchmarks/prediction.py. "fixed" is a file of a square
-input, as both sides export by default; "dynamic" takes any size, so that the photo is padded to its least rectangle
-only. Bare is the runtime on the same input, which stays in memory; ours and bare are in the precision that `amp=auto`
-gives.
+The image, the weights and the count of boxes are those of benchmarks/prediction.py. "fixed" is a file of a square
+input, as both sides export by default; "dynamic" takes any size, so that the image gets minimal padding
+(`rect`). Bare is the runtime on the same input, which stays in memory; ours and bare are in the precision that
+`amp=auto` selects.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ def measure(
     YOLO: Any,  # noqa: N803
     model: str,
     weights: str,
-    photo: str,
+    image_file: str,
     repeats: int,
     imgsz: int,
     **settings: Any,
 ) -> dict[str, Any]:
     """Export on either side, then time predictions; ms, the median, and the boxes found."""
     opened = open_export(YOLO, model, weights, imgsz=imgsz, **settings)
-    return time_predictions(opened, photo, repeats, imgsz=imgsz, device="cpu")
+    return time_predictions(opened, image_file, repeats, imgsz=imgsz, device="cpu")
 
 
-def measure_runtime(predictor: Predictor, photo: str, repeats: int) -> float:
-    """Return the median ms of the runtime behind a prediction, on the input of that prediction."""
+def measure_runtime(predictor: Predictor, image_file: str, repeats: int) -> float:
+    """Return the median ms of a predictor's runtime alone, on the input of the prediction."""
     from detector.inference.exported_backend import ExportedBackend
     from detector.inference.pixels import to_input
 
     backend = predictor.backend
     assert isinstance(backend, ExportedBackend)
-    images = to_input(predictor.preprocess([np.load(photo)])[0], backend.runtime, backend.contract)
+    images = to_input(predictor.preprocess([np.load(image_file)])[0], backend.runtime, backend.contract)
     with backend.threads():
         return measure_bare(backend.runtime.run, images, repeats)
 
@@ -60,24 +60,24 @@ def run(bench: Bench) -> list[list[str]]:
 
     rows = [["exported", "format", "input", "ms", "boxes", "of bare", "ours faster"]]
     for model in bench.models:
-        photo, weights = save_weights(bench, model)
+        image_file, weights = save_weights(bench, model)
         for format in [name for name, package in PACKAGES.items() if find_spec(package)]:
             for dynamic in (False, True):
                 kind = [format, "dynamic" if dynamic else "fixed"]
-                export = {"format": format, "dynamic": dynamic, "imgsz": bench.photo_imgsz}
+                export = {"format": format, "dynamic": dynamic, "imgsz": bench.predict_imgsz}
                 opened = open_export(YOLO, model, weights, **export, folder=bench.folder, verbose=False)
-                sizes = {"imgsz": bench.photo_imgsz, "device": "cpu"}
-                ours = time_predictions(opened, photo, bench.repeats, **sizes)
-                bare = measure_runtime(opened.predictor, photo, bench.repeats)
+                sizes = {"imgsz": bench.predict_imgsz, "device": "cpu"}
+                ours = time_predictions(opened, image_file, bench.repeats, **sizes)
+                bare = measure_runtime(opened.predictor, image_file, bench.repeats)
                 rows.append([f"{model} bare", *kind, f"{bare:.1f}", "-", "-", "-"])
                 share = times(bare, ours["ms"])
                 rows.append([f"{model} ours", *kind, f"{ours['ms']:.1f}", str(ours["boxes"]), share, "-"])
                 if bench.peer is None:
                     continue
-                shared = {"model": model, "weights": weights, "photo": photo, "repeats": bench.repeats}
-                found = bench.peer.run("exported", **shared, **export)
+                shared = {"model": model, "weights": weights, "repeats": bench.repeats}
+                found = bench.peer.run("exported", image_file=image_file, **shared, **export)
                 if found is not None:
                     faster = times(found["ms"], ours["ms"])
-                    figures = [f"{found['ms']:.1f}", str(found["boxes"]), "-", faster]
-                    rows.append([f"{model} peer {found['version']}", *kind, *figures])
+                    cells = [f"{found['ms']:.1f}", str(found["boxes"]), "-", faster]
+                    rows.append([f"{model} peer {found['version']}", *kind, *cells])
     return rows

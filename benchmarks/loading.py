@@ -1,7 +1,7 @@
 """Images per second through the training input pipeline, with mosaic: the first pass, and the best of three later ones.
 
 Our first pass includes the start of the workers; the peer has started its own before. Our later passes find
-decoded images in memory, as by default; "decoding" is without that, as the peer does.
+decoded images in memory (the default); "decoding" is without that cache, like the peer.
 """
 
 from __future__ import annotations

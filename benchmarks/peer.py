@@ -1,8 +1,8 @@
-"""The peer, timed as a black box: an ultralytics installed in a virtual environment of its own.
+"""The peer, timed as a black box: an ultralytics installed in a separate virtual environment.
 
 This file is run on both sides. `Peer` starts it with the interpreter of that environment, where `main`
 hands the peer's public `YOLO` class to the same `measure` function that times ours; only callbacks and
-public attributes are used. Settings and runs of the peer lie in a scratch folder.
+public attributes are used. Settings and runs of the peer are in a scratch folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Peer:
     folder: Path
 
     def run(self, task: str, **options: Any) -> dict[str, Any] | None:
-        """Return what `measure` of benchmarks/<task>.py found, or say in a line why there is nothing."""
+        """Return what `measure` of benchmarks/<task>.py found, or print one line that says why there is nothing."""
         windows = os.name == "nt"
         python = self.venv / ("Scripts/python.exe" if windows else "bin/python")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def measure_loading(YOLO: Any, model: str, passes: int, **settings: Any) -> dict
 
 
 def main() -> None:
-    """The peer's side: do what `Peer.run` ordered, and write down what was found."""
+    """The peer's side: run the task that `Peer.run` asked for, and write its result."""
     import ultralytics
 
     order = json.loads(sys.argv[1])

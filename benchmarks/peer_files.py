@@ -1,16 +1,16 @@
 """Checkpoints of a peer, made and run by the peer itself, give the same outputs and boxes here.
 
-    python -m benchmarks.peer_files --peer path/to/venv --data coco8.yaml --photos folder/of/photos
+    python -m benchmarks.peer_files --peer path/to/venv --data coco8.yaml --images folder/of/images
 
-The peer, an ultralytics in a virtual environment of its own, makes checkpoints of yolov8n, yolo11n and yolo26n:
-untrained, in the middle of a training and finished. Both sides then compute in
-float32 what each network gives for every photo. Of the network's raw and decoded outputs the largest difference is
-shown, as a part of the largest output; after NMS (yolo26n: of the head that needs none), how many boxes there are and
-how far the matched ones are apart. Trained so briefly a network is sure of nothing: the confidence threshold is put
-into the widest gap between scores. Where even that is no wider than rounding, as in an untrained yolo26n, which boxes
-are the best is chance: "ties" stands for the boxes then, and the outputs alone are judged.
+The peer, an ultralytics in a separate virtual environment, makes checkpoints of yolov8n, yolo11n and yolo26n:
+untrained, in the middle of a training and finished. Both sides then compute in float32 what each network gives for
+every image. The table shows the largest difference of the network's raw and decoded outputs, as a fraction of the
+largest output; and after NMS (yolo26n: of the head that needs none) the number of boxes and the largest distance
+between matched ones. After such a short training all scores are low, so the confidence threshold is put into the
+widest gap between scores. If even that gap is below rounding, as in an untrained yolo26n, chance decides which boxes
+are the best: then the boxes' column says "ties", and only the outputs are compared.
 
-Only the peer's public interface is used; what it writes lies in a temporary folder and is removed.
+Only the peer's public interface is used; it writes to a temporary folder, which is removed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from benchmarks.peer import Peer
 
 MODELS = ("yolov8n", "yolo11n", "yolo26n")
 TOLERANCE = 1e-4
-MAX_DET = 300  # boxes a photo
+MAX_DET = 300  # boxes per image
 ROUNDING = 1e-5  # of a score, relative
-FEWEST = 30  # predictions that pass the confidence threshold, all photos together
+MIN_PASSING = 30  # predictions that pass the confidence threshold, all images together
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -61,27 +61,27 @@ def compute(
     file: str,
     inputs: str,
     outputs: str,
-    photos: list[str],
+    images: list[str],
     conf: float,
     **predict: Any,
 ) -> Any:
-    """Compute raw outputs for prepared inputs, and boxes for photos; write them to a file of arrays."""
+    """Compute raw outputs for prepared inputs, and boxes for images; write them to a file of arrays."""
     network = YOLO(file).model.float().eval()
     found = {}
     with torch.no_grad():
-        for name, images in np.load(inputs).items():
-            for key, value in flatten(network(torch.from_numpy(images))):
+        for name, pixels in np.load(inputs).items():
+            for key, value in flatten(network(torch.from_numpy(pixels))):
                 found[f"{name}{key}"] = value.numpy()
     yolo = YOLO(file)
-    for photo in photos:
-        boxes = yolo.predict(photo, conf=conf, device="cpu", half=False, verbose=False, **predict)[0].boxes
-        found[f"boxes {photo}"] = boxes.data.numpy()
+    for image in images:
+        boxes = yolo.predict(image, conf=conf, device="cpu", half=False, verbose=False, **predict)[0].boxes
+        found[f"boxes {image}"] = boxes.data.numpy()
     np.savez(outputs, **found)
     return {}
 
 
 def flatten(value: Any, key: str = "") -> list[tuple[str, torch.Tensor]]:
-    """List every tensor within tuples and dicts, with the way to it."""
+    """List every tensor within tuples and dicts, with its path."""
     if torch.is_tensor(value):
         return [(key, value)]
     items = (
@@ -109,18 +109,18 @@ def our_outputs(network: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def threshold(scores: torch.Tensor, most: int) -> tuple[float, bool]:
-    """Return a confidence that some but not too many predictions pass, and whether it stands in a real gap.
+def threshold(scores: torch.Tensor, max_passing: int) -> tuple[float, bool]:
+    """Return a confidence that some but not too many predictions pass, and whether the gap there is real.
 
     The scores of an untrained network are nearly equal; rounding must not decide which of them pass.
     """
-    near = scores.sort(descending=True).values[FEWEST:most].log()
+    near = scores.sort(descending=True).values[MIN_PASSING:max_passing].log()
     gap = int((near[:-1] - near[1:]).argmax())
     return float(((near[gap] + near[gap + 1]) / 2).exp()), float(near[gap] - near[gap + 1]) > ROUNDING
 
 
 def match(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, float]:
-    """Match boxes (N, 6: xyxy, score, class) one to one; return how many are left over, and the largest distance."""
+    """Match boxes (N, 6: xyxy, score, class) one to one; return how many are unmatched, and the largest distance."""
     left, farthest = list(range(len(theirs))), 0.0
     missing = 0
     for box in ours:
@@ -138,8 +138,8 @@ def match(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, float]:
     return missing + len(left), farthest
 
 
-def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path) -> list[str]:
-    """Return the cells of a checkpoint's row; the last says whether all is well."""
+def compare(peer: Peer, file: str, images: list[Path], imgsz: int, folder: Path) -> list[str]:
+    """Return the cells of a checkpoint's row; the last says whether all agrees."""
     import cv2
 
     from detector import YOLO
@@ -149,13 +149,13 @@ def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path)
     network = yolo.model.float().eval()
     inputs, ours, scores = {}, {}, []
     end_to_end = "one2one" in network.head.heads
-    for number, photo in enumerate(photos):
-        images, _ = letterbox_batch([cv2.imread(str(photo))], input_hw(imgsz), min_rect=True)
-        tensor = images.contiguous().float() / 255
+    for number, image in enumerate(images):
+        pixels, _ = letterbox_batch([cv2.imread(str(image))], input_hw(imgsz), min_rect=True)
+        tensor = pixels.contiguous().float() / 255
         inputs[str(number)] = tensor.numpy()
         found = our_outputs(network, tensor)
         ours[str(number)] = found
-        # of the head without NMS every class of a place counts, of the other one its best class
+        # the NMS-free head keeps every class of an anchor point, the other one its best class only
         if end_to_end:
             scores.append(found["one2one/scores"].sigmoid().flatten())
         else:
@@ -164,7 +164,7 @@ def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path)
     np.savez(folder / "inputs.npz", **inputs)
     answer = peer.run(
         "peer_files", step="compute", file=file, inputs=str(folder / "inputs.npz"), conf=conf, imgsz=imgsz,
-        outputs=str(folder / "outputs.npz"), photos=[str(photo) for photo in photos], iou=0.7, max_det=MAX_DET,
+        outputs=str(folder / "outputs.npz"), images=[str(image) for image in images], iou=0.7, max_det=MAX_DET,
         **({"nms": False} if end_to_end else {}),
     )  # fmt: skip
     if answer is None:
@@ -180,16 +180,16 @@ def compare(peer: Peer, file: str, photos: list[Path], imgsz: int, folder: Path)
                 and (head in key or not end_to_end)
             ]  # fmt: skip
             if alike:
-                least = min(float(np.abs(other - value.numpy()).max()) for other in alike)
-                worst, compared = max(worst, least / max(1.0, float(value.abs().max()))), compared + 1
+                smallest = min(float(np.abs(other - value.numpy()).max()) for other in alike)
+                worst, compared = max(worst, smallest / max(1.0, float(value.abs().max()))), compared + 1
     fresh = YOLO(file)
     odd, farthest, boxes = 0, 0.0, 0
-    for photo in photos:
+    for image in images:
         found = fresh.predict(
-            photo, conf=conf, imgsz=imgsz, iou=0.7, max_det=MAX_DET, amp=False, device="cpu", verbose=False, save=False,
+            image, conf=conf, imgsz=imgsz, iou=0.7, max_det=MAX_DET, amp=False, device="cpu", verbose=False, save=False,
             nms=False if end_to_end else None,
         )[0].boxes  # fmt: skip
-        left, apart = match(found.data.numpy(), theirs[f"boxes {photo}"])
+        left, apart = match(found.data.numpy(), theirs[f"boxes {image}"])
         odd, farthest, boxes = odd + left, max(farthest, apart), boxes + len(found)
     good = compared > 0 and worst <= TOLERANCE and (not distinct or (odd == 0 and boxes > 0))
     found_boxes = [f"{boxes}", f"{odd}", f"{farthest:.1e}"] if distinct else ["ties", "-", "-"]
@@ -201,7 +201,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--peer", type=Path, required=True, help="virtual environment that holds it")
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of photos, searched in depth")
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images, searched in depth")
     parser.add_argument(
         "--data", required=True, help="a data YAML that both sides understand, for the trainings"
     )
@@ -209,7 +209,7 @@ def main() -> int:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--models", nargs="+", default=MODELS)
     options = parser.parse_args()
-    photos = sorted(path.absolute() for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)[
+    images = sorted(path.absolute() for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)[
         :16
     ]
     rows = [
@@ -232,9 +232,9 @@ def main() -> int:
                 folder=str(folder / "made"), epochs=options.epochs, imgsz=min(options.imgsz, 320),
             )  # fmt: skip
             for kind, file in (made or {"files": {}})["files"].items():
-                rows.append([f"{model} {kind}", *compare(peer, file, photos, options.imgsz, folder)])
+                rows.append([f"{model} {kind}", *compare(peer, file, images, options.imgsz, folder)])
                 print(*rows[-1], file=sys.stderr, flush=True)
-    print(f"{len(photos)} photos at {options.imgsz} px, float32")
+    print(f"{len(images)} images at {options.imgsz} px, float32")
     print(align(rows))
     return 0 if len(rows) == 1 + 3 * len(options.models) and all(row[-1] == "yes" for row in rows[1:]) else 1
 

@@ -1,7 +1,7 @@
-"""Milliseconds to predict one photo from an array, end to end, and of the bare fused network.
+"""Milliseconds to predict one image from an array, end to end, and of the bare fused network.
 
 All sides run the same weights: random ones whose last layer is rescaled so that some boxes pass the
-default confidence. The boxes found are counted, so that nobody is quick by finding nothing.
+default confidence. The boxes found are counted, so that neither side is fast because it finds nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def measure(
     YOLO: Any,  # noqa: N803
     model: str,
-    photo: str,
+    image_file: str,
     weights: str,
     repeats: int,
     threads: int | None = None,
@@ -35,7 +35,7 @@ def measure(
     """Time predictions of either side; ms, the median, and the boxes found."""
     yolo = load(YOLO, model, weights)
     set_threads(yolo, threads)
-    return time_predictions(yolo, photo, repeats, **settings)
+    return time_predictions(yolo, image_file, repeats, **settings)
 
 
 def load(YOLO: Any, model: str, weights: str) -> Any:  # noqa: N803
@@ -45,9 +45,9 @@ def load(YOLO: Any, model: str, weights: str) -> Any:  # noqa: N803
     return yolo
 
 
-def time_predictions(yolo: Any, photo: str, repeats: int, **settings: Any) -> dict[str, Any]:
+def time_predictions(yolo: Any, image_file: str, repeats: int, **settings: Any) -> dict[str, Any]:
     """Time predictions of a model of either side: the median ms, the boxes found, and torch's threads."""
-    image = np.load(photo)
+    image = np.load(image_file)
     seconds = []
     for _ in range(repeats + max(repeats // 5, 2)):
         start = time.perf_counter()
@@ -77,30 +77,30 @@ def find_some(network: DetectionModel, images: Tensor, conf: float = 0.25) -> No
     logits = network.eval()(images)[network.selected_head].scores  # (1, C, A)
     scale = 2 / logits.std()
     best = scale * logits.amax(1).flatten()
-    least = best.topk(min(100, len(best) // 4)).values[-1]
+    lowest = best.topk(min(100, len(best) // 4)).values[-1]
     for output in outputs:
         output.weight.mul_(scale)
-        output.bias.fill_(math.log(conf / (1 - conf)) - least)
+        output.bias.fill_(math.log(conf / (1 - conf)) - lowest)
 
 
 def letterboxed(bench: Bench) -> Tensor:
-    """Return the photo as a network takes it, (1, 3, H, W) float RGB."""
+    """Return the image as a network takes it, (1, 3, H, W) float RGB."""
     from detector.data.letterbox import input_hw, letterbox_batch
 
-    images, _ = letterbox_batch([bench.photo], input_hw(bench.photo_imgsz), min_rect=True)
+    images, _ = letterbox_batch([bench.image], input_hw(bench.predict_imgsz), min_rect=True)
     return images.contiguous().float() / 255
 
 
 def save_weights(bench: Bench, model: str) -> tuple[str, str]:
-    """Write the photo, and weights that find something in it; returns the paths of both."""
+    """Write the image, and weights that find something in it; returns the paths of both."""
     from detector.yolo import YOLO
 
-    photo, weights = bench.folder / "photo.npy", bench.folder / "weights.pt"
-    np.save(photo, bench.photo)
+    image_file, weights = bench.folder / "image.npy", bench.folder / "weights.pt"
+    np.save(image_file, bench.image)
     network = YOLO(model).model
     find_some(network, letterboxed(bench))
     torch.save(network.state_dict(), weights)
-    return str(photo), str(weights)
+    return str(image_file), str(weights)
 
 
 def run(bench: Bench) -> list[list[str]]:
@@ -111,9 +111,9 @@ def run(bench: Bench) -> list[list[str]]:
     images = letterboxed(bench)
     rows = [["prediction", "precision", "threads", "ms", "boxes", "of bare", "ours faster"]]
     for model in bench.models:
-        photo, weights = save_weights(bench, model)
-        shared: dict[str, Any] = {"photo": photo, "weights": weights, "repeats": bench.repeats}
-        shared |= {"imgsz": bench.photo_imgsz, "device": str(bench.device)}
+        image_file, weights = save_weights(bench, model)
+        shared: dict[str, Any] = {"image_file": image_file, "weights": weights, "repeats": bench.repeats}
+        shared |= {"imgsz": bench.predict_imgsz, "device": str(bench.device)}
         network = load(YOLO, model, weights).model
         default = None
         for precision in bench.precisions:
@@ -131,7 +131,7 @@ def run(bench: Bench) -> list[list[str]]:
         for threads in (None, ours["threads"]) if bench.peer else ():
             found = bench.peer.run("prediction", model=model, threads=threads, **shared)
             if found is not None:
-                figures = [str(found["threads"]), f"{found['ms']:.1f}", str(found["boxes"])]
+                cells = [str(found["threads"]), f"{found['ms']:.1f}", str(found["boxes"])]
                 faster = times(found["ms"], default)
-                rows.append([f"{model} peer {found['version']}", "its own", *figures, "-", faster])
+                rows.append([f"{model} peer {found['version']}", "its own", *cells, "-", faster])
     return rows

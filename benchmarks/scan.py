@@ -1,9 +1,9 @@
-"""How long the labels of a data set take to read: the first start, and the second from what is kept of it.
+"""How long the labels of a data set take to read: the first start, and the second from the label cache.
 
     python -m benchmarks --only scan
 
-Each start is a process of its own. The images are JPEG files of 320 x 240 px, written just before, so the
-system has them in memory: what is measured is the work, not the disk.
+Each start is a separate process. The images are JPEG files of 320 x 240 px, written just before, so the
+system has them in memory: this measures the work, not the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.bench import Bench
 
-KINDS = 16  # different images; every file is one of them with a comment of its own
+KINDS = 16  # different images; every file is one of them with a unique comment
 LABELS = "".join(f"{n} 0.{2 + n} 0.5 0.125 0.25\n" for n in range(7))  # as many boxes as COCO has per image
 
 
@@ -54,7 +54,7 @@ def run(bench: Bench) -> list[list[str]]:
 
 
 def _peak_memory() -> float | None:
-    """Return the most memory this process has had, MiB; None where the system does not tell."""
+    """Return the peak memory of this process, MiB; None where the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None

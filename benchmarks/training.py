@@ -1,8 +1,8 @@
 """Training images per second: a bare loop over the network, our trainer, and the peer's.
 
 The bare loop is forward, loss, backward and an AdamW step on one batch that stays in memory. The
-trainers run whole steps with mosaic, data wait included, as their callbacks see them; the first epoch
-is a warm-up. `threads` of the peer are those it chooses by itself, then as many as ours.
+trainers run whole steps with mosaic, waits for data included, as their callbacks see them; the first epoch
+is a warm-up. `threads` of the peer are its default number, then as many as ours.
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ def run(bench: Bench) -> list[list[str]]:
         for name, value in bare.items():
             rows.append([f"{model} bare", name, str(threads), "-", f"{value:.1f}", "-", "-", "-"])
         share = times(speed, bare[default])
-        rows.append([f"{model} ours", default, *figures(ours, "auto"), share, "-"])
+        rows.append([f"{model} ours", default, *cells(ours, "auto"), share, "-"])
         choices: list[dict[str, Any]] = [{}, {"threads": threads}, {"threads": threads, "workers": 0}]
         for options in choices if bench.peer else ():
             found = bench.peer.run("training", model=model, images=images, **settings, **options)
             if found is not None:
-                shown = figures(found, str(options.get("workers", "its own")))
+                shown = cells(found, str(options.get("workers", "its own")))
                 faster = times(speed, found["images_per_s"])
                 rows.append([f"{model} peer {found['version']}", "its own", *shown, "-", faster])
     return rows
 
 
-def figures(found: dict[str, Any], workers: str) -> list[str]:
+def cells(found: dict[str, Any], workers: str) -> list[str]:
     return [str(found["threads"]), workers, f"{found['images_per_s']:.1f}", f"{found['wait']:.0%}"]

@@ -1,8 +1,8 @@
-"""Milliseconds a validated image: the bare fused network, our validation, and the peer's.
+"""Milliseconds per validated image: the bare fused network, our validation, and the peer's.
 
 "training" is the validation inside a training, from the end of its training batches to `on_val_end`,
-data, loss and COCO figures included; the median of its epochs but the first. "command" is `val` on the
-trained model, from `on_val_start` to `on_val_end`. "stages" is the part of it that either side itself
+data, loss and COCO metrics included; the median of all epochs but the first. "command" is `val` on the
+trained model, from `on_val_start` to `on_val_end`. "stages" is the part of it that either side
 reports as its speed. Bare is the network alone on the same batches, kept in memory.
 """
 
@@ -50,7 +50,7 @@ def measure(
     threads: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Time the validations of a training and one of the command; ms an image."""
+    """Time the validations of a training and one of the command; ms per image."""
     yolo = YOLO(f"{model}.yaml")
     set_threads(yolo, threads)
     clock = ValidationClock(yolo)
@@ -63,7 +63,7 @@ def measure(
 
 
 def measure_bare(bench: Bench, model: str, precision: Precision, settings: dict[str, Any]) -> float:
-    """Return ms an image of the fused network on the batches of the validation split."""
+    """Return ms per image of the fused network on the batches of the validation split."""
     from detector.engine.loaders import TrainingData
     from detector.inference.torch_backend import TorchBackend
     from detector.nn.model import DetectionModel, load_model_config
@@ -96,7 +96,7 @@ def run(bench: Bench) -> list[list[str]]:
     settings = bench.training_settings(2 * bench.batch, bench.val_images, bench.epochs + 2)
     images = min(bench.val_images, len(bench.data.split_images("val")))
     default = bench.precisions[0].name
-    header = ["validation, ms an image", "precision", "threads", "training", "stages", "command"]
+    header = ["validation, ms per image", "precision", "threads", "training", "stages", "command"]
     rows = [[*header, "of bare", "ours faster"]]
     for model in bench.models:
         ours = measure(YOLO, model, images, **settings)
@@ -104,15 +104,15 @@ def run(bench: Bench) -> list[list[str]]:
         bare = {p.name: measure_bare(bench, model, p, settings) for p in bench.precisions}
         for name, value in bare.items():
             rows.append([f"{model} bare", name, str(threads), f"{value:.2f}", "-", "-", "-", "-"])
-        rows.append([f"{model} ours", default, *figures(ours), times(bare[default], ours["training"]), "-"])
+        rows.append([f"{model} ours", default, *cells(ours), times(bare[default], ours["training"]), "-"])
         for choice in (None, threads) if bench.peer else ():
             found = bench.peer.run("validation", model=model, images=images, threads=choice, **settings)
             if found is not None:
                 faster = times(found["training"], ours["training"])
-                rows.append([f"{model} peer {found['version']}", "its own", *figures(found), "-", faster])
+                rows.append([f"{model} peer {found['version']}", "its own", *cells(found), "-", faster])
     return rows
 
 
-def figures(found: dict[str, Any]) -> list[str]:
+def cells(found: dict[str, Any]) -> list[str]:
     milliseconds = [f"{found[key]:.2f}" for key in ("training", "stages", "command")]
     return [str(found["threads"]), *milliseconds]

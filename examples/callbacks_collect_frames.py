@@ -4,8 +4,8 @@
     python examples/callbacks_collect_frames.py path/to/best.pt path/to/images
 
 What a callback leaves in `predictor.results` at `on_predict_batch_end` is what `predict` returns: here pairs
-of a result and its frame. Without weights, a model is trained for some seconds first; it is no good yet, and is
-asked for its three surest guesses only.
+of a result and its frame. Without weights, a model is trained for some seconds first; it is not good yet, so only
+its three most confident detections are asked for.
 """
 
 import sys
@@ -20,7 +20,7 @@ SMALL = {
 
 
 def pair_with_frames(predictor):
-    """Put (result, frame) in the place of every result; a frame is an (H, W, 3) uint8 array, BGR."""
+    """Replace every result by (result, frame); a frame is an (H, W, 3) uint8 array, BGR."""
     frames = [item.image for item in predictor.batch]
     predictor.results = list(zip(predictor.results, frames, strict=True))
 
@@ -39,7 +39,7 @@ def main(model="yolo11n.yaml", source=None, conf=0.02, **settings):
         for box in result.boxes[:1]:
             x1, y1, x2, y2 = (round(value) for value in box.xyxy[0].tolist())
             colour = frame[y1:y2, x1:x2].reshape(-1, 3).mean(0).round().astype(int).tolist()
-            print(f"  the surest: {result.names[int(box.cls)]}, mean colour (BGR) {colour}")
+            print(f"  most confident: {result.names[int(box.cls)]}, mean colour (BGR) {colour}")
 
 
 if __name__ == "__main__":

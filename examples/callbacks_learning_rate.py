@@ -4,7 +4,7 @@
 
 `trainer.schedule.scale` is a factor on every rate the schedule sets, warm-up included. With
 `trainer.schedule.paused = True` the schedule leaves the rates alone, and what a callback sets stays. Both are
-saved with the run, so that a resumed one goes on with them.
+saved with the run, and restored when it is resumed.
 """
 
 from math import cos, pi
@@ -23,13 +23,13 @@ def halve(trainer):
         trainer.schedule.scale = 0.5
 
 
-def take_over(trainer):
-    """By hand, first part: the schedule lets go."""
+def pause_schedule(trainer):
+    """By hand, first part: the schedule no longer sets the rates."""
     trainer.schedule.paused = True
 
 
 def set_rates(trainer):
-    """By hand, second part: half a cosine over the whole run, a step every batch."""
+    """By hand, second part: half a cosine over the whole run, one step per batch."""
     done = trainer.global_step / (trainer.epochs * trainer.num_batches)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * (1 + cos(pi * done)) / 2
@@ -48,7 +48,7 @@ def main(model="yolo11n.yaml", **settings):
     runs = {
         "schedule": [],
         "halved": [("on_train_epoch_start", halve)],
-        "by hand": [("on_train_start", take_over), ("on_train_batch_start", set_rates)],
+        "by hand": [("on_train_start", pause_schedule), ("on_train_batch_start", set_rates)],
     }
     columns = {name: train(model, callbacks, **settings) for name, callbacks in runs.items()}
     print("epoch", *(f"{name:>9}" for name in columns))

@@ -1,8 +1,8 @@
-"""Print a line an epoch: the first callback most people write.
+"""Print one line per epoch: the first callback most people write.
 
     python examples/callbacks_print_per_epoch.py
 
-It trains yolo11n on drawn scenes, small and short, so that it is over in half a minute. No network needed.
+It trains yolo11n on synthetic images, few and small, so that it ends within half a minute. No network needed.
 """
 
 from detector import YOLO

@@ -1,4 +1,4 @@
-"""A callback whose state survives: a training is interrupted, resumed, and the callback goes on counting.
+"""A callback whose state survives: a training is interrupted and resumed, and the callback continues to count.
 
     python examples/callbacks_state.py
 
@@ -38,7 +38,7 @@ class Diary(Callback):
 
 
 def press_ctrl_c(trainer):
-    """Play somebody who presses Ctrl-C in the middle of the third epoch."""
+    """Simulate Ctrl-C in the middle of the third epoch."""
     if trainer.epoch == 2 and trainer.batch_index == trainer.num_batches // 2:
         raise KeyboardInterrupt
 

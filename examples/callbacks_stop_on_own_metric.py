@@ -1,10 +1,10 @@
-"""Make a metric of one's own and stop when it is good enough.
+"""Compute a custom metric and stop when it is good enough.
 
     python examples/callbacks_stop_on_own_metric.py
 
-The metric is F2, in which recall weighs more than precision: for those to whom an object overlooked is worse
+The metric is F2, in which recall weighs more than precision: for uses in which a missed object is worse
 than a false alarm. What a callback puts into `trainer.metrics` also becomes a column of results.csv and a
-curve in every logger. It is over in about half a minute; no network needed.
+curve in every logger. It ends within about half a minute; no network needed.
 """
 
 from detector import YOLO, Callback
@@ -29,13 +29,13 @@ class StopOnF2(Callback):
         print(f"epoch {trainer.epoch + 1}: F2 {f2:.3f}")
         if f2 >= self.goal:
             trainer.stop = True  # after this epoch: last.pt is written, the best weights are validated
-            print(f"the goal of {self.goal:g} is reached, so the other epochs are left out")
+            print(f"the goal of {self.goal:g} is reached, so training stops")
 
 
 def main(model="yolo11n.yaml", goal=0.1, **settings):
     yolo = YOLO(model)
     yolo.train(callbacks=[StopOnF2(goal)], **(SMALL | settings))
-    print(f"trained {yolo.trainer.epoch + 1} of {yolo.trainer.epochs} epochs; figures: {yolo.trainer.csv}")
+    print(f"trained {yolo.trainer.epoch + 1} of {yolo.trainer.epochs} epochs; metrics: {yolo.trainer.csv}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a small data set drawn by the package itself, no network."""
+"""Fixtures shared by all tests: a small synthetic data set that the package generates, no network."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def tiny_dual_model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train_tiny(tiny_model: Path, drawn_dataset: Path, tmp_path: Path) -> Callable[..., YOLO]:
-    """Train the tiny model on the drawn data set; see `support.training.train`. Every argument can be given."""
+    """Train the tiny model on `drawn_dataset`; see `support.training.train`. Every argument can be given."""
 
     def train_tiny(*callbacks: Any, model: YOLO | Path = tiny_model, **settings: Any) -> YOLO:
         return train(model, *callbacks, **({"data": drawn_dataset, "project": tmp_path} | settings))
@@ -139,6 +139,6 @@ def sample_image() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def any_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every int8 file pass its parity check: an untrained network does not survive 256 steps."""
+    """Let every int8 file pass the parity check: an untrained network does not survive 256 steps."""
     loose = {**parity.TOLERANCES, "int8": parity.Tolerance(1e9, 1.0, 0.0)}
     monkeypatch.setattr(parity, "TOLERANCES", loose)

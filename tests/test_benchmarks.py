@@ -1,4 +1,4 @@
-"""Every benchmark runs, on next to no data; the peer is played by a stand-in."""
+"""Every benchmark runs, on very little data, with a fake peer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class YOLO:
 
 @pytest.fixture
 def bench(drawn_dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    """Run some sections on a drawn data set and return what they print, line by line."""
+    """Run some sections on synthetic images and return what they print, line by line."""
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.__main__ import main
 
@@ -95,7 +95,7 @@ def test_loading_and_evaluation_print_a_table_each(bench):
     assert sum(line.startswith("64 px ours") for line in lines) == 2
 
 
-def test_reading_labels_is_timed_twice_the_second_time_from_what_is_kept(bench):
+def test_reading_labels_is_timed_twice_the_second_time_from_the_label_cache(bench):
     rows = [line.split() for line in bench("scan") if " start " in line]
     assert [row[:4] for row in rows] == [["first", "start", "8", "56"], ["second", "start", "8", "56"]]
 
@@ -115,7 +115,7 @@ def test_an_event_costs_well_under_a_microsecond_and_callbacks_a_share_of_a_trai
 
 @pytest.fixture
 def peer(tmp_path):
-    """A virtual environment with the stand-in."""
+    """A virtual environment with the fake peer."""
     (tmp_path / "site/ultralytics").mkdir(parents=True)
     (tmp_path / "site/ultralytics/__init__.py").write_text(PEER)
     (tmp_path / "venv/bin").mkdir(parents=True)
@@ -125,7 +125,7 @@ def peer(tmp_path):
     return str(tmp_path / "venv")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+@pytest.mark.skipif(os.name == "nt", reason="the fake peer is a shell script")
 def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench, peer):
     lines = bench("prediction", "--peer", peer)
     ours = [line.split() for line in lines if line.startswith("yolo11n ours")]
@@ -135,7 +135,7 @@ def test_prediction_finds_boxes_and_times_the_peer_in_its_own_environment(bench,
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+@pytest.mark.skipif(os.name == "nt", reason="the fake peer is a shell script")
 def test_exported_files_are_compared_with_their_runtime_and_the_peer(bench, peer):
     lines = bench("exported", "--peer", peer)
     rows = [line.split() for line in lines if line.startswith("yolo11n")]
@@ -150,7 +150,7 @@ def test_exported_files_are_compared_with_their_runtime_and_the_peer(bench, peer
     assert all(int(row[-3]) > 0 for row in rows if row[1] == "ours")
 
 
-def test_a_peer_that_fails_is_reported_in_a_line(bench, tmp_path):
+def test_a_peer_that_fails_is_reported_in_one_line(bench, tmp_path):
     lines = bench("prediction", "--peer", str(tmp_path / "nowhere"))
     assert sum(line.startswith("peer: prediction not measured: ") for line in lines) == 2
     assert any(line.startswith("yolo11n ours") for line in lines)

@@ -1,4 +1,4 @@
-"""The five scripts under examples/ that show callbacks, on a tiny model and few pictures."""
+"""The five scripts under examples/ that show callbacks, on a tiny model and few images."""
 
 import csv
 import re
@@ -42,7 +42,7 @@ def test_every_script_says_how_to_run_it_and_needs_no_arguments():
         assert '"data": "shapes.yaml"' in text
 
 
-def test_print_per_epoch_prints_a_line_an_epoch_and_the_weights(example, tmp_path):
+def test_print_per_epoch_prints_one_line_per_epoch_and_the_weights(example, tmp_path):
     lines = example("callbacks_print_per_epoch", epochs=2)
     assert len(lines) == 3
     assert re.fullmatch(r"epoch 1 of 2: box loss \d+\.\d{3}, mAP50 \d\.\d{4} \*", lines[0])
@@ -53,14 +53,14 @@ def test_print_per_epoch_prints_a_line_an_epoch_and_the_weights(example, tmp_pat
 def test_stop_on_own_metric_ends_the_run_and_puts_the_metric_into_the_csv_file(example, tmp_path):
     lines = example("callbacks_stop_on_own_metric", goal=0.0)
     assert re.fullmatch(r"epoch 1: F2 \d\.\d{3}", lines[0])
-    assert lines[1] == "the goal of 0 is reached, so the other epochs are left out"
-    assert lines[2] == f"trained 1 of 12 epochs; figures: {tmp_path}/train/results.csv"
+    assert lines[1] == "the goal of 0 is reached, so training stops"
+    assert lines[2] == f"trained 1 of 12 epochs; metrics: {tmp_path}/train/results.csv"
     with (tmp_path / "train/results.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert f"{float(row['my/F2']):.3f}" == lines[0].rpartition(" ")[2]
 
 
-def test_stop_on_own_metric_goes_on_while_the_goal_is_not_reached(example):
+def test_stop_on_own_metric_continues_while_the_goal_is_not_reached(example):
     lines = example("callbacks_stop_on_own_metric", goal=2.0, epochs=2)
     assert lines[-1].startswith("trained 2 of 2 epochs")
 
@@ -77,12 +77,12 @@ def test_learning_rate_shows_the_schedule_the_scaled_one_and_the_one_by_hand(exa
 
 def test_collect_frames_pairs_every_result_with_its_frame(example):
     lines = example("callbacks_collect_frames", epochs=1, conf=0.0)
-    pictures = [line for line in lines if not line.startswith("  ")]
-    assert len(pictures) == 4
-    assert all(re.search(r"\d+ objects on a frame of \d+ x \d+ px$", line) for line in pictures)
-    surest = [line for line in lines if line.startswith("  the surest: ")]
-    assert len(surest) == 4
-    assert all(re.search(r"mean colour \(BGR\) \[\d+, \d+, \d+\]$", line) for line in surest)
+    frames = [line for line in lines if not line.startswith("  ")]
+    assert len(frames) == 4
+    assert all(re.search(r"\d+ objects on a frame of \d+ x \d+ px$", line) for line in frames)
+    confident = [line for line in lines if line.startswith("  most confident: ")]
+    assert len(confident) == 4
+    assert all(re.search(r"mean colour \(BGR\) \[\d+, \d+, \d+\]$", line) for line in confident)
 
 
 def test_state_comes_back_and_the_run_ends_as_one_that_was_not_interrupted(example, tiny_model, tmp_path):

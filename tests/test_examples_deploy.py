@@ -38,17 +38,17 @@ def test_a_script_finds_what_the_model_finds(name, inside, tmp_path):
     model = YOLO(make_finder(tmp_path))
     options = {"nms": True, "preprocess": True} if inside else {"batch": 2}
     file = model.export(format=name, imgsz=96, verbose=False, **options)
-    picture = tmp_path / "scene.png"
-    cv2.imwrite(str(picture), synthetic_images((192, 192))[0][:150])
+    image = tmp_path / "scene.png"
+    cv2.imwrite(str(image), synthetic_images((192, 192))[0][:150])
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({WITHOUT[name]!r}));"
-        f"runpy.run_path({str(SCRIPTS / f'run_{name}.py')!r})['main']({str(file)!r}, {str(picture)!r})"
+        f"runpy.run_path({str(SCRIPTS / f'run_{name}.py')!r})['main']({str(file)!r}, {str(image)!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     found = sorted((name, *map(float, numbers)) for name, *numbers in rows)
-    (result,) = model.predict(picture, imgsz=96, rect=False, amp=False, verbose=False)
+    (result,) = model.predict(image, imgsz=96, rect=False, amp=False, verbose=False)
     expected = sorted(
         (FORMS[int(box.cls)], float(box.conf), *box.xyxy.flatten().tolist()) for box in result.boxes
     )
@@ -58,7 +58,7 @@ def test_a_script_finds_what_the_model_finds(name, inside, tmp_path):
         assert mine[:1] == theirs[:1] and mine[1] == pytest.approx(theirs[1], abs=0.002 if precise else 0.05)
         height, width = result.orig_shape
         clipped = [
-            min(max(side, 0), most) for side, most in zip(theirs[2:], (width, height) * 2, strict=True)
+            min(max(side, 0), limit) for side, limit in zip(theirs[2:], (width, height) * 2, strict=True)
         ]
         assert mine[2:] == pytest.approx(clipped, abs=0.2 if precise else 5)
 

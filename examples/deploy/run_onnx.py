@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime
 
 
-def main(file, picture, conf=0.25, iou=0.7):
+def main(file, image_file, conf=0.25, iou=0.7):
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["detector"])
-    image = cv2.imread(picture)
+    image = cv2.imread(image_file)
 
-    # fit the picture into the input: keep its aspect ratio, centre it, pad with grey
+    # fit the image into the input: keep its aspect ratio, centre it, pad with grey
     (height, width), (high, wide) = about["imgsz"], image.shape[:2]
     scale = min(height / high, width / wide)
     new_w, new_h = round(wide * scale), round(high * scale)

@@ -13,13 +13,13 @@ import numpy as np
 import openvino
 
 
-def main(file, picture, conf=0.25, iou=0.7):
+def main(file, image_file, conf=0.25, iou=0.7):
     network = openvino.Core().read_model(f"{file}/model.xml")
     about = json.loads(network.get_rt_info("detector").value)
     compiled = openvino.compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    image = cv2.imread(picture)
+    image = cv2.imread(image_file)
 
-    # fit the picture into the input: keep its aspect ratio, centre it, pad with grey
+    # fit the image into the input: keep its aspect ratio, centre it, pad with grey
     (height, width), (high, wide) = about["imgsz"], image.shape[:2]
     scale = min(height / high, width / wide)
     new_w, new_h = round(wide * scale), round(high * scale)

@@ -14,13 +14,13 @@ import torch
 import torchvision  # noqa: F401  a file with nms=true calls its suppression
 
 
-def main(file, picture, conf=0.25, iou=0.7):
+def main(file, image_file, conf=0.25, iou=0.7):
     extra = {"detector": ""}
     program = torch.export.load(file, extra_files=extra).module()
     about = json.loads(extra["detector"])
-    image = cv2.imread(picture)
+    image = cv2.imread(image_file)
 
-    # fit the picture into the input: keep its aspect ratio, centre it, pad with grey
+    # fit the image into the input: keep its aspect ratio, centre it, pad with grey
     (height, width), (high, wide) = about["imgsz"], image.shape[:2]
     scale = min(height / high, width / wide)
     new_w, new_h = round(wide * scale), round(high * scale)
