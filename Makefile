@@ -34,8 +34,8 @@ test: $(STAMP)  ## the quick test suite
 coverage: $(STAMP)  ## the quick test suite, and which lines and branches it runs: build/coverage/index.html
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
 
-lint: $(STAMP)  ## style, formatting, import layers
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+lint: $(STAMP)  ## style, formatting, import layers, words
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/python tools/words.py
 
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy

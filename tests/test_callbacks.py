@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -29,6 +30,38 @@ def test_every_ready_made_callback_can_be_registered_and_says_what_it_does(name)
     registry.add(kind(*REQUIRED.get(name, [])))
     assert any(registry.values())
     assert kind.__doc__
+
+
+@pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("csv_logger", "CSVLogger"), ("early_stopping", "EarlyStopping"), ("lr_schedule", "LRSchedule"),
+        ("model_checkpoint", "ModelCheckpoint"), ("model_statistics", "ModelStatistics"), ("notify", "Notify"),
+        ("pictures", "Pictures"), ("prediction_images", "PredictionImages"), ("progress_bar", "ProgressBar"),
+        ("reduce_lr", "ReduceLROnPlateau"), ("resource_monitor", "ResourceMonitor"), ("time_limit", "TimeLimit"),
+        ("unfreeze", "Unfreeze"),
+    ],
+)  # fmt: skip
+def test_former_places_of_ready_made_callbacks_can_be_imported(former, name):
+    found = getattr(import_module(f"detector.callbacks.{former}"), name)
+    assert found is getattr(detector.callbacks, name)
+
+
+def test_what_people_import_is_where_it_was():
+    from detector.callbacks.monitor import Monitor
+
+    from detector import YOLO, Callback
+    from detector.callbacks.callback import Callback as SameCallback
+    from detector.callbacks.loggers import Logger
+    from detector.callbacks.loggers.base import Logger as SameLogger
+    from detector.callbacks.registry import EVENTS, CallbackRegistry, resolve_event
+    from detector.results import Boxes, Results
+
+    assert Callback is SameCallback and Logger is SameLogger
+    assert resolve_event("on_epoch_end") in EVENTS
+    assert all(isinstance(kind, type) for kind in (YOLO, Monitor, CallbackRegistry, Boxes, Results))
+    with pytest.raises(ImportError):
+        from detector.callbacks.notify import NoSuchName  # noqa: F401
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -102,7 +102,7 @@ def test_exceptions_name_words_of_the_list_and_have_reasons():
 def test_the_exit_code_says_whether_there_was_a_hit(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(words, "ROOT", tmp_path)
     (tmp_path / "good.md").write_text("Images.\n")
-    (tmp_path / "bad.md").write_text("Good.\nPictures.\n")
+    (tmp_path / "bad.md").write_text("Good.\nPhotos.\n")
     assert words.main(["good.md"]) == 0
     assert words.main(["good.md", "bad.md"]) == 1
-    assert capsys.readouterr().out == "bad.md:2: 'Pictures' -> images\n"
+    assert capsys.readouterr().out == "bad.md:2: 'Photos' -> images\n"

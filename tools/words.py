@@ -151,6 +151,11 @@ EXCEPTIONS = (
     Allowed("docs/resume.md", "foreign, peer, vendor", "peer", "the folder of another program's environment"),
     Allowed("docs/export.md", "foreign, peer, vendor", "against-a-peer", "link to a comparison"),
     Allowed("docs/export.md", "chip", "my[ _]chip", "a processor"),
+    Allowed("*", "pictures, photos", r"\bPictures\b", "a public class"),
+    Allowed("*", "pictures, photos", r"pictures/", "where loggers show the images of a run"),
+    Allowed("*", "pictures, photos", r"[\"']pictures[\"']", "a key in the metadata of exported files"),
+    Allowed("*", "seal", r"sealed", "a key in files of earlier versions"),
+    Allowed("*", "stand-in", r"-drawn-stand-in", "the folder of a placeholder data set"),
     Allowed("CONTRIBUTING.md", "*", r"\| .* \| .* \|", "the short form of this list"),
 )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,3 +57,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*_LAZY, "READY_MADE"])
+
+
+class _FormerModule(ModuleType):
+    """Where a ready-made callback was before `builtin`: `detector.callbacks.early_stopping` can still be imported."""
+
+    def __init__(self, name: str, now: str) -> None:
+        super().__init__(name)
+        self._now = now
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked by whoever looks through all modules; nothing is loaded for that
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(self._now), name)
+
+
+for _now in (*READY_MADE.values(), "builtin.monitor"):
+    _stem = _now.removeprefix("builtin.").replace("sample_images", "pictures")
+    _former = _FormerModule(f"{__name__}.{_stem}", f"{__name__}.{_now}")
+    sys.modules.setdefault(_former.__name__, _former)
