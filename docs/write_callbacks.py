@@ -1,4 +1,4 @@
-"""Update the tables of docs/callbacks.md: the events and the ready-made callbacks; run by `make docs`."""
+"""Rewrite the tables of docs/callbacks.md: the events and the ready-made callbacks; run by `make docs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE = Path(__file__).with_name("callbacks.md")
 
 
 def fill(page: str) -> str:
-    """Return the page with the tables between its markers updated."""
+    """Return the page with new tables between its markers."""
     for name, table in (("events", events_markdown()), ("ready-made", ready_made_markdown())):
         begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
         page, found = re.subn(

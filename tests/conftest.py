@@ -139,6 +139,6 @@ def sample_image() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def any_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every int8 file pass the parity check: an untrained network does not survive 256 steps."""
+    """Let every int8 file pass its parity check: an untrained network does not survive 256 steps."""
     loose = {**parity.TOLERANCES, "int8": parity.Tolerance(1e9, 1.0, 0.0)}
     monkeypatch.setattr(parity, "TOLERANCES", loose)

@@ -78,7 +78,7 @@ def test_a_missing_file_is_named_with_its_place(tmp_path):
 def test_an_incomplete_checkpoint_is_refused_with_what_is_missing(tmp_path):
     save_checkpoint(tmp_path / "a.pt", {"model": {}, "weights": {}, "settings": {}, "metrics": []})
     with pytest.raises(
-        CheckpointError, match=r"no complete checkpoint \(epoch is missing, metrics is list\)"
+        CheckpointError, match=r"not a complete checkpoint \(epoch is missing, metrics is list\)"
     ):
         load_checkpoint(tmp_path / "a.pt")
 

@@ -62,9 +62,9 @@ def test_weights_that_do_not_fit_are_named(config: ModelConfig) -> None:
         ({"model": None, "epoch": "x"}, "model is NoneType, epoch is str"),
         ({"weights": {"x": 3}}, "'x' among its weights is not a plain tensor"),
         ({"weights": {3: torch.ones(1)}}, "'3' among its weights"),
-        ({"weights": {"x": torch.ones(1).expand(1 << 40)}}, "no plain tensor"),
-        ({"weights": {"x": torch.ones(3).to_sparse()}}, "no plain tensor"),
-        ({"weights": {"x": torch.ones(3, device="meta")}}, "no plain tensor"),
+        ({"weights": {"x": torch.ones(1).expand(1 << 40)}}, "not a plain tensor"),
+        ({"weights": {"x": torch.ones(3).to_sparse()}}, "not a plain tensor"),
+        ({"weights": {"x": torch.ones(3, device="meta")}}, "not a plain tensor"),
     ],
 )
 def test_content_of_other_types_is_refused(config: ModelConfig, changes: Any, message: str) -> None:

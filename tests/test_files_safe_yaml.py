@@ -107,5 +107,5 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"a: \xff\xfe")
-    with pytest.raises(YamlError, match="no UTF-8 text"):
+    with pytest.raises(YamlError, match="not UTF-8 text"):
         read_yaml(tmp_path / "a.yaml")
