@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import callbacks, evaluation, exported, loading, prediction, scan, training, validation
+from benchmarks import (
+    callbacks,
+    evaluation,
+    exported,
+    loading,
+    orthogonalization,
+    prediction,
+    scan,
+    training,
+    validation,
+)
 from benchmarks.bench import Bench, describe_machine, read_image
 from benchmarks.peer import Peer
 from detector.data.config import load_data_config
@@ -36,6 +46,7 @@ QUICK: dict[str, Any] = {
 
 SECTIONS = {
     "training": training.run,
+    "orthogonalization": orthogonalization.run,
     "scan": scan.run,
     "loading": loading.run,
     "validation": validation.run,

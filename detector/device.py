@@ -95,12 +95,13 @@ def select_precision(amp: bool | str, device: torch.device) -> Precision:
         if kind != "cuda":
             raise SettingsError(f"amp=fp16: expected a CUDA device, this is {kind}; try amp=auto")
         return Precision(kind, torch.float16)
-    if amp == "bf16" or _computes_in_bfloat16(device):
+    if amp == "bf16" or computes_in_bfloat16(device):
         return Precision(kind, torch.bfloat16)
     return Precision(kind, None)
 
 
-def _computes_in_bfloat16(device: torch.device) -> bool:
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has bfloat16 arithmetic; where it has not, torch emulates it slowly."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -216,5 +216,5 @@ def validate(
     if settings.save_json:
         log.info("detections are in %s", validator.save_json(folder))
     speed = ", ".join(f"{stage} {ms:.1f}" for stage, ms in validator.speed.items())
-    log.info("%s\nms an image: %s\nresults are in %s", metrics.table(), speed, folder)
+    log.info("%s\nms per image: %s\nresults are in %s", metrics.table(), speed, folder)
     return validator, metrics

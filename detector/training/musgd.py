@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from detector.device import computes_in_bfloat16
+
 
 class MuSGD(Optimizer):
     """SGD with Nesterov momentum that also takes a Muon step on matrices and convolution kernels.
@@ -101,8 +103,10 @@ def _grads(parameters: list[Tensor]) -> list[Tensor]:
 def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
     """Replace each tensor, seen as (out, rest), by an approximately semi-orthogonal one.
 
-    Quintic Newton-Schulz iteration in bfloat16, X <- a X + (b A + c A A) X with A = X X^T and
-    (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Equal shapes go in one batch.
+    Quintic Newton-Schulz iteration, X <- a X + (b A + c A A) X with A = X X^T and
+    (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Equal shapes go in one batch. It is computed
+    in bfloat16 where the device has such arithmetic, in float32 elsewhere: emulated on a CPU, bfloat16 takes more
+    than ten times as long (`python -m benchmarks --only orthogonalization`).
 
     Args:
         matrices: tensors of 2 or 4 dimensions.
@@ -115,9 +119,10 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
     for index, m in enumerate(flat):
         by_shape.setdefault(m.shape, []).append(index)
     done = list(flat)
+    dtype = torch.bfloat16 if flat and computes_in_bfloat16(flat[0].device) else torch.float32
     for shape, indices in by_shape.items():
         x = torch.stack([flat[i] for i in indices])
-        x = x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        x = x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
         x = x if shape[0] <= shape[1] else x.mT
         for _ in range(iterations):
             a = x @ x.mT
