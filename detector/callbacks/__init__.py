@@ -43,6 +43,28 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
 )
 """Every ready-made callback and the file it is in: what `callbacks=` knows by name."""
 
+FORMER = (
+    *(
+        "csv_logger",
+        "early_stopping",
+        "lr_schedule",
+        "model_checkpoint",
+        "model_statistics",
+        "monitor",
+        "notify",
+    ),
+    *(
+        "pictures",
+        "prediction_images",
+        "progress_bar",
+        "reduce_lr",
+        "resource_monitor",
+        "time_limit",
+        "unfreeze",
+    ),
+)
+"""Modules that were here before they moved to `builtin`; nothing is added to this list."""
+
 _LAZY = {**READY_MADE, "Callback": "callback", "CallbackRegistry": "registry"}
 
 
@@ -74,7 +96,7 @@ class _FormerModule(ModuleType):
         return getattr(import_module(self._now), name)
 
 
-for _now in (*READY_MADE.values(), "builtin.monitor"):
-    _stem = _now.removeprefix("builtin.").replace("sample_images", "pictures")
-    _former = _FormerModule(f"{__name__}.{_stem}", f"{__name__}.{_now}")
-    sys.modules.setdefault(_former.__name__, _former)
+for _stem in FORMER:
+    _now = {"pictures": "sample_images"}.get(_stem, _stem)
+    _module = f"{__name__}.{_stem}"
+    sys.modules.setdefault(_module, _FormerModule(_module, f"{__name__}.builtin.{_now}"))

@@ -110,7 +110,7 @@ class Validator(Engine):
         return self.metrics
 
     def _run_batch(self, backend: InferenceBackend, loss: Loss | None, timer: StageTimer) -> Tensor | None:
-        """Find `preds` of the batch; returns its loss terms times its images, (3,), if a loss was asked for."""
+        """Find `preds` of the batch; returns its loss terms times its images, (L,), if a loss was asked for."""
         assert self.batch is not None
         timer.start()
         images = self.batch.images.to(backend.device, non_blocking=True)
@@ -124,7 +124,7 @@ class Validator(Engine):
         return items
 
     def _loss(self, loss: Loss, backend: InferenceBackend, raw: Any) -> Tensor:
-        """Return the loss terms of the batch, (3,), times its images."""
+        """Return the loss terms of the batch, (L,), times its images."""
         assert self.batch is not None
         with torch.inference_mode():
             boxes, labels = self.batch.boxes.to(backend.device), self.batch.labels.to(backend.device)

@@ -25,16 +25,16 @@ class Loss(Protocol):
     """What training and validation need of a loss, whatever the number of heads."""
 
     @property
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> tuple[str, ...]:
         """Names of the three terms."""
 
     def __call__(
         self, preds: dict[str, HeadPreds], boxes: Tensor, labels: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the (3,) terms to minimise, not times the batch size, and the terms of every head."""
+        """Return the (L,) terms to minimise, not times the batch size, and the terms of every head."""
 
     def items(self, head: str, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the (3,) terms of one head."""
+        """Return the (L,) terms of one head."""
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Set the schedule to epoch 0, 1, ... of `epochs`."""
@@ -78,7 +78,7 @@ class DetectionLoss:
         self.min_side = min_side
 
     @property
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> tuple[str, ...]:
         return ("box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss")
 
     def __call__(self, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class DetectionLoss:
             labels: (B, M) int64, -1 for padding.
 
         Returns:
-            (3,) float32, times the gains, not times the batch size.
+            (L,) float32, times the gains, not times the batch size.
         """
         assignment = self.assign(preds, boxes, labels)
         total = assignment.scores.sum().clamp(min=1)
@@ -186,14 +186,14 @@ class SingleHeadLoss:
         self.one2many = one2many
 
     @property
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> tuple[str, ...]:
         return self.one2many.names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Nothing changes over the epochs."""
 
     def items(self, head: str, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the (3,) terms of the only head, "one2many"."""
+        """Return the (L,) terms of the only head, "one2many"."""
         assert head == "one2many", head
         return self.one2many(preds, boxes, labels)
 
@@ -208,7 +208,7 @@ class SingleHeadLoss:
             labels: (B, M) int64, -1 for padding.
 
         Returns:
-            (3,) terms to minimise, not times the batch size, and the same by head name.
+            (L,) terms to minimise, not times the batch size, and the same by head name.
         """
         terms = self.one2many(preds["one2many"], boxes, labels)
         return terms, {"one2many": terms}
@@ -233,7 +233,7 @@ class DualHeadLoss:
         self.weights = {"one2many": FIRST_O2M, "one2one": 1 - FIRST_O2M}
 
     @property
-    def names(self) -> tuple[str, str, str]:
+    def names(self) -> tuple[str, ...]:
         return self.losses["one2one"].names
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
@@ -248,7 +248,7 @@ class DualHeadLoss:
         self.weights = {"one2many": FIRST_O2M if self.keep_one2many else one2many, "one2one": 1 - one2many}
 
     def items(self, head: str, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the (3,) unweighted terms of one head, "one2many" or "one2one"."""
+        """Return the (L,) unweighted terms of one head, "one2many" or "one2one"."""
         return self.losses[head](preds, boxes, labels)
 
     def __call__(
@@ -262,7 +262,7 @@ class DualHeadLoss:
             labels: (B, M) int64, -1 for padding.
 
         Returns:
-            (3,) weighted terms to minimise, not times the batch size, and every head's unweighted ones.
+            (L,) weighted terms to minimise, not times the batch size, and every head's unweighted ones.
         """
         items = {head: loss(preds[head], boxes, labels) for head, loss in self.losses.items()}
         total = self.weights["one2many"] * items["one2many"] + self.weights["one2one"] * items["one2one"]

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.errors import CheckpointError
+
 
 @dataclass
 class Progress:
@@ -113,7 +115,17 @@ class EpochMeters:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the clock continues from there."""
+        """Restore what `state_dict` returned; the clock continues from there.
+
+        Raises:
+            CheckpointError: if the state is of a loss with another number of terms.
+        """
+        if state["loss_sum"].shape != self.loss_sum.shape:
+            raise CheckpointError(
+                f"the run that is resumed sums {len(state['loss_sum'])} loss terms, this version has "
+                f"{len(self.loss_sum)}; resume it with the version that wrote it, or start from its weights with "
+                f"pretrained="
+            )
         self.images_seen, self.data_wait = state["sums"]["images_seen"], state["sums"]["data_wait"]
         self._started = perf_counter() - state["epoch_seconds"]
         self.loss_sum.copy_(state["loss_sum"])

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from detector.errors import CheckpointError
+from detector.training.progress import EpochMeters, Progress
+
+
+def test_progress_comes_back_from_its_state():
+    progress = Progress(
+        epochs=5, epochs_done=2, batches_done=3, global_step=11, last_step=10, best_fitness=0.4
+    )
+    again = Progress(epochs=1)
+    again.load_state_dict(progress.state_dict())
+    assert again == progress
+    assert progress.state_dict()["epoch"] == 1
+
+
+def test_a_state_sets_nothing_but_the_counters():
+    state = Progress(epochs=2).state_dict()
+    state["counters"]["in_step"] = state["counters"]["load_state_dict"] = "changed"
+    progress = Progress(epochs=1)
+    progress.load_state_dict(state)
+    assert progress == Progress(epochs=2)
+
+
+@pytest.mark.parametrize(("epochs", "stops"), [(1, True), (2, True), (3, False)])
+def test_another_number_of_epochs_decides_again_whether_to_stop(epochs, stops):
+    progress = Progress(epochs=2, epochs_done=2, stop=True, done=True)
+    progress.replan(epochs)
+    assert (progress.epochs, progress.stop, progress.done) == (epochs, stops, stops)
+
+
+def test_meters_come_back_from_their_state():
+    meters = EpochMeters(2, torch.device("cpu"))
+    meters.add(torch.tensor([1.0, 3.0]), 4)
+    meters.add(torch.tensor([2.0, 5.0]), 2)
+    again = EpochMeters(2, torch.device("cpu"))
+    again.load_state_dict(meters.state_dict())
+    assert again.images_seen == 6
+    assert again.mean_losses() == pytest.approx([8 / 6, 22 / 6])
+    assert again.seconds >= meters.state_dict()["epoch_seconds"] - 1
+
+
+def test_a_state_of_another_loss_is_refused():
+    state = EpochMeters(3, torch.device("cpu")).state_dict()
+    with pytest.raises(
+        CheckpointError, match="sums 3 loss terms, this version has 2; resume it with the version"
+    ):
+        EpochMeters(2, torch.device("cpu")).load_state_dict(state)
