@@ -26,7 +26,7 @@ class Loss(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the three terms."""
+        """Names of the L terms."""
 
     def __call__(
         self, preds: dict[str, HeadPreds], boxes: Tensor, labels: Tensor
