@@ -39,3 +39,17 @@ def test_orthogonalizing_together_equals_one_by_one():
     matrices = [torch.randn(shape, generator=generator) for shape in shapes]
     for together, matrix in zip(orthogonalize(matrices), matrices, strict=True):
         assert torch.allclose(together, orthogonalize([matrix])[0], atol=0.02)
+
+
+@pytest.mark.parametrize(("in_bfloat16", "error"), [(True, 0.05), (False, 1e-5)])
+def test_the_device_decides_what_orthogonalizing_is_computed_in(in_bfloat16, error, monkeypatch):
+    monkeypatch.setattr("detector.training.musgd.computes_in_bfloat16", lambda device: in_bfloat16)
+    matrix = torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
+    x = matrix.double() / (matrix.double().norm() + 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    found = orthogonalize([matrix])[0]
+    assert found.dtype == torch.float32
+    assert (found - x).abs().max() < error
+    assert in_bfloat16 == bool((found - x).abs().max() > 1e-4)

@@ -105,8 +105,8 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
 
     Quintic Newton-Schulz iteration, X <- a X + (b A + c A A) X with A = X X^T and
     (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Equal shapes go in one batch. It is computed
-    in bfloat16 where the device has such arithmetic, in float32 elsewhere: emulated on a CPU, bfloat16 takes more
-    than ten times as long (`python -m benchmarks --only orthogonalization`).
+    in bfloat16 where the device has such arithmetic, in float32 elsewhere: emulated on a CPU, bfloat16 takes many
+    times as long (`python -m benchmarks --only orthogonalization`).
 
     Args:
         matrices: tensors of 2 or 4 dimensions.
