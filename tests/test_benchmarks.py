@@ -159,4 +159,4 @@ def test_a_peer_that_fails_is_reported_in_one_line(bench, tmp_path):
 def test_an_unknown_section_is_refused(bench, capsys):
     with pytest.raises(SystemExit):
         bench("trainign")
-    assert "--only trainign: the sections are training, scan, loading" in capsys.readouterr().err
+    assert "--only trainign: the sections are training, orthogonalization, scan" in capsys.readouterr().err

@@ -32,6 +32,16 @@ def callers() -> str:
     return ", ".join(dict.fromkeys(file.rpartition("site-packages/")[2] for file in named[:30]))
 
 
+def folder_of(event: str, arguments: tuple[object, ...]) -> str:
+    """Return the folder that a removed path is relative to, where it is given as a descriptor (Linux tells)."""
+    descriptor = arguments[-1]
+    if event not in ("os.remove", "os.rmdir") or not isinstance(descriptor, int) or descriptor < 0:
+        return ""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}") + "/"
+    return ""
+
+
 def watch(event: str, arguments: tuple[object, ...]) -> None:
     if event in REFUSED:
         seen["refused"].append(f"{event} {arguments!r}"[:120] + " from " + callers())
@@ -43,7 +53,7 @@ def watch(event: str, arguments: tuple[object, ...]) -> None:
     elif event in CHANGES:
         for argument in arguments:
             if isinstance(argument, (str, bytes, os.PathLike)):
-                seen["written"].append(f"{event} {os.fsdecode(argument)}")
+                seen["written"].append(f"{event} {folder_of(event, arguments)}{os.fsdecode(argument)}")
 
 
 def main(scene: Path, runs: Path) -> None:
