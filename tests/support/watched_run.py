@@ -38,7 +38,7 @@ def folder_of(event: str, arguments: tuple[object, ...]) -> str:
     if event not in ("os.remove", "os.rmdir") or not isinstance(descriptor, int) or descriptor < 0:
         return ""
     with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/self/fd/{descriptor}") + "/"
+        return f"{Path(f'/proc/self/fd/{descriptor}').readlink()}/"
     return ""
 
 
