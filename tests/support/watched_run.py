@@ -33,7 +33,7 @@ def callers() -> str:
 
 
 def folder_of(event: str, arguments: tuple[object, ...]) -> str:
-    """Return the folder that a removed path is relative to, where it is given as a descriptor (Linux tells)."""
+    """Return the folder that a removed path is relative to, where it is given as a descriptor (known on Linux)."""
     descriptor = arguments[-1]
     if event not in ("os.remove", "os.rmdir") or not isinstance(descriptor, int) or descriptor < 0:
         return ""
