@@ -32,7 +32,7 @@ test: $(STAMP)  ## the quick test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 coverage: $(STAMP)  ## the quick test suite, and which lines and branches it runs: build/coverage/index.html
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
+	COVERAGE_FILE=$(CURDIR)/.coverage OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
 
 lint: $(STAMP)  ## style, formatting, import layers, words
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/python tools/words.py

@@ -100,12 +100,11 @@ def test_reading_labels_is_timed_twice_the_second_time_from_the_label_cache(benc
     assert [row[:4] for row in rows] == [["first", "start", "8", "56"], ["second", "start", "8", "56"]]
 
 
-def test_an_event_costs_well_under_a_microsecond_and_callbacks_a_share_of_a_training(bench):
+def test_an_event_costs_less_without_functions_and_callbacks_a_share_of_a_training(bench):
     rows = [line.rsplit(maxsplit=3) for line in bench("callbacks")]
     cells = {row[0]: row[1:] for row in rows if len(row) == 4}
     nothing, one = int(cells["nothing registered"][0]), int(cells["one function"][0])
-    assert nothing < 500
-    assert nothing < one
+    assert 0 < nothing < one
     training, together = float(cells["yolo11n, 2 epochs"][1]), float(cells["its callbacks, all"][1])
     assert 0 < together < training
     named = {name: float(seconds) for name, (_, seconds, _) in cells.items() if name.startswith("  ")}

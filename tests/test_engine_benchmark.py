@@ -5,9 +5,11 @@ from support.models import make_finder
 
 from detector import YOLO, exporters
 from detector.cli import main
-from detector.errors import DataError, ExportError, MissingPackageError
+from detector.engine.benchmark import chosen_formats, variants
+from detector.errors import DataError, ExportError, MissingPackageError, SettingsError
 from detector.exporters import FORMATS
 from detector.inference.torch_backend import TorchBackend
+from detector.settings import BenchmarkSettings
 
 
 @pytest.fixture
@@ -63,3 +65,37 @@ def test_formats_asked_for_by_name_must_be_there(weights, drawn_dataset, tmp_pat
     monkeypatch.setattr(exporters, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"formats=onnx needs .*pip install 'detector\[export\]'"):
         YOLO(weights).benchmark(formats="onnx", **settings)
+
+
+def test_other_classes_than_the_datas_are_refused(tiny_model, drawn_dataset, tmp_path):
+    with pytest.raises(
+        SettingsError, match="has 6 classes, the model knows 80; benchmark on the data it was"
+    ):
+        YOLO(tiny_model).benchmark(data=drawn_dataset, formats=[], imgsz=96, project=tmp_path, verbose=False)
+
+
+def test_a_variant_that_fails_is_left_out_and_said(weights, drawn_dataset, tmp_path, monkeypatch, caplog):
+    def fail(self, job):
+        raise ExportError("no kernel")
+
+    monkeypatch.setattr(exporters.Format, "capture", fail)
+    settings = {"formats": "torchscript", "imgsz": 96, "repeats": 2, "project": tmp_path}
+    rows = YOLO(weights).benchmark(data=drawn_dataset, **settings)
+    assert {row["format"] for row in rows} == {"pt"}
+    assert "torchscript fp32 is left out: no kernel" in caplog.text
+
+
+def test_formats_whose_packages_are_missing_are_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(exporters, "find_spec", lambda name: None if name.startswith("onnx") else object())
+    with caplog.at_level("INFO", "detector"):
+        chosen = chosen_formats(BenchmarkSettings())
+    assert "onnx" not in chosen and "torchscript" in chosen
+    assert "left out: format=onnx needs" in caplog.text
+
+
+@pytest.mark.parametrize(("bf16", "pt"), [(False, 1), (True, 2)])
+def test_variants_are_what_the_processor_can_compute(bf16, pt):
+    found = list(variants({name: FORMATS[name] for name in ("openvino", "safetensors")}, bf16))
+    assert [variant.format for variant in found].count("pt") == pt
+    assert not any(variant.format == "safetensors" for variant in found)
+    assert any(variant.compute == "bf16" for variant in found) == bf16

@@ -10,7 +10,7 @@ from detector import YOLO
 from detector.callbacks.events import EVENTS
 from detector.cli import main
 from detector.engine.export import choose_precision, put
-from detector.errors import ExportError
+from detector.errors import DataError, ExportError
 from detector.exporters import FORMATS, Format, find_format
 from detector.exporters.parity import TOLERANCES
 from detector.inference.exported_backend import ExportedModel, run_file
@@ -177,6 +177,49 @@ def test_the_file_is_verified_on_images_of_the_data_set(trained, drawn_dataset):
     trained.ckpt["settings"] = {"data": "elsewhere.yaml"}
     trained.export(format="torchscript", **QUICK)
     assert trained.exporter.parity["of"] == "drawn"
+
+
+@pytest.mark.parametrize("moment", ["capture", "write"])
+def test_what_an_exporter_raises_is_one_sentence_and_leaves_nothing(moment, trained, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no kernel\nfor this.")
+
+    monkeypatch.setattr(Format, "capture", fail if moment == "capture" else lambda self, job: fail)
+    with pytest.raises(
+        ExportError, match="^format=torchscript: the model can't be exported: RuntimeError: no kernel$"
+    ):
+        trained.export(format="torchscript", **QUICK)
+    assert [path.name for path in tmp_path.glob("best*")] == ["best.pt"]
+
+
+def test_a_file_that_gives_back_other_metadata_is_not_kept(trained, tmp_path, monkeypatch):
+    opened = Format.open
+
+    def forgetful(self, path, compute=None):
+        runtime = opened(self, path, compute)
+        runtime.metadata = {**runtime.metadata, "task": "pose"}
+        return runtime
+
+    monkeypatch.setattr(Format, "open", forgetful)
+    with pytest.raises(ExportError, match="gives back other metadata than was written"):
+        trained.export(format="torchscript", **QUICK)
+    assert [path.name for path in tmp_path.glob("best*")] == ["best.pt"]
+
+
+def test_a_training_set_that_has_moved_is_warned_of(trained, tmp_path, caplog):
+    moved = tmp_path / "moved.yaml"
+    moved.write_text("path: nowhere\ntrain: images\nval: images\nnames: [a]\n")
+    trained.ckpt["settings"] = {"data": str(moved)}
+    trained.export(format="torchscript", **(QUICK | {"verbose": True}))
+    assert trained.exporter.parity["of"] == "drawn"
+    assert "the file is compared on synthetic images instead" in caplog.text
+
+
+def test_int8_needs_images_to_calibrate_on(trained):
+    with pytest.raises(
+        DataError, match=r"int8=true: data= is missing: name the data set whose training images"
+    ):
+        trained.export(format="openvino", int8=True, **QUICK)
 
 
 # ---- bad input: one sentence each ------------------------------------------------------------------------

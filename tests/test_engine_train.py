@@ -285,3 +285,24 @@ def test_nothing_saved_means_that_no_older_best_is_taken(train_tiny, tmp_path):
     yolo = train_tiny(epochs=1, seed=2, save=False, exist_ok=True)
     old = load_checkpoint(tmp_path / "train/weights/best.pt")["weights"]
     assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)
+
+
+@pytest.mark.parametrize(("budget", "planned", "epochs"), [(35, 100, 3), (5, 100, 1), (65, 4, 6)])
+def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, train_tiny, monkeypatch):
+    """An epoch takes ten seconds of a faked clock; the budget ends the run, or lengthens it."""
+    now, seen, planned_again = [0.0], [], []
+    monkeypatch.setattr("detector.engine.train.perf_counter", lambda: now[0])
+
+    def end_of_epoch(trainer):
+        now[0] += 10
+        seen.append(trainer.lr["lr/pg0"])
+
+    yolo = train_tiny(
+        ("on_fit_epoch_end", end_of_epoch),
+        ("on_params_update", lambda trainer: planned_again.append(trainer.epochs)),
+        epochs=planned, time=budget / 3600, warmup_epochs=0, mosaic=0,
+    )  # fmt: skip
+    assert len(seen) == epochs
+    assert planned_again == [epochs]
+    assert yolo.trainer.schedule.epochs == epochs
+    assert len(set(seen)) == epochs  # the rate falls over the epochs that there are

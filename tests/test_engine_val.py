@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector import YOLO
-from detector.errors import CheckpointError, DataError
+from detector.errors import CheckpointError, DataError, SettingsError
 
 QUICK = {"imgsz": 96, "device": "cpu", "verbose": False, "plots": False, "workers": 0}
 
@@ -90,3 +90,17 @@ def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
     metrics = trained.val(project=tmp_path, **QUICK)
     assert metrics.box.map == pytest.approx(1.0, abs=0.01)
     assert metrics.box.map50 == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch", [-1, 0.5])
+def test_validation_does_not_choose_a_batch(batch, trained, tmp_path):
+    with pytest.raises(SettingsError, match=rf"batch={batch}: expected a whole number >= 1 in validation"):
+        trained.val(project=tmp_path, batch=batch, **QUICK)
+
+
+def test_as_a_single_class_every_detection_counts_for_every_box(trained, tmp_path):
+    classes = set()
+    trained.add_callback("on_val_batch_end", lambda v: classes.update(torch.cat(v.preds)[:, 5].tolist()))
+    metrics = trained.val(project=tmp_path, single_cls=True, conf=0.0, **QUICK)
+    assert classes == {0.0}
+    assert len(metrics.names) == 1

@@ -118,11 +118,8 @@ def load_data_config(data: str | Path) -> DataConfig:
         return _load(_find_yaml(data))
     except DataError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a path too long, with a zero in it, of no such user
+    except (OSError, ValueError, RuntimeError) as error:
+        # a path too long, with a zero in it, of no such user
         raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
 
 

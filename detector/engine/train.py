@@ -534,9 +534,8 @@ class Trainer(Engine):
             DataError: if the data set has changed in another way, unless forced.
         """
         run.require_same(self.model.config, self.data.fingerprint, machine(self.device, self.precision))
-        self.saver.saved_step = run.content["counters"][
-            "global_step"
-        ]  # whatever fails now, the state is newer
+        # whatever fails now, the state on disk is newer
+        self.saver.saved_step = run.content["counters"]["global_step"]
         self.load_state_dict(run.content)
         log.info("resumed: %s continues after %s", run.folder, run.place)
         run.content.clear()  # as large as the training itself, and kept by whoever opened it

@@ -291,8 +291,7 @@ def build_loss(
         gains = (box, cls, dfl, class_weights)
         return DetectionLoss(model.num_classes, model.reg_max, *gains, topk, topk2, min_side)
 
-    if (
-        model.dual_head
-    ):  # one anchor point a box, the best of seven candidates; ten for the head with suppression
+    if model.dual_head:
+        # one anchor point per box, the best of seven candidates; ten for the head with suppression
         return DualHeadLoss(head_loss(10), head_loss(7, topk2=1), model.selected_head == "one2many")
     return SingleHeadLoss(head_loss(10))

@@ -1,0 +1,62 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from detector.engine.loaders import TrainingData, make_val_loader, num_workers, open_data, read_split
+from detector.errors import DataError, SettingsError
+from detector.settings import TrainSettings
+
+
+def settings(data, **changes):
+    return TrainSettings.parse({"data": data, "imgsz": 64, "workers": 0} | changes)
+
+
+def test_a_missing_data_set_is_asked_for():
+    with pytest.raises(DataError, match=r"data= is missing: name a data set, such as data=coco8\.yaml"):
+        open_data(settings(None))
+
+
+def test_a_class_that_is_not_there_is_refused(drawn_dataset):
+    with pytest.raises(SettingsError, match=r"classes=6: drawn\.yaml has classes 0-5"):
+        open_data(settings(drawn_dataset, classes=[0, 6]))
+
+
+def test_fraction_keeps_the_first_training_images_and_all_others(drawn_dataset):
+    given = settings(drawn_dataset, fraction=0.3)
+    config = open_data(given)
+    train, val = (read_split(config, split, given) for split in ("train", "val"))
+    assert list(train.paths) == [str(path) for path in config.split_images("train")[:2]]
+    assert len(val) == 4
+
+
+def test_rare_classes_weigh_more_and_absent_ones_as_the_mean():
+    data = TrainingData.__new__(TrainingData)
+    data.train_annotations = SimpleNamespace(class_counts=lambda: np.array([1, 4, 0]))
+    assert data.class_weights(0.0) is None
+    weights = data.class_weights(0.5)
+    assert weights.tolist() == pytest.approx([4 / 3, 2 / 3, 1.0])  # 1 : 1/2, and 3/4 between them
+
+
+def test_loaders_have_the_batches_of_the_settings(drawn_dataset):
+    data = TrainingData(settings(drawn_dataset))
+    data.make_loaders(3, torch.device("cpu"))
+    assert len(data.train_loader) == 3 and len(data.val_loader) == 1  # validation takes six images per batch
+    data.close()
+
+
+def test_validation_is_square_without_rect(drawn_dataset):
+    given = settings(drawn_dataset)
+    annotations = read_split(open_data(given), "val", given)
+    loader = make_val_loader(annotations, given, 4, 0, torch.device("cpu"), rect=False)
+    (batch,) = loader
+    assert batch.images.shape == (4, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "expected"), [(3, "cpu", 3), ("auto", "cpu", 0), ("auto", "cuda", 8)]
+)
+def test_workers_are_chosen_for_the_device(workers, device, expected, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert num_workers(workers, torch.device(device)) == expected

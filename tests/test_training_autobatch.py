@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from detector.device import select_precision
+from detector.errors import SettingsError
+from detector.training.autobatch import choose_batch, fit_batch
+
+CPU = torch.device("cpu")
+
+
+def choose(batch):
+    return choose_batch(batch, torch.nn.Identity(), 64, CPU, select_precision(False, CPU))
+
+
+def test_a_given_batch_is_kept():
+    assert choose(12) == 12
+
+
+@pytest.mark.parametrize("batch", [-1, 0.7])
+def test_only_cuda_chooses(batch):
+    with pytest.raises(SettingsError, match=rf"batch={batch}: expected a whole number on cpu.* try batch=16"):
+        choose(batch)
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(1000, 9), (1099, 9), (1100, 10), (150, 1), (0, 1)])
+def test_the_budget_is_filled_along_the_line_of_small_batches(budget, batch):
+    assert fit_batch(lambda images: 100 + 100 * images, (1, 2, 4, 8), budget) == batch
+
+
+def test_memory_that_does_not_grow_with_the_batch_does_not_divide_by_zero():
+    assert fit_batch(lambda images: 100, (1, 2, 4, 8), 600) == 500
