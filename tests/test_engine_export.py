@@ -23,12 +23,8 @@ def slow(name):
 
 
 GRAPHS = ("onnx", "openvino", "torchscript", "pt2")
-SOME_GRAPHS = (
-    "onnx",
-    slow("openvino"),
-    "torchscript",
-    slow("pt2"),
-)  # where two of them suffice: the others are slow
+# where two of them suffice: the others are slow
+SOME_GRAPHS = ("onnx", slow("openvino"), "torchscript", slow("pt2"))
 FIXED = ("ncnn", slow("executorch"))  # of one size, without options
 QUICK = {"imgsz": 96, "verbose": False}
 
@@ -63,7 +59,7 @@ def test_validation_of_a_file_equals_that_of_the_model(name, trained, exported, 
     assert sum(seen) == 4
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", SOME_GRAPHS)
 def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, exported):
     path = exported(format=name, dynamic=True)
     opened = ExportedModel(path)
@@ -186,7 +182,7 @@ def test_what_an_exporter_raises_is_one_sentence_and_leaves_nothing(moment, trai
 
     monkeypatch.setattr(Format, "capture", fail if moment == "capture" else lambda self, job: fail)
     with pytest.raises(
-        ExportError, match="^format=torchscript: the model can't be exported: RuntimeError: no kernel$"
+        ExportError, match=r"^format=torchscript: the model can't be exported: RuntimeError: no kernel$"
     ):
         trained.export(format="torchscript", **QUICK)
     assert [path.name for path in tmp_path.glob("best*")] == ["best.pt"]

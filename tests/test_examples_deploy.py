@@ -26,9 +26,9 @@ WITHOUT = {
     [
         ("onnx", False),
         ("onnx", True),
-        ("openvino", True),
+        pytest.param("openvino", True, marks=pytest.mark.slow),
         ("torchscript", False),
-        pytest.param("openvino", False, marks=pytest.mark.slow),
+        ("openvino", False),
         pytest.param("torchscript", True, marks=pytest.mark.slow),
         pytest.param("pt2", True, marks=pytest.mark.slow),
         pytest.param("pt2", False, marks=pytest.mark.slow),

@@ -269,7 +269,9 @@ def test_memory_format_does_not_change_the_predictions(name: str, images: Tensor
     torch.testing.assert_close(last.decode(preds), expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("yolov8n", "yolo11n")), "yolo26n"]
+)
 def test_graph_can_be_exported_with_free_sizes(name: str, images: Tensor) -> None:
     class Decoded(nn.Module):
         def __init__(self, model: DetectionModel) -> None:

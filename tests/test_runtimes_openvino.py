@@ -18,7 +18,7 @@ def test_an_openvino_network_is_opened_by_its_folder_and_by_its_file(exported, t
     assert YOLO(path / "model.xml").names == trained.names
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_openvino_takes_pixels_as_it_takes_floats(exported, dynamic):
     path = exported(format="openvino", dynamic=dynamic)
     inputs = drawn_inputs(96, 96)[:1]
