@@ -1,5 +1,6 @@
 """End-to-end tests of training on eight synthetic images."""
 
+import copy
 import csv
 import hashlib
 from functools import partial
@@ -218,13 +219,13 @@ def test_settings_stay_as_they_were_given_while_the_mosaic_closes(train_tiny):
 
 
 def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(train_tiny):
-    asked, changed = [], []
+    asked, changed = {}, []
 
     def watch(trainer):
         batches = trainer.data.train_loader.batches
 
         def spy(epoch, first, mosaic):
-            asked.append(mosaic)
+            asked.setdefault(epoch, set()).add(mosaic)
             return batches(epoch, first, mosaic=mosaic)
 
         trainer.data.train_loader.batches = spy
@@ -236,7 +237,7 @@ def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(train_tiny):
     callbacks = [("on_train_start", watch), ("on_fit_epoch_end", longer),
                  ("on_params_update", lambda trainer: changed.append(trainer.mosaic_is_closed))]  # fmt: skip
     train_tiny(epochs=1, close_mosaic=1, callbacks=callbacks)
-    assert asked == [False, True, False]
+    assert asked == {0: {False}, 1: {True}, 2: {False}}
     assert changed == [True, False, True]
 
 
@@ -306,3 +307,28 @@ def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, tr
     assert planned_again == [epochs]
     assert yolo.trainer.schedule.epochs == epochs
     assert len(set(seen)) == epochs  # the rate falls over the epochs that there are
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
+def test_averaged_weights_and_their_statistics_fit(model, train_tiny, request):
+    """On a batch the averaged network gives the same in both modes, however fast its weights have moved."""
+    differences = []
+
+    def compare(trainer):
+        (batch,) = trainer.data.train_loader.batches(trainer.epoch, mosaic=not trainer.mosaic_is_closed)
+        images = trainer.to_device(batch)[0]
+        network = copy.deepcopy(trainer.ema.model)
+        with torch.no_grad():
+            evaluated = network(images)[network.selected_head].scores
+            trained = network.train()(images)[network.selected_head].scores
+        differences.append(float((evaluated - trained).abs().mean() / trained.std()))
+
+    train_tiny(
+        ("on_fit_epoch_end", compare),
+        model=request.getfixturevalue(model),
+        batch=8,
+        epochs=4,
+        warmup_epochs=0,
+    )
+    assert len(differences) == 4
+    assert max(differences) < 0.01

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +33,7 @@ from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
 from detector.training.autobatch import choose_batch
+from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
 from detector.training.build import build_model, build_optimization
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
@@ -147,6 +149,7 @@ class Trainer(Engine):
                     break
             self.end_of_epoch()
             self.fire("on_train_epoch_end")
+            self.recompute_statistics()
             self.validate()
             self.fire("on_fit_epoch_end")
             self.save()
@@ -320,8 +323,7 @@ class Trainer(Engine):
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
-        images = batch.images.to(self.device, non_blocking=True)
-        images = images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
+        images = self.images_to_device(batch)
         boxes = batch.boxes.to(self.device, non_blocking=True)
         settings = self.settings
         if settings.multi_scale:
@@ -330,6 +332,11 @@ class Trainer(Engine):
             )
             boxes = boxes * ratio
         return images, boxes, batch.labels.to(self.device, non_blocking=True)
+
+    def images_to_device(self, batch: Batch) -> Tensor:
+        """Return images in 0..1 on the device."""
+        images = batch.images.to(self.device, non_blocking=True)
+        return images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
 
     def optimizer_step(self) -> None:
         """Clip the gradients, step, clear the gradients, and average the weights."""
@@ -355,6 +362,13 @@ class Trainer(Engine):
         self.metrics |= self.lr
         self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
         self.metrics["speed/data_wait"] = self.meters.data_wait / seconds
+
+    def recompute_statistics(self) -> None:
+        """Let the batch-norm statistics of the averaged weights be theirs, on the last batches of this epoch."""
+        first = max(self.num_batches - math.ceil(STATISTICS_IMAGES / self.batch_size), 0)
+        batches = self.data.train_loader.batches(self.epoch, first, mosaic=not self.mosaic_is_closed)
+        with self.precision.autocast():
+            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, batches))
 
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""

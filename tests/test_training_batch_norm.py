@@ -1,0 +1,66 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from detector.training.batch_norm import recompute_statistics
+
+
+@pytest.fixture
+def networks():
+    """An averaged network in eval mode and the one that is trained: a convolution and two normalisations."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=0.03), nn.BatchNorm2d(4, momentum=0.03)
+    )
+    return copy.deepcopy(model).eval().requires_grad_(False), model.train()
+
+
+def test_the_statistics_are_the_mean_over_the_images(networks):
+    average, model = networks
+    first, second = torch.rand(3, 3, 4, 4), torch.rand(1, 3, 4, 4) + 1
+    features = [average[0](images) for images in (first, second)]
+    recompute_statistics(average, model, [first, second])
+    means = [f.mean((0, 2, 3)) for f in features]
+    variances = [f.var((0, 2, 3)) for f in features]
+    torch.testing.assert_close(average[1].running_mean, (3 * means[0] + means[1]) / 4)
+    torch.testing.assert_close(average[1].running_var, (3 * variances[0] + variances[1]) / 4)
+
+
+def test_what_was_there_before_does_not_matter(networks):
+    average, model = networks
+    found = []
+    for old in (0.0, 1e6):
+        average[1].running_mean.fill_(old)
+        recompute_statistics(average, model, [torch.ones(2, 3, 4, 4)])
+        found.append(average[1].running_mean.clone())
+    assert torch.equal(*found)
+
+
+def test_frozen_layers_keep_theirs(networks):
+    average, model = networks
+    model[1].eval()
+    recompute_statistics(average, model, [torch.rand(2, 3, 4, 4)])
+    assert torch.equal(average[1].running_mean, torch.zeros(4))
+    assert not torch.equal(average[2].running_mean, torch.zeros(4))
+
+
+def test_without_batches_nothing_changes(networks):
+    average, model = networks
+    before = copy.deepcopy(average.state_dict())
+    recompute_statistics(average, model, [])
+    assert all(torch.equal(value, before[key]) for key, value in average.state_dict().items())
+
+
+def test_an_interruption_leaves_the_network_ready(networks):
+    average, model = networks
+
+    def batches():
+        yield torch.rand(2, 3, 4, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recompute_statistics(average, model, batches())
+    assert not any(module.training for module in average.modules())
+    assert average[1].momentum == 0.03 and all(module.training for module in model.modules())
+    assert not any(p.requires_grad for p in average.parameters())
