@@ -1,6 +1,7 @@
-"""How well the default settings learn: trainings from random weights over several seeds, with their curves.
+"""How well a recipe learns: trainings from random weights over several seeds, with their curves.
 
     python -m benchmarks.accuracy --data bccd.yaml --imgsz 320 --epochs 40 --output docs/accuracy.png
+    python -m benchmarks.accuracy --data bccd.yaml --models yolo11n --seeds 0 optimizer=AdamW lr0=0.002
 
 Every training is a separate process, one after the other, as `detector train` runs it. The table gives
 mAP50-95 of the best weights on the validation split, and the seconds from the command to its end. The
@@ -71,8 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--project", type=Path, default=Path("runs/accuracy"), help="folder for the trainings"
     )
     parser.add_argument("--output", type=Path, help="image file for the plot of the learning curves")
+    parser.add_argument(
+        "settings", nargs="*", help="further settings of `detector train`, as optimizer=AdamW"
+    )
     args = parser.parse_args(arguments)
-    settings = [f"{key}={getattr(args, key)}" for key in ("data", "epochs", "imgsz", "batch")]
+    settings = [f"{key}={getattr(args, key)}" for key in ("data", "epochs", "imgsz", "batch")] + args.settings
     models, seeds = args.models.split(","), [int(seed) for seed in args.seeds.split(",")]
     found = {m: [train(m, seed, args.project, settings) for seed in seeds] for m in models}
     rows = [["model", *(f"seed {seed}" for seed in seeds), "mean mAP50-95", "seconds"]]

@@ -159,3 +159,23 @@ def test_an_unknown_section_is_refused(bench, capsys):
     with pytest.raises(SystemExit):
         bench("trainign")
     assert "--only trainign: the sections are training, orthogonalization, scan" in capsys.readouterr().err
+
+
+def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.batch_norm import WAYS, main
+
+    plot = tmp_path / "plot.png"
+    main([f"--data={drawn_dataset}", f"--model={tiny_model}", "--epochs=3", "--imgsz=64", "--batch=4",
+          f"--project={tmp_path}", f"--output={plot}", "optimizer=AdamW", "device=cpu"])  # fmt: skip
+    header, *rows = [
+        line for line in capsys.readouterr().out.splitlines() if ":" in line or line[:1].isdigit()
+    ]
+    assert all(way in header for way in WAYS)
+    assert [row.split()[0] for row in rows] == ["1", "2", "3"]
+    for row in rows:
+        cells = row.replace(",", "").split()
+        recent, all_images = cells[6:8], cells[8:10]
+        assert recent == all_images  # eight images are the last 64
+        assert cells[2:4] != recent and float(cells[10]) > 0
+    assert plot.stat().st_size > 5000
