@@ -230,3 +230,16 @@ def test_build_loss_favours_the_selected_head(nms: bool | None, keeps: bool) -> 
     model.select_head(nms)
     loss = build_loss(model)
     assert isinstance(loss, DualHeadLoss) and loss.keep_one2many is keeps
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [("yolov8n", (0.36, 0.31, 0.33)), ("yolo11n", (0.38, 0.31, 0.31)), ("yolo26n", (0.456, 0.528, 0.0165))],
+)
+def test_the_terms_of_a_fresh_network_have_their_shares(name: str, shares: tuple[float, float, float]) -> None:
+    """Of box, class and distance loss with the default gains; a gain or a normalisation that slips changes them."""
+    torch.manual_seed(0)
+    model = DetectionModel(load_model_config(name, 3)).train()
+    images = hashed(2 * 3 * 64 * 96, 7).float().view(2, 3, 64, 96)
+    total, _ = build_loss(model)(model(images), *targets())
+    assert (total / total.sum()).tolist() == pytest.approx(shares, rel=0.05)
