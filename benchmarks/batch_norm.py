@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import YOLO
+from detector.cli import parse_words
 from detector.engine.train import Trainer
 from detector.engine.val import Validator
 from detector.inference.torch_backend import TorchBackend
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = YOLO(args.model if args.model.endswith(".yaml") else f"{args.model}.yaml")
     model.add_callback(watch)
     given = {key: getattr(args, key) for key in ("data", "epochs", "imgsz", "batch", "project")}
-    further = dict(word.split("=", 1) for word in args.settings)
+    further = parse_words(args.settings, "train")
     model.train(**(given | {"plots": False, "verbose": False, "loggers": "none"} | further))
     table = [
         ["epoch", "training", *(f"{way}: loss, mAP" for way in WAYS), "statistics", "average", "epoch's way"]

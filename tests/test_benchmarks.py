@@ -167,7 +167,7 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
 
     plot = tmp_path / "plot.png"
     main([f"--data={drawn_dataset}", f"--model={tiny_model}", "--epochs=3", "--imgsz=64", "--batch=4",
-          f"--project={tmp_path}", f"--output={plot}", "optimizer=AdamW", "device=cpu"])  # fmt: skip
+          f"--project={tmp_path}", f"--output={plot}", "lr0=0.01", "device=cpu"])  # fmt: skip
     header, *rows = [
         line for line in capsys.readouterr().out.splitlines() if ":" in line or line[:1].isdigit()
     ]
