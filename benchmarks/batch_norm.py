@@ -125,7 +125,7 @@ def distance(weights: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
 
 def draw(rows: Sequence[Row], path: Path) -> Path:
     """Draw the class loss, mAP50-95 and the distances by epoch."""
-    figure, (losses, scores, distances) = new_figure(1, 3, 13.5, 4.2)
+    figure, (losses, scores, distances) = new_figure(1, 3, 4.8, 3.6)
     epochs = [row["epoch"] for row in rows]
     for way, number in zip(WAYS, LINE_COLORS, strict=False):
         color = rgb(number)
