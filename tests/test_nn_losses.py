@@ -236,7 +236,9 @@ def test_build_loss_favours_the_selected_head(nms: bool | None, keeps: bool) -> 
     ("name", "shares"),
     [("yolov8n", (0.36, 0.31, 0.33)), ("yolo11n", (0.38, 0.31, 0.31)), ("yolo26n", (0.456, 0.528, 0.0165))],
 )
-def test_the_terms_of_a_fresh_network_have_their_shares(name: str, shares: tuple[float, float, float]) -> None:
+def test_the_terms_of_a_fresh_network_have_their_shares(
+    name: str, shares: tuple[float, float, float]
+) -> None:
     """Of box, class and distance loss with the default gains; a gain or a normalisation that slips changes them."""
     torch.manual_seed(0)
     model = DetectionModel(load_model_config(name, 3)).train()
