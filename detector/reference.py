@@ -80,7 +80,10 @@ def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
 
 
 def default_yaml() -> str:
-    """Return `cfg/default.yaml`: every setting by theme, with its help line and the engines it belongs to."""
+    """Return `cfg/default.yaml`: every setting by theme, with its help line and the engines it belongs to.
+
+    An engine whose default differs from that of the first one is followed by its own.
+    """
     lines = [
         "# Every setting and its default. Written by `make cfg` from detector/settings.py.",
         "# Copy the lines you want to change into a new file and pass it as cfg=file.yaml.",
@@ -90,7 +93,8 @@ def default_yaml() -> str:
         for theme, fields in settings_by_theme(engine).items():
             for name, field in fields.items():
                 entry = themes.setdefault(theme, {}).setdefault(name, (field, []))
-                entry[1].append(engine)
+                differs = field.default != entry[0].default
+                entry[1].append(f"{engine}: {_yaml_value(field.default)}" if differs else engine)
     for theme, entries in themes.items():
         lines += ["", f"# {theme}"]
         for name, (field, engines) in entries.items():

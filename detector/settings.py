@@ -156,9 +156,6 @@ class DataSettings(Settings):
 
     imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
     data: str | Path | None = setting(None, "data", "data set: a YAML file, or the name of a packaged one")
-    batch: int | float = setting(
-        16, "data", "images per batch; -1 or a fraction of GPU memory in 0..1 = chosen automatically (CUDA)"
-    )
     workers: int | Literal["auto"] = setting(
         "auto", "machine", "processes that load data; auto = chosen by the device and the cores; 0 = none"
     )
@@ -178,15 +175,6 @@ class DataSettings(Settings):
     max_det: int = setting(300, "validation", "maximum detections per image", ge=1)
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
 
-    @field_validator("batch")
-    @classmethod
-    def _batch_is_a_count_or_automatic(cls, value: int | float) -> int | float:
-        if value == -1 or 0 < value < 1 or (value >= 1 and value == int(value)):
-            return value
-        raise ValueError(
-            "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
-        )
-
     @field_validator("workers")
     @classmethod
     def _workers_is_a_count(cls, value: int | str) -> int | str:
@@ -198,7 +186,14 @@ class DataSettings(Settings):
 class TrainSettings(DataSettings):
     """Settings of `train`."""
 
-    epochs: int = setting(100, "training", "passes over the training images", ge=1)
+    batch: int | float | Literal["auto"] = setting(
+        "auto",
+        "data",
+        "images per batch; auto = 16, fewer for a small data set; -1 or a fraction in 0..1 = by GPU memory (CUDA)",
+    )
+    epochs: int | Literal["auto"] = setting(
+        100, "training", "passes over the training images; auto = 50 to 300, more for fewer images"
+    )
     time: float | None = setting(None, "training", "time budget that replaces epochs", unit="hours", gt=0.0)
     patience: int = setting(
         100, "training", "stop after this many epochs without a better fitness; 0 = never", ge=0
@@ -246,7 +241,9 @@ class TrainSettings(DataSettings):
     )
 
     mosaic: float = probability(1.0, "augmentation", "probability of joining four images")
-    close_mosaic: int = setting(10, "augmentation", "last epochs without mosaic and mixup; 0 = none", ge=0)
+    close_mosaic: int | float = setting(
+        10, "augmentation", "last epochs without mosaic and mixup, a count or a part of the run in 0..1", ge=0
+    )
     mixup: float = probability(0.0, "augmentation", "probability of blending two images")
     hsv_h: float = probability(0.015, "augmentation", "range of hue change")
     hsv_s: float = probability(0.7, "augmentation", "range of saturation change")
@@ -294,6 +291,31 @@ class TrainSettings(DataSettings):
     )
     save_period: int = setting(-1, "output", "also keep epochN.pt every this many epochs; -1 = never", ge=-1)
 
+    @field_validator("batch")
+    @classmethod
+    def _batch_is_a_count_or_automatic(cls, value: int | float | str) -> int | float | str:
+        if isinstance(value, str) or value == -1 or 0 < value < 1 or (value >= 1 and value == int(value)):
+            return value
+        raise ValueError(
+            "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
+        )
+
+    @field_validator("epochs")
+    @classmethod
+    def _epochs_are_a_count(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected auto or a whole number >= 1; try epochs=100")
+        return value
+
+    @field_validator("close_mosaic")
+    @classmethod
+    def _close_mosaic_is_a_count_or_a_part(cls, value: int | float) -> int | float:
+        if value < 1 or value == int(value):
+            return value
+        raise ValueError(
+            "expected a whole number of epochs, or a part of the run in 0..1; try close_mosaic=10"
+        )
+
     @field_validator("optimizer")
     @classmethod
     def _optimizer_is_known(cls, value: str) -> str:
@@ -334,6 +356,7 @@ class TrainSettings(DataSettings):
 class ValSettings(DataSettings):
     """Settings of `val`."""
 
+    batch: int = setting(16, "data", "images per batch; the results do not depend on it", ge=1)
     split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set to validate on")
     save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
     rect: bool = setting(True, "model", RECT_HELP)

@@ -218,6 +218,14 @@ def test_settings_stay_as_they_were_given_while_the_mosaic_closes(train_tiny):
     assert yolo.trainer.settings.to_dict() == yolo.trainer.initial_settings
 
 
+@pytest.mark.parametrize(("last", "closed"), [(2, {2, 3}), (0.25, {3}), (0.0, set()), (9, {0, 1, 2, 3})])
+def test_mosaic_closes_by_a_count_or_a_part_of_the_run(last, closed, train_tiny):
+    seen = set()
+    look = [("on_train_epoch_start", lambda trainer: trainer.mosaic_is_closed and seen.add(trainer.epoch))]
+    train_tiny(epochs=4, close_mosaic=last, callbacks=look)
+    assert seen == closed
+
+
 def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(train_tiny):
     asked, changed = {}, []
 

@@ -94,7 +94,7 @@ def test_a_perfect_detector_scores_one(trained, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batch", [-1, 0.5])
 def test_validation_does_not_choose_a_batch(batch, trained, tmp_path):
-    with pytest.raises(SettingsError, match=rf"batch={batch}: expected a whole number >= 1 in validation"):
+    with pytest.raises(SettingsError, match=rf"batch={batch}: expected int >= 1; the default is batch=16"):
         trained.val(project=tmp_path, batch=batch, **QUICK)
 
 

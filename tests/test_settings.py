@@ -33,9 +33,11 @@ def test_a_setting_of_another_engine_is_recognised():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"epochs": "three"}, "epochs=three: expected int >= 1; the default is epochs=100"),
-        ({"epochs": True}, "epochs=true: expected int >= 1; the default is epochs=100"),
-        ({"epochs": 0}, "epochs=0: expected int >= 1; the default is epochs=100"),
+        ({"epochs": "three"}, "epochs=three: expected int | auto; the default is epochs=100"),
+        ({"epochs": True}, "epochs=true: expected int | auto; the default is epochs=100"),
+        ({"epochs": 0}, "epochs=0: expected auto or a whole number >= 1; try epochs=100"),
+        ({"close_mosaic": 2.5}, "close_mosaic=2.5: expected a whole number of epochs, or a part of the run in 0..1; "
+                                "try close_mosaic=10"),
         ({"batch": 0}, f"batch=0: {BATCH}"),
         ({"batch": 2.5}, f"batch=2.5: {BATCH}"),
         ({"workers": -1}, "workers=-1: expected auto or a whole number >= 0; try workers=auto"),

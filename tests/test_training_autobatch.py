@@ -8,12 +8,16 @@ from detector.training.autobatch import choose_batch, fit_batch
 CPU = torch.device("cpu")
 
 
-def choose(batch):
-    return choose_batch(batch, torch.nn.Identity(), 64, CPU, select_precision(False, CPU))
+def choose(batch, images=100):
+    return choose_batch(batch, images, torch.nn.Identity(), 64, CPU, select_precision(False, CPU))
 
 
 def test_a_given_batch_is_kept():
     assert choose(12) == 12
+
+
+def test_auto_goes_by_the_images():
+    assert choose("auto", images=200) == 8
 
 
 @pytest.mark.parametrize("batch", [-1, 0.7])

@@ -32,6 +32,7 @@ from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
+from detector.training.auto import epochs_for
 from detector.training.autobatch import choose_batch
 from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
 from detector.training.build import build_model, build_optimization
@@ -99,7 +100,7 @@ class Trainer(Engine):
         self.initial_settings = settings.to_dict()
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.resume = resume
-        self.progress = Progress(settings.epochs)
+        self.progress = Progress(0 if settings.epochs == "auto" else settings.epochs)
         self.loggers: list[Logger] = []
         self.start_epoch = self.epoch = self.batch_index = 0
         self.batch: Batch | None = None
@@ -206,8 +207,10 @@ class Trainer(Engine):
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.data = TrainingData(settings)
         self.make_model()
+        images = len(self.data.train_annotations)
+        self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
-            settings.batch, self.model, settings.imgsz, self.device, self.precision
+            settings.batch, images, self.model, settings.imgsz, self.device, self.precision
         )
         self.data.make_loaders(self.batch_size, self.device)
         self.num_batches = len(self.data.train_loader)
@@ -259,7 +262,8 @@ class Trainer(Engine):
     @property
     def mosaic_is_closed(self) -> bool:
         """Whether this is one of the last `close_mosaic` epochs, which have neither mosaic nor mixup."""
-        return bool(self.epoch >= self.epochs - self.settings.close_mosaic)
+        last = self.settings.close_mosaic
+        return bool(self.epoch >= self.epochs - (round(last * self.epochs) if last < 1 else last))
 
     def start_of_epoch(self) -> None:
         """Set the modes and the loss schedule; a resumed run may be within the epoch."""
@@ -518,9 +522,10 @@ class Trainer(Engine):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned, in a trainer that is set up on the same data."""
+        planned = self.epochs
         self.progress.load_state_dict(state)
         if self.settings.epochs != state["settings"]["epochs"]:
-            self.progress.replan(self.settings.epochs)
+            self.progress.replan(planned)
         self.start_epoch = self.progress.epochs_done
         self.epoch = max(self.start_epoch - 1, 0)
         self.metrics = dict(state["metrics"])

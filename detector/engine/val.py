@@ -16,7 +16,7 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
-from detector.errors import CheckpointError, SettingsError
+from detector.errors import CheckpointError
 from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.inference.torch_backend import VALIDATION_CONF
 from detector.metrics.evaluator import CocoEvaluator
@@ -197,10 +197,6 @@ def validate(
         raise CheckpointError(
             f"the model knows {backend.num_classes} classes, but {config.yaml_path.name} names "
             f"{len(annotations.names)}; validate on the data it was trained for, or train it on this data"
-        )
-    if isinstance(settings.batch, float) or settings.batch < 1:
-        raise SettingsError(
-            f"batch={settings.batch}: expected a whole number >= 1 in validation; try batch=16"
         )
     rect = settings.rect and backend.input_hw is None
     folder = make_run_folder(settings.project, settings.name or "val", settings.exist_ok)

@@ -1,4 +1,4 @@
-"""Choose the batch size that fills a given fraction of the GPU's memory."""
+"""Choose the batch size: by the number of training images, or by the memory of the GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from detector.device import Precision
 from detector.errors import SettingsError
+from detector.training.auto import batch_for
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +19,20 @@ DEFAULT_PART = 0.6
 
 
 def choose_batch(
-    batch: int | float, model: nn.Module, imgsz: int, device: torch.device, precision: Precision
+    batch: int | float | str,
+    images: int,
+    model: nn.Module,
+    imgsz: int,
+    device: torch.device,
+    precision: Precision,
 ) -> int:
-    """Return the batch size: the number given, or for -1 or a fraction what fits in GPU memory.
+    """Return the batch size: the number given, for `auto` by the data, for -1 or a fraction what fits in GPU memory.
 
     Raises:
         SettingsError: if it is to be chosen on a device other than CUDA.
     """
+    if isinstance(batch, str):
+        return batch_for(images)
     if batch >= 1:
         return int(batch)
     if device.type != "cuda":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-STATISTICS_IMAGES = 64  # the statistics of more differ little (docs/small-data.md)
+STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
 
 
 @torch.no_grad()

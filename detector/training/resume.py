@@ -112,7 +112,7 @@ class RunState:
         settings.inherit(saved)
         settings.resume = False
         done = self.content["epoch"] + 1
-        if self.finished and settings.epochs <= done:
+        if self.finished and (settings.epochs == "auto" or settings.epochs <= done):
             raise CheckpointError(
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to continue, such as epochs={2 * done}"

@@ -97,12 +97,25 @@ def summary(trainer: Any) -> str:
     lines = [
         f"model: {model.config.name}, {info.parameters:,} parameters, {info.gflops:.1f} GFLOPs at {imgsz} px, "
         f"{model.num_classes} classes",
-        f"device: {trainer.device}, {trainer.precision.name}; optimizer: {recipe.optimizer}, lr0 {recipe.lr0:g}, "
-        f"batch {trainer.batch_size}, {trainer.num_batches} batches per epoch",
+        f"device: {trainer.device}, {trainer.precision.name}",
+        f"recipe: {trainer.epochs} epochs of {trainer.num_batches} batches of {trainer.batch_size}; "
+        f"{recipe.optimizer}, lr0 {recipe.lr0:g}{_chosen(trainer)}",
     ]
     if trainer.transfer is not None:
         lines.insert(1, f"weights: {trainer.transfer}")
     return "\n".join(lines)
+
+
+def _chosen(trainer: Any) -> str:
+    """Say what of the recipe was chosen, and by what."""
+    settings = trainer.settings
+    names = [name for name in ("epochs", "batch", "optimizer") if getattr(settings, name) == "auto"]
+    names += ["lr0"] if settings.lr0 is None else []
+    if not names:
+        return ""
+    steps = trainer.epochs * trainer.num_batches
+    images = len(trainer.data.train_annotations)
+    return f" ({', '.join(names)} chosen for {images} images and {steps} steps)"
 
 
 def _memory(device: Any) -> str:

@@ -1,0 +1,32 @@
+"""What `auto` stands for where it depends on the number of training images; measured in docs/small-data.md."""
+
+from __future__ import annotations
+
+FULL_BATCH, SMALL_BATCH = 16, 4
+STEPS = 20  # of an epoch, as far as batches of SMALL_BATCH allow
+
+IMAGES = 30_000  # seen in a run, as far as the limits of the epochs allow
+MIN_EPOCHS, MAX_EPOCHS = 50, 300
+
+
+def batch_for(images: int) -> int:
+    """Return the batch size for a data set: 16, or 8 or 4 where an epoch would have less than 20 steps.
+
+    What a network learns depends on its steps, and a small data set has few of them in an epoch.
+
+    Args:
+        images: of the training split.
+    """
+    batch = FULL_BATCH
+    while batch > SMALL_BATCH and images < STEPS * batch:
+        batch //= 2
+    return batch
+
+
+def epochs_for(images: int) -> int:
+    """Return the epochs for a data set: as many as show it 30,000 images, between 50 and 300.
+
+    Args:
+        images: of the training split.
+    """
+    return min(max(round(IMAGES / images), MIN_EPOCHS), MAX_EPOCHS)
