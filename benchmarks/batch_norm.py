@@ -1,4 +1,4 @@
-"""How batch-norm statistics are best kept for the averaged weights: one training, validated in four ways per epoch.
+"""How batch-norm statistics are best kept for the averaged weights: one training, validated in five ways per epoch.
 
     python -m benchmarks.batch_norm --data shapes.yaml --imgsz 160 --epochs 40 --output docs/batch_norm.png
 
@@ -6,8 +6,8 @@ The training is that of `detector train`. At the end of every epoch the averaged
 
 * `running`: the running statistics of the training, averaged as the weights are; the usual way,
 * `averaged`: the statistics of each batch alone, averaged as the weights are,
-* `64 images`: those of the averaged weights on the last 64 images of the epoch, as a training does it here,
-* `all images`: those of the averaged weights on all images of the epoch.
+* `32 images`: those of the averaged weights on the last 32 images of the epoch, as a training does it here,
+* `64 images`, `all images`: the same on the last 64 and on all images of the epoch.
 
 The table gives the validation's class loss and mAP50-95, and three distances: of the running statistics from those
 of all images (the mean shift of a channel in its standard deviations), of the averaged weights from the model's, and
@@ -32,9 +32,10 @@ from detector.engine.val import Validator
 from detector.inference.torch_backend import TorchBackend
 from detector.plots import LINE_COLORS, new_figure, rgb, write_figure
 from detector.tables import align
-from detector.training.batch_norm import recompute_statistics
+from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
 
-WAYS = ("running", "averaged", "64 images", "all images")
+FEW = f"{STATISTICS_IMAGES} images"
+WAYS = ("running", "averaged", FEW, "64 images", "all images")
 Row = dict[str, Any]
 
 
@@ -85,8 +86,12 @@ class Watch:
         networks = {way: copy.deepcopy(trainer.ema.model) for way in WAYS}
         for way, kept in self.kept.items():
             torch._foreach_copy_(statistics(networks[way]), kept)
-        batches = trainer.data.train_loader.batches(trainer.epoch, mosaic=not trainer.mosaic_is_closed)
-        recompute_statistics(networks["all images"], trainer.model, map(trainer.images_to_device, batches))
+        few = -(-64 // trainer.batch_size)
+        for way, first in (("64 images", max(trainer.num_batches - few, 0)), ("all images", 0)):
+            batches = trainer.data.train_loader.batches(
+                trainer.epoch, first, mosaic=not trainer.mosaic_is_closed
+            )
+            recompute_statistics(networks[way], trainer.model, map(trainer.images_to_device, batches))
         weights = [p.detach().clone() for p in trainer.model.parameters()]
         row: Row = {
             "epoch": trainer.epoch + 1,

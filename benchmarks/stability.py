@@ -55,7 +55,7 @@ class Watch:
 
 def train(model: str, settings: dict[str, Any]) -> Watch | None:
     """Train once; returns None if the training ended itself because a loss was not finite."""
-    watch, yolo = Watch(), YOLO(f"{model}.yaml")
+    watch, yolo = Watch(), YOLO(model if model.endswith(".yaml") else f"{model}.yaml")
     yolo.add_callback(watch)
     try:
         yolo.train(**settings)

@@ -161,6 +161,34 @@ def test_an_unknown_section_is_refused(bench, capsys):
     assert "--only trainign: the sections are training, orthogonalization, scan" in capsys.readouterr().err
 
 
+def test_trainings_on_few_images_are_compared_over_seeds(
+    drawn_dataset, tiny_model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.stability import main
+
+    main([f"--data={drawn_dataset}", f"--model={tiny_model}", "--images=4,8", "--seeds=2", "--epochs=1", "--imgsz=64",
+          f"--project={tmp_path}", "device=cpu"])  # fmt: skip
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()][-2:]
+    assert [row[:2] for row in rows] == [["4", "2"], ["8", "2"]]
+    assert all(row[-4] == "0" for row in rows), "none of them leaves the bounds"
+
+
+def test_a_training_out_of_bounds_is_counted(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.stability import Watch
+
+    def watch(*epochs):
+        watched = Watch()
+        watched.losses, watched.scores = map(list, zip(*epochs, strict=True))
+        return watched
+
+    assert watch((4.0, 0.0), (0.0001, 0.5)).sane
+    assert not any(
+        watch((4.0, 0.0), epoch).sane for epoch in ((21.0, 0.3), (0.0001, 0.0), (float("nan"), 0.0))
+    )
+
+
 def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.batch_norm import WAYS, main
@@ -175,7 +203,7 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
     assert [row.split()[0] for row in rows] == ["1", "2", "3"]
     for row in rows:
         cells = row.replace(",", "").split()
-        recent, all_images = cells[6:8], cells[8:10]
-        assert recent == all_images  # eight images are the last 64
-        assert cells[2:4] != recent and float(cells[10]) > 0
+        recent = cells[6:8]
+        assert recent == cells[8:10] == cells[10:12]  # all eight images are among the last 32
+        assert cells[2:4] != recent and float(cells[12]) > 0
     assert plot.stat().st_size > 5000
