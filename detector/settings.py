@@ -189,7 +189,7 @@ class TrainSettings(DataSettings):
     batch: int | float | Literal["auto"] = setting(
         "auto",
         "data",
-        "images per batch; auto = 16, fewer for a small data set; -1 or a fraction in 0..1 = by GPU memory (CUDA)",
+        "images per batch; auto = 16, or 8 below 320 images; -1 or a fraction in 0..1 = by GPU memory (CUDA)",
     )
     epochs: int | Literal["auto"] = setting(
         100, "training", "passes over the training images; auto = 50 to 300, more for fewer images"

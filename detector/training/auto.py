@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-FULL_BATCH, SMALL_BATCH = 16, 4
-STEPS = 20  # of an epoch, as far as batches of SMALL_BATCH allow
+FULL_BATCH, SMALL_BATCH = 16, 8
+STEPS = 20  # an epoch with fewer steps of full batches has small ones
 
 IMAGES = 30_000  # seen in a run, as far as the limits of the epochs allow
 MIN_EPOCHS, MAX_EPOCHS = 50, 300
 
 
 def batch_for(images: int) -> int:
-    """Return the batch size for a data set: 16, or 8 or 4 where an epoch would have less than 20 steps.
+    """Return the batch size for a data set: 16, or 8 where an epoch would have less than 20 steps.
 
     What a network learns depends on its steps, and a small data set has few of them in an epoch.
 
     Args:
         images: of the training split.
     """
-    batch = FULL_BATCH
-    while batch > SMALL_BATCH and images < STEPS * batch:
-        batch //= 2
-    return batch
+    return FULL_BATCH if images >= STEPS * FULL_BATCH else SMALL_BATCH
 
 
 def epochs_for(images: int) -> int:
