@@ -22,7 +22,7 @@ from detector import YOLO
 from detector.cli import parse_words
 from detector.engine.loaders import TrainingData
 from detector.engine.train import Trainer
-from detector.errors import DetectorError
+from detector.errors import TrainingError
 from detector.settings import TrainSettings
 from detector.tables import align
 
@@ -59,7 +59,7 @@ def train(model: str, settings: dict[str, Any]) -> Watch | None:
     yolo.add_callback(watch)
     try:
         yolo.train(**settings)
-    except DetectorError as error:
+    except TrainingError as error:
         print(error)
         return None
     return watch
@@ -98,15 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train(args.model, given | {"fraction": count / available, "seed": seed})
             for seed in range(args.seeds)
         ]
-        ended = [run for run in runs if run is not None]
+        ended = [run for run in runs if run is not None and run.losses]
         scores = [max(run.scores) for run in ended]
         of_nothing = [loss for run in ended for loss in run.losses_of_nothing]
         rows.append([
             str(count), str(len(runs)),
-            f"<= {max(loss for run in ended for loss in run.losses):.3g}",
+            f"<= {max(loss for run in ended for loss in run.losses):.3g}" if ended else "",
             f">= {min(of_nothing):.3g}" if of_nothing else "",
             str(len(runs) - sum(run.sane for run in ended)),
-            f"{min(scores):.3f}, {np.mean(scores):.3f}, {max(scores):.3f}",
+            f"{min(scores):.3f}, {np.mean(scores):.3f}, {max(scores):.3f}" if ended else "",
         ])  # fmt: skip
         print(align(rows[:1] + rows[-1:]), flush=True)
     print(align(rows))

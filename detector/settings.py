@@ -297,7 +297,7 @@ class TrainSettings(DataSettings):
         if isinstance(value, str) or value == -1 or 0 < value < 1 or (value >= 1 and value == int(value)):
             return value
         raise ValueError(
-            "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
+            "expected auto, a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
         )
 
     @field_validator("epochs")

@@ -6,7 +6,7 @@ from detector.files.folders import resource_dir
 from detector.reference import default_yaml, settings_markdown
 from detector.settings import ENGINES, PredictSettings, TrainSettings, type_text
 
-BATCH = "expected a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
+BATCH = "expected auto, a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
 SCALE = "expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5"
 
 

@@ -1,4 +1,4 @@
-"""What `auto` stands for where it depends on the number of training images; measured in docs/small-data.md."""
+"""What `auto` stands for where it depends on the number of training images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ MIN_EPOCHS, MAX_EPOCHS = 50, 300
 def batch_for(images: int) -> int:
     """Return the batch size for a data set: 16, or 8 where an epoch would have less than 20 steps.
 
-    What a network learns depends on its steps, and a small data set has few of them in an epoch.
+    What a network learns depends on its steps, and a small data set has few of them in an epoch (what it gave and
+    cost: docs/small-data.md).
 
     Args:
         images: of the training split.
@@ -21,7 +22,7 @@ def batch_for(images: int) -> int:
 
 
 def epochs_for(images: int) -> int:
-    """Return the epochs for a data set: as many as show it 30,000 images, between 50 and 300.
+    """Return the epochs for a data set: as many as show 30,000 images, between 50 and 300; not measured yet.
 
     Args:
         images: of the training split.
