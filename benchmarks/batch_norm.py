@@ -6,8 +6,8 @@ The training is that of `detector train`. At the end of every epoch the averaged
 
 * `running`: the running statistics of the training, averaged as the weights are; the usual way,
 * `averaged`: the statistics of each batch alone, averaged as the weights are,
-* `32 images`: those of the averaged weights on the last 32 images of the epoch, as a training does it here,
-* `64 images`, `all images`: the same on the last 64 and on all images of the epoch.
+* `32 images`: those of the averaged weights on the last 32 images of the epoch in one pass, as a training does it here,
+* `32 apart`, `all images`: the mean over the batches of the same images, and of all images of the epoch.
 
 The table gives the validation's class loss and mAP50-95, and three distances: of the running statistics from those
 of all images (the mean shift of a channel in its standard deviations), of the averaged weights from the model's, and
@@ -35,7 +35,8 @@ from detector.tables import align
 from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
 
 FEW = f"{STATISTICS_IMAGES} images"
-WAYS = ("running", "averaged", FEW, "64 images", "all images")
+APART = f"{STATISTICS_IMAGES} apart"
+WAYS = ("running", "averaged", FEW, APART, "all images")
 Row = dict[str, Any]
 
 
@@ -86,12 +87,9 @@ class Watch:
         networks = {way: copy.deepcopy(trainer.ema.model) for way in WAYS}
         for way, kept in self.kept.items():
             torch._foreach_copy_(statistics(networks[way]), kept)
-        few = -(-64 // trainer.batch_size)
-        for way, first in (("64 images", max(trainer.num_batches - few, 0)), ("all images", 0)):
-            batches = trainer.data.train_loader.batches(
-                trainer.epoch, first, mosaic=not trainer.mosaic_is_closed
-            )
-            recompute_statistics(networks[way], trainer.model, map(trainer.images_to_device, batches))
+        for way, count in ((APART, STATISTICS_IMAGES), ("all images", len(trainer.data.train_annotations))):
+            batches = map(trainer.images_to_device, trainer.last_images(count))
+            recompute_statistics(networks[way], trainer.model, batches)
         weights = [p.detach().clone() for p in trainer.model.parameters()]
         row: Row = {
             "epoch": trainer.epoch + 1,

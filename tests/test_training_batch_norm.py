@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.training.batch_norm import recompute_statistics
+from detector.training.batch_norm import STATISTICS_IMAGES, join_batches, recompute_statistics
 
 
 @pytest.fixture
@@ -64,3 +64,25 @@ def test_an_interruption_leaves_the_network_ready(networks):
     assert not any(module.training for module in average.modules())
     assert average[1].momentum == 0.03 and all(module.training for module in model.modules())
     assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_batches_of_one_shape_are_joined_up_to_a_limit():
+    sizes = [(2, 8), (2, 8), (1, 8), (3, 8), (2, 6), (5, 6)]  # images, side
+    batches = [torch.full((count, 3, side, side), number) for number, (count, side) in enumerate(sizes)]
+    joined = list(join_batches(batches, 4))
+    assert [images[:, 0, 0, 0].tolist() for images in joined] == [[0, 0, 1, 1], [2, 3, 3, 3], [4, 4], [5] * 5]
+    assert list(join_batches([], 4)) == []
+
+
+@pytest.mark.parametrize(("batch", "passes"), [(8, [32]), (2, [8] * 4)])
+def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, passes):
+    seen: list[list[torch.Tensor]] = []
+
+    def recompute(average, model, batches):
+        seen.append(list(batches))
+
+    monkeypatch.setattr("detector.engine.train.recompute_statistics", recompute)
+    train_tiny(batch=batch)
+    assert [[len(images) for images in epoch] for epoch in seen] == [passes] * 2
+    drawn = torch.cat(seen[0])
+    assert len(drawn.flatten(1).unique(dim=0)) == STATISTICS_IMAGES  # no image twice in the same way

@@ -34,7 +34,12 @@ from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
 from detector.training.auto import epochs_for
 from detector.training.autobatch import choose_batch
-from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
+from detector.training.batch_norm import (
+    FORWARD_BATCHES,
+    STATISTICS_IMAGES,
+    join_batches,
+    recompute_statistics,
+)
 from detector.training.build import build_model, build_optimization
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
@@ -327,7 +332,7 @@ class Trainer(Engine):
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return images in 0..1, boxes in input px and labels, on the device."""
-        images = self.images_to_device(batch)
+        images = self.images_to_device(batch.images)
         boxes = batch.boxes.to(self.device, non_blocking=True)
         settings = self.settings
         if settings.multi_scale:
@@ -337,9 +342,9 @@ class Trainer(Engine):
             boxes = boxes * ratio
         return images, boxes, batch.labels.to(self.device, non_blocking=True)
 
-    def images_to_device(self, batch: Batch) -> Tensor:
-        """Return images in 0..1 on the device."""
-        images = batch.images.to(self.device, non_blocking=True)
+    def images_to_device(self, images: Tensor) -> Tensor:
+        """Return uint8 images in 0..1 on the device."""
+        images = images.to(self.device, non_blocking=True)
         return images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
 
     def optimizer_step(self) -> None:
@@ -368,11 +373,23 @@ class Trainer(Engine):
         self.metrics["speed/data_wait"] = self.meters.data_wait / seconds
 
     def recompute_statistics(self) -> None:
-        """Let the batch-norm statistics of the averaged weights be theirs, on the last batches of this epoch."""
-        first = max(self.num_batches - math.ceil(STATISTICS_IMAGES / self.batch_size), 0)
-        batches = self.data.train_loader.batches(self.epoch, first, mosaic=not self.mosaic_is_closed)
+        """Let the batch-norm statistics of the averaged weights be theirs on the last images of this epoch."""
+        limit = min(STATISTICS_IMAGES, FORWARD_BATCHES * self.batch_size)
+        joined = join_batches(self.last_images(STATISTICS_IMAGES), limit)
         with self.precision.autocast():
-            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, batches))
+            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, joined))
+
+    def last_images(self, count: int) -> Iterator[Tensor]:
+        """Yield the uint8 images of this epoch's last batches, `count` or up to a batch more.
+
+        A data set of fewer images is drawn several times, each time augmented in another way.
+        """
+        first = max(self.num_batches - math.ceil(count / self.batch_size), 0)
+        for draw in range(math.ceil(count / len(self.data.train_annotations))):
+            for batch in self.data.train_loader.batches(
+                self.epoch + draw, first, mosaic=not self.mosaic_is_closed
+            ):
+                yield batch.images
 
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""

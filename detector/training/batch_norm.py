@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
+FORWARD_BATCHES = (
+    4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
+)
 
 
 @torch.no_grad()
@@ -42,3 +45,25 @@ def recompute_statistics(average: nn.Module, model: nn.Module, batches: Iterable
         for layer, momentum in layers:
             layer.momentum = momentum
         average.eval()
+
+
+def join_batches(batches: Iterable[Tensor], limit: int) -> Iterator[Tensor]:
+    """Join batches of one shape to at most `limit` images each; one that is larger stays as it is.
+
+    Statistics of one large batch fit together from layer to layer. Those of several small ones don't: each layer's
+    are then the mean over inputs that were normalised differently, and where a batch shows few images an error
+    grows with the depth.
+
+    Args:
+        batches: (B, 3, H, W), any dtype.
+        limit: images.
+    """
+    joined: list[Tensor] = []
+    for images in batches:
+        fits = sum(map(len, joined)) + len(images) <= limit
+        if joined and (not fits or images.shape[1:] != joined[0].shape[1:]):
+            yield torch.cat(joined)
+            joined = []
+        joined.append(images)
+    if joined:
+        yield torch.cat(joined)
