@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from detector.errors import CallbackError
+from detector.errors import CallbackError, error_text
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,27 @@ def restore_states(objects: Iterable[object], states: Mapping[str, Any]) -> None
     known = dict(_stateful(objects))
     for name, state in states.items():
         if name in known:
-            known[name].load_state_dict(state)
+            load_state(name, known[name], state)
         else:
             log.warning("the saved run holds the state of a callback %s, but none is registered now", name)
     for name in known:
         if name not in states:
             log.warning("the saved run holds no state of the callback %s: it starts from scratch", name)
+
+
+def load_state(name: str, obj: Any, state: Any) -> None:
+    """Restore the state of one object.
+
+    Raises:
+        CallbackError: if it does not fit the object; a run folder may come from someone else.
+    """
+    try:
+        obj.load_state_dict(state)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CallbackError(
+            f"the saved state of the callback {name} can't be restored ({error_text(error)}); resume with the "
+            "version of the callback that wrote it, or without the callback"
+        ) from error
 
 
 def state_of(obj: object, objects: Iterable[object], states: Mapping[str, Any]) -> Any:

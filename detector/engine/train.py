@@ -47,7 +47,7 @@ from detector.training.finite import NonFiniteCheck
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import resize_batch, sample_side
 from detector.training.progress import EpochMeters, FromProgress, Progress
-from detector.training.resume import RunState, machine, random_states, set_random_states
+from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
 from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
 
@@ -569,9 +569,10 @@ class Trainer(Engine):
             CheckpointError: if the data has other classes.
             DataError: if the data set has changed in another way, unless forced.
         """
-        run.require_same(self.model.config, self.data.fingerprint, machine(self.device, self.precision))
-        # whatever fails now, the state on disk is newer
-        self.saver.saved_step = run.content["counters"]["global_step"]
-        self.load_state_dict(run.content)
+        with restoring(run.folder):
+            run.require_same(self.model.config, self.data.fingerprint, machine(self.device, self.precision))
+            # whatever fails now, the state on disk is newer
+            self.saver.saved_step = int(run.content["counters"]["global_step"])
+            self.load_state_dict(run.content)
         log.info("resumed: %s continues after %s", run.folder, run.place)
         run.content.clear()  # as large as the training itself, and kept by whoever opened it

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -53,9 +54,10 @@ class Progress:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; `finished` is left alone, since a resumed run continues past it."""
-        self.epochs_done, self.batches_done = state["epoch"] + 1, state["batches"]
-        for name in COUNTERS:
-            setattr(self, name, state["counters"][name])
+        self.epochs_done, self.batches_done = max(state["epoch"] + 1, 0), max(state["batches"], 0)
+        for name, kind in COUNTERS.items():  # those only: a state may hold anything
+            value = state["counters"][name]
+            setattr(self, name, None if value is None and name in OPTIONAL else kind(value))
 
     def replan(self, epochs: int) -> None:
         """Set another number of epochs than those the run was started with."""
@@ -63,8 +65,16 @@ class Progress:
         self.stop = self.done = self.epochs_done >= epochs
 
 
-COUNTERS = ("epochs", "global_step", "last_step", "best_fitness", "best_epoch", "stop", "done")
-"""What a state holds under `counters`."""
+COUNTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "epochs": int, "global_step": int, "last_step": int, "best_fitness": float, "best_epoch": int,
+        "stop": bool, "done": bool,
+    }
+)  # fmt: skip
+"""What a state holds under `counters`: name -> what makes a value of it."""
+
+OPTIONAL = frozenset({"best_fitness", "best_epoch"})
+"""Counters that may be None."""
 
 
 class EpochMeters:

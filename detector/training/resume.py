@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ import torch
 
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.device import Precision
-from detector.errors import CheckpointError, DataError, SettingsError
+from detector.errors import CheckpointError, DataError, DetectorError, SettingsError, error_text
 from detector.nn.model import ModelConfig
 from detector.settings import LOGGER_NAMES, TrainSettings, format_value
 from detector.training.saving import PREVIOUS_STATE, STATE
@@ -49,6 +51,12 @@ KEYS = (
     "ema", "ema_updates", "optimizer", "grads", "loss_sum", "scaler", "frozen", "data", "machine",
 )  # fmt: skip
 """What a state holds in addition to the content of every checkpoint."""
+
+KINDS = MappingProxyType(
+    {"epoch": int, "batches": int}
+    | dict.fromkeys(("counters", "sums", "schedule", "callbacks", "random", "data", "machine"), dict)
+)
+"""What some of these are; the rest is found out when the training is restored."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class RunState:
                 "%s; the run continues with the new value, but its results will differ from the original run",
                 line,
             )
-        settings.inherit(saved)
+        settings.inherit(saved | self.place_settings(saved.get("name")))
         settings.resume = False
         done = self.content["epoch"] + 1
         if self.finished and (settings.epochs == "auto" or settings.epochs <= done):
@@ -117,6 +125,17 @@ class RunState:
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to continue, such as epochs={2 * done}"
             )
+
+    def place_settings(self, name: Any) -> dict[str, Any]:
+        """Return `project` and `name` as they are now; those of the state may name any folder of another machine.
+
+        Args:
+            name: the saved one; of `name=night/first` the project is the folder above both.
+        """
+        parts = Path(name).parts[:-1] if isinstance(name, str) else ()
+        nested = bool(parts) and self.folder.parts[-1 - len(parts) : -1] == parts
+        project = self.folder.parents[len(parts) if nested else 0]
+        return {"project": str(project), "name": str(self.folder.relative_to(project))}
 
     def require_same(self, config: ModelConfig, data: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
         """Refuse another architecture or other data than the run's, and warn of another machine.
@@ -202,6 +221,12 @@ def _check_state(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: was written by detector {content.get('version')} and lacks {', '.join(missing)}; "
             f"resume with that version, or start from its weights with pretrained="
         )
+    for key, kind in KINDS.items():
+        if not isinstance(content[key], kind):
+            raise CheckpointError(
+                f"{path}: its {key} is a {type(content[key]).__name__}, expected a {kind.__name__}; a run can't be "
+                "resumed from it, start from its weights with pretrained="
+            )
 
 
 def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
@@ -232,6 +257,24 @@ def compare_data(state: RunState, now: Mapping[str, Any]) -> None:
 
 def _counts(split: Mapping[str, Any]) -> tuple[int, int]:
     return split["images"], split["boxes"]
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Turn what a state that fits nothing raises within the `with` block into one sentence.
+
+    Raises:
+        CheckpointError: naming the folder of the run.
+    """
+    try:
+        yield
+    except DetectorError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the run in {folder} can't be restored: its state does not fit ({error_text(error)}); start from its "
+            "weights with pretrained="
+        ) from error
 
 
 def machine(device: torch.device, precision: Precision) -> dict[str, Any]:

@@ -60,7 +60,12 @@ class CSVLogger(Callback):
         return {"columns": self.columns, "rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.columns, self.rows = list(state["columns"]), list(state["rows"])
+        columns, rows = [str(name) for name in state["columns"]], [dict(row) for row in state["rows"]]
+        if odd := {name for row in rows for name in row} - set(columns):
+            raise ValueError(f"there is no column {min(map(str, odd))!r}")
+        if rows:
+            float(rows[-1]["time"])
+        self.columns, self.rows = columns, rows
 
 
 def _place(name: str) -> tuple[int, int]:

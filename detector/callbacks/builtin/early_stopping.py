@@ -58,5 +58,5 @@ class EarlyStopping(Callback):
         return {"best": self.monitor.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.monitor.best = state["best"]
-        self.best_epoch, self.waited = state["best_epoch"], state["waited"]
+        self.monitor.restore(state["best"])
+        self.best_epoch, self.waited = int(state["best_epoch"]), int(state["waited"])

@@ -22,7 +22,8 @@ class ModelCheckpoint(Callback):
     """Keeps the `top_k` best epochs as `weights/epoch3-fitness_0.4217.pt`, next to last.pt and best.pt.
 
     A file that is pushed out by a better one is deleted; files this object did not write are left alone.
-    The list of files is part of the run's state: a resumed run continues with it.
+    The list of files is part of the run's state: a resumed run continues with it. Whatever a state names, only
+    files with names of this form in `weights` are ever deleted.
 
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
@@ -59,7 +60,16 @@ class ModelCheckpoint(Callback):
 
     def on_train_start(self, trainer: Any) -> None:
         """Drop files that no longer exist from the list, and start the clock."""
-        self.kept = [(value, name) for value, name in self.kept if (_folder(trainer) / name).exists()]
+        if odd := [name for _, name in self.kept if not self._is_own(name)]:
+            log.warning(
+                "ModelCheckpoint: the saved run lists %s, which it did not write; it is left alone",
+                ", ".join(f"{name!r:.100}" for name in odd[:5]),
+            )
+        self.kept = [
+            (value, name)
+            for value, name in self.kept
+            if self._is_own(name) and (_folder(trainer) / name).exists()
+        ]
         self.saved_at = perf_counter()
 
     def on_train_batch_end(self, trainer: Any) -> None:
@@ -73,8 +83,7 @@ class ModelCheckpoint(Callback):
         value = self.monitor.read(trainer)
         if value is None or not math.isfinite(value):
             return
-        stem = re.sub(r"[^\w.-]+", "_", self.monitor.name)
-        new = (value, f"epoch{trainer.epoch + 1}-{stem}_{value:.4f}.pt")
+        new = (value, f"epoch{trainer.epoch + 1}-{self._stem}_{value:.4f}.pt")
         ranked = sorted([*self.kept, new], key=lambda entry: self.monitor.rank(entry[0]))
         room = len(ranked) if self.top_k is None else self.top_k
         if new in ranked[room:]:
@@ -95,7 +104,18 @@ class ModelCheckpoint(Callback):
         return {"kept": [[value, name] for value, name in self.kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kept = [(value, name) for value, name in state["kept"]]
+        self.kept = [(float(value), str(name)) for value, name in state["kept"]]
+
+    @property
+    def _stem(self) -> str:
+        """The metric's name as a part of file names: without anything that separates folders."""
+        return re.sub(r"[^\w.-]+", "_", self.monitor.name)
+
+    def _is_own(self, name: str) -> bool:
+        """Return whether this object could have given this name to a file; a state may name anything."""
+        return (
+            re.fullmatch(rf"epoch[0-9]+-{re.escape(self._stem)}_-?[0-9]+\.[0-9]{{4}}\.pt", name) is not None
+        )
 
 
 def _folder(trainer: Any) -> Path:

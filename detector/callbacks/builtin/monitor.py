@@ -71,6 +71,10 @@ class Monitor:
             self.best = value
         return better
 
+    def restore(self, best: Any) -> None:
+        """Set the best value, as a saved state holds it: a number or None."""
+        self.best = None if best is None else float(best)
+
     def rank(self, value: float) -> float:
         """Return a key that sorts the best value first."""
         return -self.sign * value

@@ -87,4 +87,5 @@ class ReduceLROnPlateau(Callback):
         return {"best": self.monitor.best, "waited": self.waited, "cooling": self.cooling}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.monitor.best, self.waited, self.cooling = state["best"], state["waited"], state["cooling"]
+        self.monitor.restore(state["best"])
+        self.waited, self.cooling = int(state["waited"]), int(state["cooling"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 from detector.callbacks.callback import Callback
 from detector.callbacks.secrets import mask_urls
-from detector.callbacks.state import state_of
+from detector.callbacks.state import load_state, state_of
 from detector.errors import error_text
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,10 @@ IMAGE_FILES = (
     "labels.jpg", "results.png", "confusion_matrix*.png", "*_curve.png", "train_batch*.jpg", "val_batch*.jpg",
 )  # fmt: skip
 """The images of a run folder that loggers receive."""
+
+
+RUN_ID = re.compile(r"\w[\w.:=@+-]{0,199}")
+"""What a backend's name of a run may be; a state may hold anything, and some backends make folders of it."""
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., None]:
@@ -131,7 +136,8 @@ class Logger(Callback):
         if trainer.resume is not None:  # states are restored after this event, but opening needs this one
             saved = trainer.resume.content
             self.start_epoch = saved["epoch"] + 1
-            self.load_state_dict(state_of(self, trainer.callbacks.objects, saved["callbacks"]) or {})
+            state = state_of(self, trainer.callbacks.objects, saved["callbacks"])
+            load_state(type(self).__name__, self, state or {})
         self.open(trainer)
         self.log_settings(trainer.settings.to_dict())
 
@@ -169,7 +175,10 @@ class Logger(Callback):
         return {"run_id": self.run_id or self.continues}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.continues = state.get("run_id")
+        run_id = state.get("run_id")
+        if run_id is not None and not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
+            raise ValueError(f"run_id={run_id!r:.100}: expected letters, digits and any of . : = @ + -")
+        self.continues = run_id
 
     def outcome(self, failed: bool) -> str:
         """Return in a word how the run ended: "finished", "failed", or "killed" by Ctrl-C or an exit."""
