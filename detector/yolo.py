@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from detector.callbacks.loading import load_callbacks, restorable_callbacks
 from detector.callbacks.registry import CallbackRegistry
-from detector.callbacks.secrets import mask_urls
+from detector.callbacks.secrets import mask_callbacks
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.transfer import Transfer, transfer_weights
@@ -220,7 +220,7 @@ class YOLO:
             for callback in load_callbacks(item) if isinstance(item, str) else [item]:
                 registry.add_any(callback)
         if texts := [item for item in items if isinstance(item, str)]:
-            settings.callbacks = [mask_urls(text) for text in texts]
+            settings.callbacks = [mask_callbacks(text) for text in texts]
         return registry
 
     def run(self, settings: Settings) -> Any:

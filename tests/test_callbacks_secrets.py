@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from detector import YOLO
-from detector.callbacks.secrets import mask_urls, masked_command
+from detector.callbacks.loading import restorable_callbacks
+from detector.callbacks.secrets import mask_callbacks, mask_urls, masked_command
 from detector.checkpoints.checkpoint import load_checkpoint
 
 
@@ -26,11 +27,69 @@ def test_urls_keep_their_host_only(text, everything, but_paths):
     assert mask_urls(text, paths=False) == but_paths
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("Notify('http:' '//me:KEY@host/KEY', timeout=3)", "Notify('http://***@host/***', timeout=3)"),
+        ("Notify('ht\\ntp:\\t//host/KEY')", "Notify('http://host/***')"),
+        ('Notify("\\x68ttps://host/KEY")', 'Notify("\\x68ttps://host/***")'),
+        ('Notify(to="https://host/KEY")', 'Notify(to="https://host/***")'),
+        ("Notify('$CHAT_URL', timeout=3)", "Notify('$CHAT_URL', timeout=3)"),
+        ("EarlyStopping(monitor='metrics/mAP50', patience=3)", "EarlyStopping(monitor='metrics/mAP50', patience=3)"),
+        ("hooks.py:Slack(token='KEY')", "hooks.py:Slack(token='***')"),
+        ("a.b:Slack('KEY', [1, 'KEY'], {'k': 'KEY'}, 3, x=-1.5, y=None, z=b'KEY')",
+         "a.b:Slack('***', [1, '***'], '***', 3, x=-1.5, y=None, z='***')"),
+        ("hooks.py:Slack(f'KEY')", "hooks.py:Slack(***)"),
+        ("hooks.py:Slack('KEY'", "hooks.py:Slack(***)"),
+        ("hooks.py, Notify('https://' 'host/KEY')", "hooks.py,Notify('https://host/***')"),
+    ],
+)  # fmt: skip
+def test_arguments_are_judged_by_their_value(text, written):
+    assert mask_callbacks(text) == written
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "'http:' '//host/x'", "'ht\\ttp:\\n//host/x'", "'\\x68ttp\\x3a//host'", "'http:' r'\\\\host'", "'//host/x'",
+        "to='http:/' '/host'", "timeout=3, to='http:''//host'", "['http:' '//host']", "b'http://host'",
+        "'ht' + 'tp://host'", "*['http:' '//host']", "(" * 500 + "'x'" + ")" * 500,
+    ],
+)  # fmt: skip
+def test_no_address_comes_from_a_saved_run(address, caplog):
+    assert restorable_callbacks([f"Notify({address})"]) == []
+    assert "not restored from the saved run: callbacks=Notify(" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["TimeLimit(hours=2)", "ModelCheckpoint('metrics/mAP50(B)', top_k=3)", "LRSchedule({0: 1.0, 10: 0.1})",
+             "CSVLogger", "Notify('$CHAT_URL')"],
+)  # fmt: skip
+def test_plain_arguments_are_restored(text):
+    assert restorable_callbacks([text]) == [text]
+
+
+def test_a_secret_of_a_callback_in_a_file_is_in_no_file_of_the_run(train_tiny, tmp_path):
+    (tmp_path / "hooks.py").write_text(
+        "class Slack:\n"
+        "    def __init__(self, token, every):\n"
+        "        assert (token, every) == ('s3cret', 2)\n"
+        "    def on_train_end(self, trainer):\n"
+        "        pass\n"
+    )
+    text = f"{tmp_path}/hooks.py:Slack(token='s3cret', every=2)"
+    train_tiny(epochs=1, callbacks=[text])
+    folder = tmp_path / "train"
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    written = yaml.safe_load((folder / "args.yaml").read_text())["callbacks"]
+    assert written == [f"{tmp_path}/hooks.py:Slack(token='***', every=2)"]
+
+
 def test_the_command_is_masked_for_a_block_only(monkeypatch):
-    words = ["detector", "callbacks=Notify('https://host/KEY')"]
+    words = ["detector", "callbacks=Notify('https://host/KEY'),hooks.py:Slack('KEY')"]
     monkeypatch.setattr(sys, "argv", words)
     with masked_command():
-        assert sys.argv == ["detector", "callbacks=Notify('https://host/***')"]
+        assert sys.argv == ["detector", "callbacks=Notify('https://host/***'),hooks.py:Slack('***')"]
     assert sys.argv is words
 
 

@@ -59,13 +59,58 @@ def restorable_callbacks(texts: str | Iterable[str] | None) -> list[str]:
     """Return those texts of a saved run that resuming restores: ready-made callbacks.
 
     A run folder may come from someone else, so it can't name code to run, or an address to send messages to
-    (whose secrets it does not hold anyway, see `mask_urls`). A warning names what is left out.
+    (whose secrets it does not hold anyway, see `mask_callbacks`). A warning names what is left out.
     """
     parts = _parts(texts)
-    taken = [part for part in parts if part.partition("(")[0] in READY_MADE and "://" not in part]
+    taken = [part for part in parts if _is_restorable(part)]
     if left := [part for part in parts if part not in taken]:
         log.warning("not restored from the saved run: callbacks=%s; to use it, pass it again", ",".join(left))
     return taken
+
+
+def _is_restorable(text: str) -> bool:
+    """Return whether a text is a ready-made callback with plain arguments, none of which is an address."""
+    if text.partition("(")[0] not in READY_MADE:
+        return False
+    try:
+        positional, keywords = read_arguments(text)
+    except ValueError:
+        return False
+    return all(map(_names_no_address, (*positional, *keywords.values())))
+
+
+def _names_no_address(value: Any) -> bool:
+    """Judge the value and not how it was written: `'http:' '//host'` is one, and URL parsers leave out white space."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_names_no_address, value))
+    if isinstance(value, dict):
+        return all(_names_no_address(part) for pair in value.items() for part in pair)
+    if isinstance(value, str):
+        plain = printable(value)
+        return ":/" not in plain and ":\\" not in plain and not plain.startswith("//")
+    return value is None or isinstance(value, (int, float))
+
+
+def printable(text: str) -> str:
+    """Return a text without white space and control characters."""
+    return "".join(char for char in text if char.isprintable() and not char.isspace())
+
+
+def read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return the literal arguments of a text such as `Name(3, mode='max')`: by position, and by name.
+
+    Raises:
+        ValueError: if they are anything else.
+    """
+    _, bracket, rest = text.partition("(")
+    try:
+        call = ast.parse(f"_{bracket}{rest}" if bracket else "_()", mode="eval").body
+        if not isinstance(call, ast.Call) or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("no call")
+        positional = [ast.literal_eval(part) for part in call.args]
+        return positional, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError("not literals") from error
 
 
 def _parts(texts: str | Iterable[str] | None) -> list[str]:
@@ -168,12 +213,8 @@ def _make(value: Any, arguments: str, text: str) -> Any:
     if not isinstance(value, type):
         raise CallbackError(f"callbacks={text}: only a class takes arguments; leave the brackets out")
     try:
-        call = ast.parse(f"_{arguments}", mode="eval").body
-        if not isinstance(call, ast.Call) or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError("no call")
-        positional = [ast.literal_eval(part) for part in call.args]
-        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (ValueError, SyntaxError):
+        positional, keywords = read_arguments(arguments)
+    except ValueError:
         raise CallbackError(
             f"callbacks={text}: {arguments} are not plain arguments; write them as in (patience=3, mode='max')"
         ) from None
