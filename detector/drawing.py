@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError, SettingsError
+from detector.files.atomic import replace_file
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -252,7 +253,7 @@ def write_image(path: str | Path, image: Image) -> Path:
     if not encoded:
         raise DataError(f"{path}: the image can't be encoded as {path.suffix!r}; try .jpg or .png.")
     with writing(path, "image"):
-        path.write_bytes(data.tobytes())
+        replace_file(path, data.tobytes())
     return path
 
 

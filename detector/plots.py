@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from detector.drawing import class_color, writing
 from detector.errors import DataError
+from detector.files.atomic import atomic_write
 from detector.metrics.curves import Array, ConfusionMatrix, Curves, smooth
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def write_figure(figure: Figure, path: Path) -> Path:
     Raises:
         DataError: the file can't be written.
     """
-    with writing(path, "figure"):
-        figure.savefig(path)
+    with writing(path, "figure"), atomic_write(path, flush=False) as file:
+        figure.savefig(file, format=path.suffix[1:] or "png")
     return path
 
 

@@ -23,6 +23,7 @@ from detector.engine.run_folder import make_run_folder
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError, MissingPackageError, SettingsError
 from detector.exporters import Format, all_formats, find_format
+from detector.files.atomic import replace_file
 from detector.inference.backend import InferenceBackend
 from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.nn.model import DetectionModel
@@ -100,7 +101,7 @@ def benchmark(
     best = rows[0]["mAP50-95"] if rows else 0.0
     for row in rows:
         row["difference"] = row["mAP50-95"] - best
-    (bench.folder / "benchmark.csv").write_text(rows_to_csv(rows), encoding="utf-8")
+    replace_file(bench.folder / "benchmark.csv", rows_to_csv(rows).encode())
     if settings.plots and rows:
         from detector.plots import plot_speed_accuracy
 

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 
+SUBFOLDERS = ("weights", "predictions", "labels", "crops")
+"""What runs write into, below their folder."""
+
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     """Make and return `project/name`, or `name-2`, `name-3` ... if it exists.
@@ -39,8 +42,23 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
                 f"project={project}: can't write to {folder.absolute()} ({error.strerror}); choose another project="
             ) from None
         else:
+            refuse_linked_folders(folder)
             return folder.absolute()
     raise AssertionError("count() is endless")
+
+
+def refuse_linked_folders(folder: Path) -> None:
+    """Refuse a folder whose subfolders lead out of it: what a run writes stays in its folder.
+
+    Raises:
+        SettingsError: naming the link.
+    """
+    for path in (*(folder / name for name in SUBFOLDERS), *(folder / "crops").glob("*")):
+        if path.is_symlink():
+            raise SettingsError(
+                f"{path.absolute()} is a link to {path.readlink()}; a run writes into folders of its own only, put "
+                "a folder in its place or choose another name="
+            )
 
 
 def discard_if_unused(folder: Path | None) -> None:
@@ -82,7 +100,10 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
+        refuse_linked_folders(folder)
         try:
+            if self.path.is_symlink():
+                self.path.unlink()
             (folder / "weights").mkdir(exist_ok=True)
             self._file = self.path.open("a")
         except OSError as error:

@@ -17,6 +17,7 @@ from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError
+from detector.files.atomic import replace_file
 from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.inference.torch_backend import VALIDATION_CONF
 from detector.metrics.evaluator import CocoEvaluator
@@ -162,8 +163,8 @@ class Validator(Engine):
         """
         assert self.evaluator is not None, "validate first"
         path = folder / "predictions.json"
-        path.write_text(json.dumps(self.evaluator.detections()), encoding="utf-8")
-        (folder / "ground_truth.json").write_text(json.dumps(self.evaluator.ground_truth()), encoding="utf-8")
+        replace_file(path, json.dumps(self.evaluator.detections()).encode())
+        replace_file(folder / "ground_truth.json", json.dumps(self.evaluator.ground_truth()).encode())
         return path
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all. What had the name is replaced: a link is never followed to its file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_native_id
 from typing import IO
 
 from detector.errors import DataError
@@ -19,7 +20,7 @@ UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, keep: Path | None = None, *, flush: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file in the folder of `path`; at the end of the block flush it to disk and rename it to `path`.
 
     Whatever fails on the way, and whenever the process dies, `path` holds either the old content or the new.
@@ -27,6 +28,7 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
     Args:
         path: the file to write.
         keep: a second path, under which the old content stays; at any time one of the two files exists.
+        flush: false leaves it to the system when the file reaches the disk, as for one of many images.
 
     Yields:
         The temporary file, open for writing and reading bytes.
@@ -34,24 +36,51 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
     Raises:
         OSError: if it can't be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary_name(path)
     try:
-        with temporary.open("w+b") as file:
+        with _open_new(temporary) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         if keep is not None and path.exists():
             _keep(path, keep)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        if flush:
+            _flush_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a whole file under a name; what had the name is replaced, and a link is not followed.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    with atomic_write(path, flush=False) as file:
+        file.write(content)
+
+
+def _temporary_name(path: Path) -> Path:
+    """Return a name next to `path` that is this thread's, and not longer than file systems allow."""
+    start = path.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    return path.with_name(f"{start}.{os.getpid()}{get_native_id()}.tmp")
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    """Open a file that does not exist yet; in place of a leftover, or of a link that somebody put there."""
+    try:
+        return path.open("x+b")
+    except FileExistsError:
+        path.unlink()
+        return path.open("x+b")
+
+
 def _keep(path: Path, keep: Path) -> None:
     """Link a file to another name, or move it there on file systems without hard links."""
-    linked = keep.with_name(f"{keep.name}.{os.getpid()}.tmp")
+    linked = _temporary_name(keep)
     try:
         linked.unlink(missing_ok=True)
         os.link(path, linked)

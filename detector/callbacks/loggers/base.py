@@ -159,10 +159,15 @@ class Logger(Callback):
             metrics = trainer.final_metrics.results_dict.items()
             best = {f"best/{name.removeprefix('metrics/')}": float(value) for name, value in metrics}
             self.log_metrics(best, step)
-        found = sorted(path for pattern in IMAGE_FILES for path in trainer.save_dir.glob(pattern))
+        found = sorted(
+            path
+            for pattern in IMAGE_FILES
+            for path in trainer.save_dir.glob(pattern)
+            if not path.is_symlink()  # it may lead to any file of this machine
+        )
         if found:
             self.log_images({f"pictures/{path.stem}": path for path in found}, step)
-        if self.log_model and trainer.best.is_file():
+        if self.log_model and trainer.best.is_file() and not trainer.best.is_symlink():
             self.log_file(trainer.best)
 
     def teardown(self, trainer: Any) -> None:
