@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -95,6 +97,26 @@ def test_written_files_have_different_names(model, scenes, tmp_path):
     assert len(rows) == 5
     assert len(rows[0].split()) == 6
     assert any((folder / "crops").rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("way", ["images", "linked", "labels"])
+def test_results_never_replace_the_source_or_its_labels(way, model, scenes, tmp_path):
+    data = tmp_path / "street"
+    shutil.copytree(scenes, data / "images")
+    shutil.copytree(scenes.parent.parent / "labels/val", data / "labels")
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    place = {"project": data, "name": "images", "save": True}
+    if way == "linked":
+        (tmp_path / "link").symlink_to(data)
+        place["project"] = tmp_path / "link"
+    if way == "labels":
+        place = {"project": tmp_path, "name": "street", "save_txt": True}
+    with pytest.raises(
+        SettingsError, match=r"holds images of source= or their labels, .*choose another project="
+    ):
+        model.predict(data / "images", exist_ok=True, **place, **LOOSE)
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+    model.predict(data / "images", exist_ok=True, project=data, name="found", save=True, **LOOSE)
 
 
 def test_nothing_is_written_unless_asked(model, scenes, tmp_path, monkeypatch):

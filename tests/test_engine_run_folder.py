@@ -8,7 +8,7 @@ import pytest
 
 from detector import YOLO
 from detector.engine.run_folder import RunLock, make_run_folder
-from detector.errors import SettingsError
+from detector.errors import DataError, SettingsError
 
 
 def test_folders_are_numbered(tmp_path):
@@ -65,9 +65,41 @@ def test_a_second_training_leaves_the_folder_of_the_first_alone(tmp_path, drawn_
         other.kill()
 
 
+@pytest.mark.parametrize("before", [[], ["args.yaml"], ["night/"], ["args.yaml", "data/images/"]])
+def test_a_training_that_fails_in_its_set_up_deletes_nothing_that_was_there(before, tiny_model, tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name in before:
+        if name.endswith("/"):
+            (folder / name).mkdir(parents=True)
+        else:
+            (folder / name).write_text("epochs: 300")
+    with pytest.raises(DataError):
+        YOLO(tiny_model).train(data=tmp_path / "no.yaml", project=tmp_path, exist_ok=True, device="cpu")
+    assert folder.is_dir() and all((folder / name).exists() for name in before)
+    assert "args.yaml" not in before or (folder / "args.yaml").read_text() == "epochs: 300"
+
+
+def test_a_training_that_fails_in_its_set_up_leaves_no_folder_of_its_own(tiny_model, tmp_path):
+    with pytest.raises(DataError):
+        YOLO(tiny_model).train(data=tmp_path / "no.yaml", project=tmp_path, name="x", device="cpu")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_that_can_not_be_resumed_keeps_its_args(train_tiny, tiny_model, drawn_dataset, tmp_path):
+    train_tiny(epochs=1)
+    args = tmp_path / "train/args.yaml"
+    text = args.read_text()
+    with pytest.raises(SettingsError):
+        YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2, imgsz=96)
+    with pytest.raises(DataError):
+        YOLO(tiny_model).train(resume=tmp_path / "train", epochs=2, data=tmp_path / "no.yaml")
+    assert args.read_text() == text
+
+
 def test_what_killed_trainings_left_is_removed(tmp_path):
     (tmp_path / "weights").mkdir()
-    mine = ["weights/notes.tmp", "weights/best.pt", "export.tmp"]
+    mine = ["weights/notes.tmp", "weights/best.pt", "export.tmp", "notes.2024.tmp"]
     for name in [*mine, "weights/state.pt.123.tmp", "args.yaml.7.tmp"]:
         (tmp_path / name).touch()
     RunLock(tmp_path).release()

@@ -296,6 +296,17 @@ def test_nothing_saved_means_that_no_older_best_is_taken(train_tiny, tmp_path):
     assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)
 
 
+def test_an_older_best_is_never_taken_for_this_runs(train_tiny, tmp_path):
+    train_tiny(epochs=1, seed=1)
+    old = load_checkpoint(tmp_path / "train/weights/best.pt")["weights"]
+
+    def no_best(trainer):
+        trainer.best_epoch = None
+
+    yolo = train_tiny(("on_fit_epoch_end", no_best), epochs=1, seed=2, exist_ok=True)
+    assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)
+
+
 @pytest.mark.parametrize(("budget", "planned", "epochs"), [(35, 100, 3), (5, 100, 1), (65, 4, 6)])
 def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, train_tiny, monkeypatch):
     """An epoch takes ten seconds of a faked clock; the budget ends the run, or lengthens it."""

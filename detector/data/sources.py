@@ -66,6 +66,11 @@ class Source:
         self._strict = strict
         self.skipped = 0
 
+    @property
+    def files(self) -> list[Path]:
+        """The images that are files, those that can't be decoded included."""
+        return [image for _, image in self._entries if isinstance(image, Path)]
+
     def __len__(self) -> int:
         """Return the number of images, those that can't be decoded included."""
         return len(self._entries)

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
+from detector.data.formats.yolo import label_path
 from detector.data.letterbox import Letterbox, input_hw, letterbox_batch
 from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
+from detector.errors import SettingsError
 from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.results import Results
 from detector.settings import PredictSettings
@@ -67,6 +69,7 @@ class Predictor(Engine):
         settings = self.settings
         if settings.save or settings.save_txt or settings.save_crop:
             self.save_dir = make_run_folder(settings.project, settings.name or "predict", settings.exist_ok)
+            self._require_other_folder(source)
         timer, count = StageTimer(self.backend.device, STAGES), 0
         self.fire("on_predict_start")
         items = iter(source)
@@ -92,6 +95,24 @@ class Predictor(Engine):
             if source.skipped:
                 log.warning("%d of %d images could not be read and were skipped", source.skipped, len(source))
             self.fire("on_predict_end")
+
+    def _require_other_folder(self, source: Source) -> None:
+        """Refuse to write where the images or their labels are: results have their names, and would replace them.
+
+        Raises:
+            SettingsError: naming the folder.
+        """
+        assert self.save_dir is not None
+        folders = {path.parent for path in source.files}
+        labels = {Path(label_path(str(folder / "x.jpg"))).parent for folder in folders}
+        taken = {folder.resolve() for folder in folders | labels}
+        settings = self.settings
+        for folder in [self.save_dir] * settings.save + [self.save_dir / "labels"] * settings.save_txt:
+            if folder.resolve() in taken:
+                raise SettingsError(
+                    f"{folder} holds images of source= or their labels, which the results would replace; choose "
+                    "another project= or name="
+                )
 
     def _predict(self, batch: list[SourceItem], timer: StageTimer) -> list[Results]:
         timer.start()

@@ -23,7 +23,16 @@ SUBFOLDERS = ("weights", "predictions", "labels", "crops")
 
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
-    """Make and return `project/name`, or `name-2`, `name-3` ... if it exists.
+    """Make and return `project/name`, or `name-2`, `name-3` ... if it exists and `exist_ok` is false.
+
+    Raises:
+        SettingsError: if the folder can't be made.
+    """
+    return open_run_folder(project, name, exist_ok)[0]
+
+
+def open_run_folder(project: str | Path, name: str, exist_ok: bool) -> tuple[Path, bool]:
+    """Do what `make_run_folder` does; return whether the folder was made as well.
 
     Raises:
         SettingsError: if the folder can't be made.
@@ -31,9 +40,12 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     for number in count(1):
         folder = Path(project) / (name if number == 1 else f"{name}-{number}")
         try:
-            folder.mkdir(parents=True, exist_ok=exist_ok)
+            folder.mkdir(parents=True)
         except FileExistsError:
-            if exist_ok:  # the path is a file
+            if exist_ok and folder.is_dir():
+                refuse_linked_folders(folder)
+                return folder.absolute(), False
+            if exist_ok:
                 raise SettingsError(
                     f"name={name}: {folder.absolute()} is a file; choose another name="
                 ) from None
@@ -42,8 +54,7 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
                 f"project={project}: can't write to {folder.absolute()} ({error.strerror}); choose another project="
             ) from None
         else:
-            refuse_linked_folders(folder)
-            return folder.absolute()
+            return folder.absolute(), True
     raise AssertionError("count() is endless")
 
 
@@ -62,7 +73,7 @@ def refuse_linked_folders(folder: Path) -> None:
 
 
 def discard_if_unused(folder: Path | None) -> None:
-    """Remove the folder of a run that failed before it wrote anything but its settings."""
+    """Remove the folder that a run has made, if it failed before it wrote anything but its settings."""
     if folder is None or any(p.is_file() and p.name != "args.yaml" for p in folder.rglob("*")):
         return
     with suppress(OSError):  # it may not be ours to remove

@@ -24,7 +24,7 @@ from detector.checkpoints.network import build_network, read_config
 from detector.device import select_device, select_precision
 from detector.engine.engine import Engine
 from detector.engine.loaders import TrainingData
-from detector.engine.run_folder import RunLock, discard_if_unused, make_run_folder, write_yaml
+from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError
 from detector.inference.malloc import keep_freed_memory
@@ -120,6 +120,7 @@ class Trainer(Engine):
         self.exception: BaseException | None = None
         self.signals = Interrupts()
         self.lock: RunLock | None = None
+        self.is_new_folder = False  # it was made by this run
         self._end_of_epoch: dict[str, Any] | None = None  # the state from before the end of an epoch
         self._mosaic_was_closed = False
 
@@ -179,7 +180,7 @@ class Trainer(Engine):
                 failure = self.callbacks.fire_every("teardown", self)
         except (KeyboardInterrupt, SystemExit) as error:
             self.exception = self.exception or error
-        discard_if_unused(getattr(self, "save_dir", None))
+        discard_if_unused(self.save_dir if self.is_new_folder else None)
         if slow := self.callbacks.slow_callbacks_text(perf_counter() - self._began):
             log.info("%s", slow)
         if (raised := self.exception or failure) is not None:
@@ -193,17 +194,16 @@ class Trainer(Engine):
         self.loggers = add_default_callbacks(self.callbacks, settings)
         self.device = select_device(settings.device)
         self.precision = select_precision(settings.amp, self.device)
-        self.save_dir = (
-            self.resume.folder
+        self.save_dir, self.is_new_folder = (
+            (self.resume.folder, False)
             if self.resume
-            else make_run_folder(settings.project, settings.name or "train", settings.exist_ok)
+            else open_run_folder(settings.project, settings.name or "train", settings.exist_ok)
         )
         self.csv = self.save_dir / "results.csv"
         self.saver = RunSaver(self.save_dir, settings.save, settings.save_period, settings.save_minutes)
         self.last, self.best = self.saver.last, self.saver.best
         self.lock = RunLock(self.save_dir)
         self.fire("on_pretrain_routine_start")
-        write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.started = perf_counter()
         if self.device.type == "cpu":
             keep_freed_memory(training=True)
@@ -225,6 +225,7 @@ class Trainer(Engine):
         self.make_optimizer()
         if self.resume is not None:
             self.resume_run(self.resume)
+        write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.fire("on_pretrain_routine_end")
         if self.resume is None:
             self.save_state()
@@ -469,7 +470,8 @@ class Trainer(Engine):
         """Take the best weights, and validate them once more, in full."""
         self.final_model = self.ema.model
         if self.settings.save:
-            path = self.best if self.best.exists() else self.last
+            ours = self.best_epoch is not None or self.data.val_loader is None  # else it is an older run's
+            path = self.best if ours and self.best.exists() else self.last
             content = load_checkpoint(path)
             self.final_model = build_network(
                 read_config(content["model"], path), content.pop("weights"), path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from detector.errors import DataError
 
 UNFLUSHABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM})
 """What network and user-space file systems answer when asked to flush a folder."""
+
+LEFTOVER = re.compile(r".+\.(pt|safetensors|yaml|csv|json|png|jpg)\.[0-9]+\.tmp")
+"""Temporary files of a run. A folder may hold those of other programs, too."""
 
 
 @contextmanager
@@ -110,7 +114,7 @@ def _flush_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed; nobody else may be writing there."""
     for path in folder.glob("*.tmp"):
-        if path.stem.rpartition(".")[2].isdigit():
+        if LEFTOVER.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()
 

@@ -167,7 +167,12 @@ class Logger(Callback):
         )
         if found:
             self.log_images({f"pictures/{path.stem}": path for path in found}, step)
-        if self.log_model and trainer.best.is_file() and not trainer.best.is_symlink():
+        if (
+            self.log_model
+            and trainer.settings.save
+            and trainer.best.is_file()
+            and not trainer.best.is_symlink()
+        ):
             self.log_file(trainer.best)
 
     def teardown(self, trainer: Any) -> None:
