@@ -91,7 +91,14 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
         (SPLITS + "names: {}", "names: {}; expected a list of class names or a map from id to name."),
         (SPLITS + "names: [yes, b]", "names: True can't be a class name; put it in quotes."),
         (SPLITS + "nc: 3\nnames: [a, b]", "nc is 3, but names has 2; leave nc out or correct one."),
-        (SPLITS + "nc: many", "nc: 'many'; expected a whole number of classes, 1 or more."),
+        (
+            SPLITS + "nc: many",
+            "nc: 'many'; expected a whole number of classes, 1 or more and at most 100,000.",
+        ),
+        (
+            SPLITS + "nc: 2000000000",
+            "nc: 2000000000; expected a whole number of classes, 1 or more and at most",
+        ),
         (
             "train: images/train\nnams: [a]",
             "unknown key 'nams'; did you mean 'names'?\n  val is missing\n  names (or nc) is missing",
@@ -127,7 +134,7 @@ def test_every_mistake_is_named_at_once(write: Writer) -> None:
         "  path: ['a']; expected a folder",
         "  train: 3; expected a path or a list of paths",
         "  names has the ids x; expected 0 to 0, each once",
-        "  nc: 0; expected a whole number of classes, 1 or more",
+        "  nc: 0; expected a whole number of classes, 1 or more and at most 100,000",
         "  channels: 4; only images of 3 channels can be used",
         "  stand_in: 'art'; expected `drawn`, or leave it out",
         "  val is missing",

@@ -244,3 +244,27 @@ def test_every_block_can_be_written_in_a_row(tmp_path: Path) -> None:
         rows = with_row(2, [-1, 1, block, [64]])
         model = DetectionModel(load_model_config(write(tmp_path / "mine.yaml", **rows))).eval()
         assert model(torch.zeros(1, 3, 32, 32))["one2many"].boxes.shape == (1, 16, 80)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nc": 2_000_000_000}, "2,000,000,000 classes; at most 100,000 are read"),
+        ({"reg_max": 10**9}, "1,000,000,000 as a number of a layer; at most 100,000 are read"),
+        (with_row(2, [-1, 10**7, "Conv", [64, 3]]), "repeats=10000000; expected"),
+        ({"scales": {"n": [10, 0.25, 1024]}} | with_row(2, [-1, 1000, "Conv", [64, 3]]), "layers; at most"),
+        ({"scales": {"n": [10, 0.25, 1024]}} | with_row(4, [-1, 1000, "C2f", [128]]), "layers; at most"),
+        (
+            {"scales": {"n": [1, 100, 1e12]}} | with_row(2, [-1, 1, "Conv", [10**9, 3]]),
+            "as a number of a layer; at most",
+        ),
+        (with_row(2, [-1, 1, "Conv", [64, 10**6]]), "1,000,000 as a number of a layer; at most"),
+        ({"scales": {"n": [1, 1, 1e12]}} | with_row(2, [-1, 2, "Conv", [90000, 90]]), "weights; at most"),
+    ],
+)
+def test_an_architecture_that_would_fill_the_memory_is_refused_at_once(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model_config(write(tmp_path / "huge.yaml", **changes))
+    assert message in str(caught.value)

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
 from detector.errors import DataError
+from detector.files.bounds import LIMITS
 from detector.files.safe_yaml import YamlError, read_yaml
 from detector.settings import explain_validation
 
@@ -56,7 +57,12 @@ class DataYaml(BaseModel):
     test: Entries | None = Field(None, description="a path or a list of paths")
     minival: Entries | None = Field(None, description="a path or a list of paths")
     names: dict[int, str] | None = None
-    nc: int | None = Field(None, ge=1, description="a whole number of classes, 1 or more")
+    nc: int | None = Field(
+        None,
+        ge=1,
+        le=LIMITS["classes"],
+        description=f"a whole number of classes, 1 or more and at most {LIMITS['classes']:,}",
+    )
     channels: object = 3
     download: list[_Download] = Field([], description="an https:// address, or url, into and sha256")
     stand_in: object = None

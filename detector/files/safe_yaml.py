@@ -6,6 +6,7 @@ thousands of nested lists, numbers of a million digits. Here such files end in o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import yaml
 from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
+from detector.files.bounds import LIMITS, BoundsError, require_bounded
+
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_NODES = 200_000  # aliases counted as often as they are used
 MAX_DIGITS = 100  # of a number
 
 NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -65,8 +66,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         """Read one node, unless it lies too deep."""
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise YamlError(f"it is nested deeper than {MAX_DEPTH} levels")
+        if self.depth > LIMITS["levels"]:
+            raise YamlError(f"it is nested deeper than {LIMITS['levels']} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -75,26 +76,18 @@ class _Loader(yaml.SafeLoader):
         """Read the document's tree and measure it."""
         node = super().get_single_node()
         if node is not None:
-            _measure(node, {})
+            try:
+                require_bounded(node, _children)
+            except BoundsError as error:
+                raise YamlError(f"with its aliases it has {error}") from None
         return node
 
 
-def _measure(node: Node, sizes: dict[int, int]) -> int:
-    """Return the nodes under and with `node` once all aliases are followed; `sizes` holds those known."""
+def _children(node: Node) -> Iterable[Node] | None:
+    """Return the nodes of a list or map; None for a single value, which has to be short if it is a number."""
     if isinstance(node, ScalarNode):
         if node.tag in NUMBER_TAGS and len(node.value) > MAX_DIGITS:
             raise YamlError(f"a number has more than {MAX_DIGITS} digits")
-        return 1
+        return None
     assert isinstance(node, CollectionNode)
-    known = sizes.get(id(node))
-    if known == 0:
-        raise YamlError("an alias stands inside what it stands for")
-    if known is not None:
-        return known
-    sizes[id(node)] = 0  # being measured
-    children = chain.from_iterable(node.value) if isinstance(node, MappingNode) else node.value
-    total = 1 + sum(_measure(child, sizes) for child in children)
-    if total > MAX_NODES:
-        raise YamlError(f"with its aliases it has more than {MAX_NODES:,} values")
-    sizes[id(node)] = total
-    return total
+    return chain.from_iterable(node.value) if isinstance(node, MappingNode) else node.value

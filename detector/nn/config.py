@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from detector.errors import ModelError, nearest
+from detector.files.bounds import BoundsError, require_within
 from detector.files.folders import resource_dir
 from detector.files.safe_yaml import YamlError, read_yaml
 from detector.nn import blocks
@@ -169,6 +170,7 @@ class ModelConfig:
             ModelError: maps of different stride are joined.
         """
         layers: list[Layer] = []
+        blocks = 0
         for i, row in enumerate(self.rows):
             where = _where(file or self.name, i, row)
             source = tuple(i + s if s < 0 else s for s in row.source)
@@ -182,6 +184,12 @@ class ModelConfig:
             else:
                 channels = [layers[s].channels if s >= 0 else 3 for s in source]
                 layers.append(self._layer(row, source, channels, strides.pop()))
+            blocks += layers[-1].copies * layers[-1].arguments.get("repeats", 1)
+            try:
+                require_within("layers", blocks)
+                _require_small(layers[-1])
+            except BoundsError as error:
+                raise ModelError(f"{where}: {error}.") from None
         return layers
 
     def _layer(self, row: Row, source: tuple[int, ...], channels: list[int], stride: int) -> Layer:
@@ -200,6 +208,20 @@ class ModelConfig:
         enlarged = arguments.get("scale", 2) if row.block == "Upsample" else 1
         stride = stride * int(arguments.get("stride", 1)) ** repeats // enlarged
         return Layer(source, row.block, repeats, arguments, channels_out, stride)
+
+
+def _require_small(layer: Layer) -> None:
+    """Refuse a layer with numbers, or with a number of weights, that no network has.
+
+    Raises:
+        BoundsError: naming what is too much.
+    """
+    for value in (layer.channels, *layer.arguments.values()):
+        require_within("as a number of a layer", value)
+    given = layer.arguments
+    weights = given.get("channels_in", 0) * layer.channels * given.get("kernel", 3) ** 2
+    weights *= max(given.get("expansion", 1), 1) ** 2
+    require_within("weights", weights * layer.copies * given.get("repeats", 1))
 
 
 def load_model_config(
@@ -331,6 +353,11 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
 def _names(table: Mapping[str, Any], file: str) -> tuple[str, ...]:
     """Class names from `names` and / or `nc`; class_0 ... where only their number is known."""
     names, num_classes = table.get("names"), table.get("nc")
+    try:
+        require_within("classes", len(names) if names else num_classes or 1)
+        require_within("as a number of a layer", table.get("reg_max", 1))
+    except BoundsError as error:
+        raise ModelError(f"{file}: {error}.") from None
     if names is None:
         return tuple(f"class_{i}" for i in range(num_classes or 80))
     if isinstance(names, dict):
