@@ -60,7 +60,9 @@ def test_unusable_images_are_named_and_skipped(tmp_path, caplog):
 
     assert keep.tolist() == [True, False, False, False, False]
     assert "4 of 5 images are skipped" in caplog.text
-    assert "tiny.png (30x9 px)" in caplog.text and "gone.png (can not be decoded)" in caplog.text
+    assert "tiny.png (30x9 px, a side below 10 px)" in caplog.text
+    assert "text.jpg (can not be decoded)" in caplog.text
+    assert "gone.png (does not exist)" in caplog.text
 
 
 def test_no_usable_image_is_an_error(tmp_path):

@@ -176,8 +176,8 @@ def test_a_split_that_is_missing_or_empty_is_an_error(write: Writer, tmp_path: P
 
 
 def test_missing_images_without_download_name_the_folder_looked_for(write: Writer, tmp_path: Path) -> None:
-    found = error_of(write("path: data\ntrain: images/train\nval: images/val\nnc: 1"))
-    assert found == f"{tmp_path}/my.yaml: val: {tmp_path}/data/images/val does not exist."
+    found = error_of(write("path: data\ntrain: shots/train\nval: shots/val\nnc: 1"))
+    assert found == f"{tmp_path}/my.yaml: val: {tmp_path}/data/shots/val does not exist."
 
 
 def test_entries_that_point_outside_the_export_are_found_with_a_warning(
@@ -313,3 +313,69 @@ def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None
     assert all(archive.url.startswith("https://") for archive in archives)
     config = DataConfig(name, path, root, module._splits(path, content, root), {0: "x"}, archives)
     assert {"train", "val"} <= set(config.splits)
+
+
+def test_a_linked_data_yaml_is_where_the_link_is(write: Writer, tmp_path: Path) -> None:
+    yaml = write(SPLITS + "nc: 1")
+    (tmp_path / "blobs").mkdir()
+    yaml.rename(tmp_path / "blobs/0f3a")
+    yaml.symlink_to("blobs/0f3a")
+    for data in (yaml, tmp_path):
+        config = load_data_config(data)
+        assert (config.root, config.name) == (tmp_path, "my")
+        assert len(config.split_images("train")) == 2
+
+
+def test_a_link_elsewhere_to_a_data_yaml_next_to_its_images_finds_them(write: Writer, tmp_path: Path) -> None:
+    yaml = write(SPLITS + "nc: 1")
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk/short.yaml").symlink_to(yaml)
+    assert load_data_config(tmp_path / "desk/short.yaml").root == tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: images\\train\nval: .\\images\\val\n",
+        "path: D:\\sets\\cats\ntrain: images\\train\nval: images\\val\n",
+        "path: /home/ann/cats\ntrain: images/train\nval: images/val\n",
+        "path: ../cats\ntrain: images/train\nval: images/val\n",
+        "train: /content/cats/images/train\nval: /content/cats/images/val\n",
+        "train: project/images/train\nval: project/images/val\n",
+        "train: data/images/train\nval: data/images/val\ntest: data/images/test\n",
+    ],
+)
+def test_folders_of_another_system_or_machine_are_found_next_to_the_yaml(
+    write: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    config = load_data_config(write(text + "nc: 1"))
+    assert config.split_images("train")[0] == tmp_path / "images/train/a.jpg"
+    assert config.split_images("val")[0] == tmp_path / "images/val/a.jpg"
+    assert ("does not exist; using" in caplog.text) == (text.count(".\\") != 1)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "./images/train/a.jpg\r\n./images/train/b.png\r\n",
+        ".\\images\\train\\a.jpg\r\n.\\images\\train\\b.png\r\n",
+        "data/images/train/a.jpg\ndata/images/train/b.png\n",
+        "/home/ann/cats/images/train/a.jpg\n/home/ann/cats/images/train/b.png\n",
+        "D:\\cats\\images\\train\\a.jpg\nD:\\cats\\images\\train\\b.png\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("place", ["train.txt", "lists/train.txt"])
+def test_lists_of_any_system_editor_and_place_are_read(
+    write: Writer, tmp_path: Path, lines: str, encoding: str, place: str
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(lines.encode(encoding))
+    config = load_data_config(write(f"train: {place}\nval: images/val\nnc: 1"))
+    assert config.split_images("train") == [tmp_path / "images/train" / name for name in ("a.jpg", "b.png")]
+
+
+def test_a_data_yaml_may_begin_with_a_byte_order_mark(write: Writer, tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        write("").write_bytes((SPLITS + "names: [Bär]").encode(encoding))
+        assert load_data_config(tmp_path / "my.yaml").names == {0: "Bär"}

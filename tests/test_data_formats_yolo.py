@@ -114,7 +114,7 @@ def test_every_bad_file_is_reported_at_once(make):
 
 def test_a_label_file_that_is_no_text_is_reported(make, tmp_path):
     image = make("a", "")
-    (tmp_path / "data/labels/train/a.txt").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "data/labels/train/a.txt").write_bytes(b"\xff\x00\x01")
 
     with pytest.raises(DataError, match=r"a\.txt is not a text file"):
         scan_yolo([image], NAMES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from detector.data import sources
 from detector.data.annotations import measure_images, usable_images
@@ -121,7 +123,7 @@ def test_a_bomb_is_named_and_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     assert measure_image(str(bomb)) == (30_000, 30_000, False)
     paths = [str(bomb), str(good)]
     assert usable_images(paths, measure_images(paths)).tolist() == [False, True]
-    assert f"{bomb} (30000x30000 px)" in caplog.text
+    assert f"{bomb} (30000x30000 px, over 268,435,456 pixels)" in caplog.text
 
 
 def test_the_limit_lets_the_largest_cameras_through() -> None:
@@ -202,7 +204,7 @@ def test_a_broken_file_is_found_when_it_is_measured(put, suffix: str, damage: st
     path = put(bytes(content), suffix)
     height, width, _ = measure_image(path)
     try:
-        assert read_image(path, allow_cut=True).shape[:2] == (height, width) == (40, 60)
+        assert read_image(path).shape[:2] == (height, width) == (40, 60)
     except DataError:
         assert (height, width) == (0, 0)
     capfd.readouterr()
@@ -237,14 +239,47 @@ def test_pixels_of_a_kind_pillow_does_not_know_are_measured(put) -> None:
         assert image_size(content) == (40, 60)
 
 
-def test_a_cut_jpeg_is_decoded_only_if_asked(put, capfd) -> None:
+def test_a_cut_jpeg_is_decoded_as_far_as_it_goes_with_a_warning(put, caplog, capfd) -> None:
     jpeg = WRITTEN[".jpg"]
     path = put(jpeg[: len(jpeg) * 3 // 4], ".jpg")
     assert measure_image(path) == (40, 60, True)
-    assert read_image(path, allow_cut=True).shape == (40, 60, 3)
-    with pytest.raises(DataError, match="can't be decoded"):
-        read_image(path)
+    assert read_image(path, quiet=True).shape == (40, 60, 3)
+    assert not caplog.messages
+    found = read_image(path)
+    assert caplog.messages == [f"{path} ends early; what could be decoded is used"]
+    with Image.open(path) as opened:
+        (item,) = sources.open_source(opened)
+    np.testing.assert_array_equal(item.image, found)
     capfd.readouterr()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_cameras_append_to_a_jpeg_is_not_a_cut(put, caplog, progressive: bool) -> None:
+    jpeg = cv2.imencode(".jpg", SMOOTH, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes()
+    video = b"\0\0\0\x18ftypmp42" + b"\xff\xd8\0" * 10_000
+    path = put(jpeg + video, ".jpg")
+    assert measure_image(path) == (40, 60, False)
+    np.testing.assert_array_equal(
+        read_image(path), cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    )
+    assert not caplog.messages
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(jpeg) + 2) + jpeg
+    cut = jpeg[:2] + thumbnail + jpeg[2 : len(jpeg) // 2] + b"\0" * 10_000
+    assert measure_image(put(cut, ".jpg"))[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_named_like_an_image_is_refused_at_once(tmp_path: Path, caplog) -> None:
+    pipe = tmp_path / "a.jpg"
+    os.mkfifo(pipe)
+    assert measure_image(str(pipe)) == (0, 0, False)
+    with pytest.raises(DataError, match="it is a folder, a pipe or a device; expected a file"):
+        read_image(pipe)
+    with pytest.raises(DataError, match="is a pipe or a device; expected"):
+        sources.open_source(pipe)
+    (tmp_path / "b.png").write_bytes(WRITTEN[".png"])
+    assert [Path(item.path).name for item in sources.open_source(tmp_path)] == ["b.png"]
+    assert "a.jpg can't be read: it is a folder, a pipe or a device" in caplog.text
 
 
 def test_a_jpeg_whose_tables_are_damaged_is_found_when_it_is_measured(put, capfd) -> None:

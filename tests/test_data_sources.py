@@ -110,6 +110,39 @@ def test_pil_images_are_rgb_and_turned_as_exif_says(tmp_path: Path) -> None:
     assert read_image(tmp_path / "turned.jpg").shape == (30, 20, 3)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_pil_image_of_16_bits_is_what_its_path_gives(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"deep{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 65536, (20, 30), np.uint16))
+    expected = read_image(path)
+    with Image.open(path) as opened:
+        for image in (opened, opened.convert("I")):
+            (item,) = open_source(image)
+            np.testing.assert_array_equal(item.image, expected)
+
+
+def test_pil_images_of_whole_numbers_and_floats_need_a_known_range() -> None:
+    grey = np.tile(np.arange(256, dtype=np.uint8), (20, 1))
+    for kind in (np.int32, np.float32):
+        (item,) = open_source(Image.fromarray(grey.astype(kind)))
+        np.testing.assert_array_equal(item.image[..., 0], grey)
+    for wrong, message in (
+        (grey.astype(np.float32) / 255, "mode F with values 0 to 1: expected 0-255"),
+        (grey.astype(np.int32) * 1000, "mode I with values 0 to 255000: expected 0-65535"),
+        (grey.astype(np.int32) - 1, "mode I with values -1 to 254: expected 0-65535"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(open_source(Image.fromarray(wrong)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_pil_image_of_any_mode_is_what_its_path_gives(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(plain_image()).convert(mode).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        (item,) = open_source(opened)
+    np.testing.assert_array_equal(item.image, read_image(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32, torch.float16])
 def test_tensors_are_rgb_batches(kind: torch.dtype) -> None:
     rgb = torch.tensor(COLOUR[::-1], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 20, 30)

@@ -131,17 +131,22 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
     """
     keep: NDArray[np.bool_] = (sizes.min(1, initial=2**31) >= MIN_SIDE) & (sizes.prod(1) <= MAX_PIXELS)
     if not keep.all():
-        named = [
-            f"{paths[i]} ({'can not be decoded' if sizes[i, 0] == 0 else f'{sizes[i, 1]}x{sizes[i, 0]} px'})"
-            for i in np.flatnonzero(~keep).tolist()
-        ]
-        reason = f"can't be read, are below {MIN_SIDE} px or have over {MAX_PIXELS:,} pixels"
+        skipped = np.flatnonzero(~keep).tolist()
+        named = listed([f"{paths[i]} ({_why_unusable(paths[i], *sizes[i].tolist())})" for i in skipped])
         if not keep.any():
-            raise DataError(f"no image can be used; all {len(named)} {reason}: {listed(named)}.")
-        log.warning("%d of %d images are skipped, they %s: %s", len(named), len(paths), reason, listed(named))
+            raise DataError(f"no image can be used, of {len(paths)} not one: {named}.")
+        log.warning("%d of %d images are skipped: %s", len(skipped), len(paths), named)
     elif not len(paths):
         raise DataError("no images were given; the data set needs at least one.")
     return keep
+
+
+def _why_unusable(path: str, height: int, width: int) -> str:
+    if height == 0:
+        return "can not be decoded" if Path(path).exists() else "does not exist"
+    return f"{width}x{height} px, " + (
+        f"over {MAX_PIXELS:,} pixels" if height * width > MAX_PIXELS else f"a side below {MIN_SIDE} px"
+    )
 
 
 def _progress(items: Iterable[_T], total: int) -> Iterable[_T]:

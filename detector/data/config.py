@@ -28,6 +28,7 @@ from typing import Any
 from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, read_data_yaml
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
 from detector.data.fetch import Archive, fetch_dataset
+from detector.data.places import find_move, join, native
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
 from detector.files.archives import ARCHIVE_SUFFIXES
@@ -79,7 +80,7 @@ class DataConfig:
                 f"split={split}: {self.yaml_path} has {', '.join(self.splits)}"
                 f"{nearest(split, self.splits) or '.'}"
             )
-        images = list_images(self.splits[split])
+        images = list_images(self.splits[split], (self.root, self.yaml_path.parent))
         if not images:
             where = ", ".join(str(entry) for entry in self.splits[split])
             raise DataError(f"{self.yaml_path}: no images for {split}; looked in {where}.")
@@ -115,7 +116,7 @@ def load_data_config(data: str | Path) -> DataConfig:
         DataError: If the file does not exist or is wrong, or the images are missing and can't be had.
     """
     try:
-        return _load(_find_yaml(data))
+        return _load(_place_of(_find_yaml(data)))
     except DataError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
@@ -123,12 +124,36 @@ def load_data_config(data: str | Path) -> DataConfig:
         raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
 
 
-def _load(path: Path) -> DataConfig:
+def _absolute(path: Path) -> Path:
+    """Return a path without `..`, links kept as they are unless a `..` goes up from where one leads."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain if plain.is_file() else path.resolve()
+
+
+def _place_of(path: Path) -> Path:
+    """Return which place of a linked data YAML its relative paths start from: the link's, else the file's itself.
+
+    Hub caches, DVC and git-annex keep the content of files elsewhere; the link is where the data set is.
+    """
+    target = path.resolve()
+    if target != path and not _has_val(_described(path)) and _has_val(_described(target)):
+        return target
+    return path
+
+
+def _described(path: Path) -> DataConfig:
+    """Return a data set as its file describes it, whether or not its images are there."""
     file = read_data_yaml(path)
     root = _root(path, file.path or "")
-    config = DataConfig(path.stem, path, root, _splits(path, file, root), file.class_names(), file.archives())
+    return DataConfig(path.stem, path, root, _splits(path, file, root), file.class_names(), file.archives())
+
+
+def _load(path: Path) -> DataConfig:
+    file, config = read_data_yaml(path), _described(path)
     if file.drawn is not None:
         return _drawn(config, file.drawn)
+    if not file.download and file.stand_in is None:
+        config = _found_elsewhere(config, file)
     if _has_val(config):
         return config
     try:
@@ -145,10 +170,10 @@ def _load(path: Path) -> DataConfig:
 def _find_yaml(data: str | Path) -> Path:
     path = Path(data).expanduser()
     if path.is_file():
-        return path.resolve()
+        return _absolute(path)
     inside = sorted(file for file in path.iterdir() if file.suffix in YAML_SUFFIXES) if path.is_dir() else []
     if len(inside) == 1:
-        return inside[0].resolve()
+        return _absolute(inside[0])
     if len(inside) > 1:
         listed = ", ".join(file.name for file in inside)
         raise DataError(
@@ -157,7 +182,7 @@ def _find_yaml(data: str | Path) -> Path:
     bundled = {file.stem: file for file in sorted(resource_dir("datasets").glob("*.yaml"))}
     name = str(data).removesuffix(".yaml")
     if name in bundled:
-        return bundled[name].resolve()
+        return bundled[name]
     missing = "has no YAML file in it" if path.is_dir() else "does not exist"
     raise DataError(
         f"data={data}: {path.absolute()} {missing}{nearest(name, bundled) or '.'} Give a data YAML, a folder "
@@ -169,7 +194,7 @@ def _find_yaml(data: str | Path) -> Path:
 
 
 def _root(path: Path, given: str) -> Path:
-    folder = Path(given).expanduser()
+    folder = Path(native(given, path.parent)).expanduser()
     if _is_packaged(path):
         return datasets_dir() / folder
     root = path.parent / folder
@@ -178,24 +203,41 @@ def _root(path: Path, given: str) -> Path:
 
 
 def _is_packaged(path: Path) -> bool:
-    return path.parent == resource_dir("datasets").resolve()
+    return resource_dir("datasets").resolve() in (path.parent.resolve(), path.resolve().parent)
 
 
 def _splits(path: Path, file: DataYaml, root: Path) -> dict[str, list[Path]]:
-    entries = {split: getattr(file, split) for split in SPLITS} | {"val": file.val or file.validation}
     return {
-        split: [_entry(path, root, entry) for entry in entries[split]] for split in SPLITS if entries[split]
+        split: [_entry(path, root, entry) for entry in file.entries(split)]
+        for split in SPLITS
+        if file.entries(split)
     }
 
 
 def _entry(path: Path, root: Path, entry: str) -> Path:
     """Return an entry's absolute path; `../train`, as some exports write it, means `train` next to the YAML."""
+    entry = native(entry, root)
     found = Path(os.path.normpath(root / Path(entry).expanduser()))
     inside = root / entry.removeprefix("../")
     if entry.startswith("../") and not found.exists() and inside.exists():
         LOGGER.warning("%s: %s does not exist; using %s", path, found, inside)
         return inside
     return found
+
+
+def _found_elsewhere(config: DataConfig, file: DataYaml) -> DataConfig:
+    """Return the data set with the folders next to its file, where it names another machine's or another system's."""
+    if all(entry.exists() for split in ("train", "val") for entry in config.splits[split]):
+        return config
+    given = {split: [join(file.path or "", text) for text in file.entries(split)] for split in config.splits}
+    folder = config.yaml_path.parent
+    move = find_move([*given["train"], *given["val"]], (folder, config.root, datasets_dir()), all_exist=True)
+    if move is None:
+        return config
+    splits = {split: [move.apply(text) for text in texts] for split, texts in given.items()}
+    missing = next(e for split in ("train", "val") for e in config.splits[split] if not e.exists())
+    LOGGER.warning("%s: %s does not exist; using %s", config.yaml_path, missing, splits["val"][0])
+    return replace(config, root=move.place, splits=splits)
 
 
 def _has_val(config: DataConfig) -> bool:

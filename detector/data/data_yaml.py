@@ -124,6 +124,11 @@ class DataYaml(BaseModel):
         """Return class id -> name; names are made up where only their number is given."""
         return self.names or {number: f"class_{number}" for number in range(self.nc or 0)}
 
+    def entries(self, split: str) -> list[str]:
+        """Return the entries of a split as they are in the file, maybe none."""
+        given: list[str] | None = getattr(self, split)
+        return (given or (self.validation if split == "val" else None)) or []
+
     def archives(self) -> tuple[Archive, ...]:
         """Return what to download; what is not an address is refused where it would be fetched."""
         return tuple(Archive(**archive.model_dump()) for archive in self.download)

@@ -150,7 +150,7 @@ class DetectionDataset:
             factor, flag = next(fitting, (factor, flag))
         path = self.annotations.paths[index]
         try:
-            image = read_image(path, flag, allow_cut=True)
+            image = read_image(path, flag, quiet=True)
         except DataError as error:
             raise DataError(
                 f"{path} can't be read any more; is it damaged, or was it changed or removed meanwhile?"

@@ -7,7 +7,10 @@ reader a kind and only those that OpenCV decodes; its own limit, which is lower 
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import stat
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -29,11 +32,16 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from detector.errors import DataError
 
+log = logging.getLogger(__name__)
+
 MAX_PIXELS = 1 << 28  # 16384 x 16384; telephones take 200 million
 TAIL = 4096  # bytes: cameras append data after a JPEG's end marker, so it may come shortly before the end of the file
 HEAD = 1 << 16  # bytes: of a JPEG these hold all up to the pixels, mostly
 MAX_HEAD = 1 << 24  # bytes searched for a JPEG's size; cameras embed whole images before it
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MARKER = re.compile(
+    rb"\xff+[\x02-\xcf\xd9-\xfe]"
+)  # but those within the pixels: restarts, and 0 for a plain 0xff
 PNG_START = b"\x89PNG\r\n\x1a\n"
 CODESTREAM_START = b"\xff\x4f\xff\x51"  # of JPEG 2000: its first two markers
 DAMAGE = (
@@ -48,13 +56,15 @@ Size = tuple[int, int]
 # ---- pixels -------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, allow_cut: bool = False) -> Pixels:
-    """Decode an image file; its EXIF orientation is applied.
+def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, quiet: bool = False) -> Pixels:
+    """Decode an image file: the one way for training, validation, prediction and export.
+
+    Its EXIF orientation is applied. A JPEG that ends early is decoded as far as it goes, with every version of OpenCV.
 
     Args:
         path: The file.
         flags: OpenCV's `IMREAD_` flags.
-        allow_cut: Decode a JPEG that ends early as far as it goes, with every version of OpenCV.
+        quiet: Don't warn of a JPEG that ends early.
 
     Returns:
         (H, W, 3) uint8 BGR; (H, W) for grey flags.
@@ -63,6 +73,8 @@ def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, allow_cut: bool 
         DataError: If the file can't be read or decoded, or has more than `MAX_PIXELS`.
     """
     try:
+        if not is_file(path):
+            raise DataError(f"{path} can't be read: it is a folder, a pipe or a device; expected a file.")
         content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from error
@@ -74,10 +86,21 @@ def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, allow_cut: bool 
             f"{path} has {size[1]} x {size[0]} pixels; at most {MAX_PIXELS:,} are decoded: scale it down or "
             f"cut it into tiles."
         )
-    image = None if size is None else _decode(content, flags, allow_cut)
+    image = None if size is None else _decode(content, flags)
     if image is None:
         raise DataError(f"{path} can't be decoded: it is damaged or no image.")
+    if not quiet and _is_cut(content):
+        log.warning("%s ends early; what could be decoded is used", path)
     return image
+
+
+def is_file(path: str | Path) -> bool:
+    """Return whether a path is a regular file: opening a pipe would wait for ever.
+
+    Raises:
+        OSError: If it can't be looked up.
+    """
+    return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - twice as fast as Path.stat
 
 
 def measure_image(path: str) -> tuple[int, int, bool]:
@@ -88,6 +111,8 @@ def measure_image(path: str) -> tuple[int, int, bool]:
         An image of more than `MAX_PIXELS` is not decoded; its size is as stored.
     """
     try:
+        if not is_file(path):
+            return 0, 0, False
         with Path(path).open("rb") as file:
             displayed = _displayed_size(file)
             if displayed is not None and _opens(path):
@@ -99,12 +124,12 @@ def measure_image(path: str) -> tuple[int, int, bool]:
     size = image_size(content)
     if size is None or is_too_large(size):
         return *(size or (0, 0)), False
-    image = _decode(content, cv2.IMREAD_GRAYSCALE, allow_cut=True)
+    image = _decode(content, cv2.IMREAD_GRAYSCALE)
     return (0, 0, False) if image is None else (image.shape[0], image.shape[1], _is_cut(content))
 
 
-def _decode(content: bytes, flags: int, allow_cut: bool) -> Pixels | None:
-    if allow_cut and _is_cut(content):
+def _decode(content: bytes, flags: int) -> Pixels | None:
+    if _is_cut(content):
         content += JPEG_END
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)  # type: ignore[return-value]
@@ -113,7 +138,18 @@ def _decode(content: bytes, flags: int, allow_cut: bool) -> Pixels | None:
 
 
 def _is_cut(content: bytes) -> bool:
-    return content.startswith(JPEG_START[:2]) and JPEG_END not in content[-TAIL:]
+    """Return whether a JPEG has no end; videos and second images that cameras append are not its own."""
+    if not content.startswith(JPEG_START[:2]) or JPEG_END in content[-TAIL:]:
+        return False
+    place = len(JPEG_START[:2])
+    while found := _MARKER.search(content, place):
+        place = found.end()
+        if found[0].endswith(JPEG_END[1:]):
+            return False
+        place += int.from_bytes(
+            content[place : place + 2], "big"
+        )  # of the segment: a thumbnail in it has an end too
+    return True
 
 
 # ---- headers ------------------------------------------------------------------------------------------

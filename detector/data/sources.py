@@ -25,8 +25,10 @@ from PIL import Image as PilImage
 from PIL import ImageOps
 
 from detector.data.images import Pixels, read_image
+from detector.data.places import find_move, native
 from detector.errors import DataError
 from detector.files.folders import cache_dir
+from detector.files.text import read_text
 
 LOGGER = logging.getLogger(__name__)
 
@@ -144,12 +146,13 @@ def open_source(source: Any) -> Source:
     return Source(entries, strict=named and Path(source).suffix.lower() != ".txt")
 
 
-def list_images(entries: Iterable[str | Path]) -> list[Path]:
+def list_images(entries: Iterable[str | Path], places: Sequence[Path] = ()) -> list[Path]:
     """Return the images of folders (with their subfolders), .txt lists and image files.
 
     Args:
-        entries: Paths. In a .txt file, one path a line, relative to the text file's folder; lines of it are
-            not looked up. Hidden files are left out.
+        entries: Paths. In a .txt file, one path a line, relative to the text file's folder. Only if the first of
+            these does not exist, are they looked for elsewhere, see `find_move`. Hidden files are left out.
+        places: Further folders that the lines of .txt files may start from.
 
     Returns:
         Absolute paths, sorted.
@@ -167,9 +170,10 @@ def list_images(entries: Iterable[str | Path]) -> list[Path]:
         if is_folder:
             images += _walk(path)
         elif not path.is_file():
-            raise DataError(f"{path} does not exist; expected a folder, a .txt list or an image.")
+            missing = "is a pipe or a device" if path.exists() else "does not exist"
+            raise DataError(f"{path} {missing}; expected a folder, a .txt list or an image.")
         elif path.suffix.lower() == ".txt":
-            images += _read_list(path)
+            images += _read_list(path, places)
         else:
             _check_suffix(path)
             images.append(path)
@@ -206,12 +210,19 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {suffix} files" for suffix, count in sorted(counts.items()))
 
 
-def _read_list(path: Path) -> list[Path]:
+def _read_list(path: Path, places: Sequence[Path]) -> list[Path]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read as a text file of paths: {error}.") from error
-    images = [Path(os.path.normpath(path.parent / line)) for line in lines if line]
+    lines = [native(line, path.parent) for line in lines if line]
+    images = [Path(os.path.normpath(path.parent / line)) for line in lines]
+    if images and not images[0].exists():
+        move = find_move(lines, (path.parent, *places), all_exist=False)
+        moved = [Path(os.path.normpath(move.apply(line))) for line in lines] if move else images
+        if moved != images:
+            LOGGER.warning("%s: %s does not exist; using %s", path, images[0], moved[0])
+            images = moved
     for image in images:
         _check_suffix(image)
     return images
@@ -326,9 +337,31 @@ def _from_tensor(image: torch.Tensor) -> Pixels:
 
 
 def _from_pil(image: Any) -> Pixels:
+    name = getattr(image, "filename", "")
     try:
-        rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            image = PilImage.fromarray(_eight_bits(np.asarray(image), image.mode))
+        rgb = np.asarray(image.convert("RGB"), np.uint8)
     except (OSError, ValueError) as error:
-        name = getattr(image, "filename", "") or image
-        raise DataError(f"PIL image {name} can't be decoded: {error}.") from error
+        if (
+            name and Path(name).is_file()
+        ):  # Pillow refuses some damaged files that are decoded from their path
+            return read_image(name)
+        raise DataError(f"PIL image {name or image} can't be decoded: {error}.") from error
     return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def _eight_bits(pixels: NDArray[Any], mode: str) -> Pixels:
+    """Return grey pixels of 16 bits, of whole numbers (I) or of floats (F) as the 8 bits that their file would give.
+
+    Raises:
+        DataError: If they are neither in 0-255 nor, as whole numbers, in 0-65535.
+    """
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    top = 255 if mode == "F" else 65535
+    if not 0 <= low <= high <= top or (mode == "F" and 0 < high <= 1):
+        raise DataError(
+            f"PIL image of mode {mode} with values {low:g} to {high:g}: expected 0-{top}; scale it, or convert it to L."
+        )
+    return (pixels >> 8 if mode.startswith("I;16") or high > 255 else pixels).astype(np.uint8)

@@ -16,9 +16,12 @@ Kept = Literal["datasets", "downloads", "labels", "weights"]
 
 def resource_dir(name: str) -> Path:
     """Return the folder `cfg` or `datasets`: inside an installed wheel, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
+    file = Path(__file__).absolute()
+    packages = [
+        place.parent.parent for place in dict.fromkeys((file, file.resolve()))
+    ]  # of a link, and linked to
+    places = [folder / name for package in packages for folder in (package, package.parent)]
+    return next((place for place in places if place.is_dir()), places[-1])
 
 
 def cache_dir(kind: Kept) -> Path:

@@ -15,6 +15,7 @@ import yaml
 from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from detector.files.bounds import LIMITS, BoundsError, require_bounded
+from detector.files.text import decode_text
 
 MAX_BYTES = 1 << 20
 MAX_DIGITS = 100  # of a number
@@ -38,7 +39,7 @@ def read_yaml(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise YamlError(f"it has more than {MAX_BYTES:,} bytes")
     try:
-        return parse_yaml(content.decode("utf-8"))
+        return parse_yaml(decode_text(content))
     except UnicodeDecodeError as error:
         raise YamlError(f"it is not UTF-8 text: {error}") from None
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detector.data.annotations import NAMED, Annotations, listed, measure_images, usable_images
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
+from detector.files.text import read_text
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def _read_labels(paths: Sequence[str]) -> tuple[_Rows, dict[int, str]]:
     problems: dict[int, str] = {}
     for index in np.flatnonzero(stats[:, 0] > 0).tolist():
         try:
-            found = parse_labels(Path(paths[index]).read_text(encoding="utf-8"))
+            found = parse_labels(read_text(paths[index]))
         except UnicodeDecodeError:
             problems[index] = " is not a text file."
             continue
