@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import torch
 
-from detector.checkpoints.transfer import transfer_weights
+from detector.checkpoints.transfer import pair_classes, transfer_weights
 from detector.nn.model import DetectionModel, load_model_config
 
 
@@ -38,3 +38,20 @@ def test_another_size_says_what_was_left():
     source, target = DetectionModel(load_model_config("yolo11s")), model_of("a")
     report = transfer_weights(target, source.state_dict(), source.names)
     assert "not loaded: model.0.conv.weight" in str(report)
+
+
+def named(*names):
+    return dict(enumerate(names))
+
+
+def test_classes_pair_by_exact_name_first():
+    assert pair_classes(named("A", "a", "b", "c"), named("A", "a", "b")) == [(0, 0), (1, 1), (2, 2)]
+    assert pair_classes(named("a", "A"), named("A", "a")) == [(0, 1), (1, 0)]
+    assert pair_classes(named("x", "x"), named("x", "x")) == [(0, 0), (1, 1)]
+
+
+def test_classes_that_differ_by_case_or_spaces_pair_only_where_one_is_left_on_each_side():
+    assert pair_classes(named(" Cat", "dog"), named("dog", "cat")) == [(0, 1), (1, 0)]
+    assert pair_classes(named("A", "a"), named("A", "b")) == [(0, 0)]
+    assert pair_classes(named("CAT"), named("cat", "Cat")) == []
+    assert pair_classes(named("Cat", "cAt"), named("cat")) == []

@@ -50,6 +50,20 @@ def test_only_changed_images_are_read_again(tmp_path, monkeypatch):
     assert read == [paths[1]]
 
 
+def test_an_image_changed_to_equal_size_and_time_is_read_again(tmp_path):
+    paths = [save(tmp_path / "a.bmp", 20, 30)]
+    before = (tmp_path / "a.bmp").stat()
+    measure_images(paths)
+    save(tmp_path / "b.bmp", 30, 20)
+    (tmp_path / "b.bmp").write_bytes(
+        (tmp_path / "b.bmp").read_bytes()[: before.st_size].ljust(before.st_size, b"\0")
+    )
+    (tmp_path / "b.bmp").replace(tmp_path / "a.bmp")
+    os.utime(paths[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (tmp_path / "a.bmp").stat().st_size == before.st_size
+    assert measure_images(paths).tolist() == [[30, 20]]
+
+
 def test_unusable_images_are_named_and_skipped(tmp_path, caplog):
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.png").touch()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import unicodedata
+
 import cv2
 import numpy as np
 import pytest
@@ -183,3 +186,81 @@ def test_the_data_set_is_not_written_to(make, tmp_path):
 def test_the_last_images_folder_becomes_labels():
     assert label_path("/images/x/images/train/a.b.jpg") == "/images/x/labels/train/a.b.txt"
     assert label_path("/flat/a.jpg") == "/flat/a.txt"
+
+
+def test_a_label_file_changed_to_equal_size_and_time_is_read_again(make, tmp_path):
+    image = make("a", "0 0.5 0.5 0.2 0.2")
+    label = tmp_path / "data/labels/train/a.txt"
+    before = label.stat()
+    assert scan_yolo([image], NAMES).labels.tolist() == [0]
+    label.write_text("1 0.5 0.5 0.2 0.2")
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scan_yolo([image], NAMES).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf1 0.5 0.5 0.2 0.2\r\n", "1 0.5 0.5 0.2 0.2\n".encode("utf-16")]
+)
+def test_a_label_file_may_begin_with_a_byte_order_mark(make, tmp_path, content):
+    image = make("a", "")
+    (tmp_path / "data/labels/train/a.txt").write_bytes(content)
+    assert scan_yolo([image], NAMES).labels.tolist() == [1]
+    (tmp_path / "data/labels/train/a.txt").write_bytes(b"\xef\xbb\xbf")
+    assert len(scan_yolo([image], NAMES).labels) == 0
+
+
+@pytest.fixture
+def heard(caplog):
+    caplog.set_level("INFO")
+    return caplog
+
+
+def test_images_without_a_label_file_are_counted(make, heard):
+    images = [make("a", "0 0.5 0.5 0.2 0.2"), make("b", None), make("c", "")]
+    scan_yolo(images, NAMES)
+    assert f"1 of 3 images have no label file, so they show no object: {images[1]}" in heard.messages
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "labels/train/a.TXT",
+        "labels/train/a.png.txt",
+        "labels/train/A.txt",
+        "images/train/a.txt",
+        "Labels/train/a.txt",
+    ],
+)
+def test_a_label_file_in_the_wrong_place_is_named(make, tmp_path, heard, place):
+    image = make("a", None)
+    (tmp_path / "data" / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "data" / place).write_text("0 0.5 0.5 0.2 0.2")
+    if (tmp_path / "data/labels/train/a.txt").exists():
+        pytest.skip("this file system does not tell cases apart")
+    scan_yolo([image, make("b", "0 0.5 0.5 0.2 0.2")], NAMES)
+    expected = tmp_path / "data/labels/train/a.txt"
+    assert (
+        f"1 label files are not read: {tmp_path / 'data' / place} (looked for is {expected})"
+        in heard.messages
+    )
+
+
+def test_a_label_file_whose_letters_are_composed_in_another_way_is_named(make, tmp_path, heard):
+    image = make(unicodedata.normalize("NFC", "b\u00e4r"), None)
+    label = tmp_path / "data/labels/train" / (unicodedata.normalize("NFD", "b\u00e4r") + ".txt")
+    label.write_text("0 0.5 0.5 0.2 0.2")
+    scan_yolo([image], NAMES)
+    assert "1 label files are not read" in heard.text
+
+
+def test_a_label_file_without_an_image_is_named_but_not_that_of_another_split(make, tmp_path, heard):
+    images = [make(name, "0 0.5 0.5 0.2 0.2") for name in "ab"]
+    labels = tmp_path / "data/labels/train"
+    (labels / "classes.txt").write_text("cat")
+    scan_yolo(images[:1], NAMES)
+    assert not heard.messages
+    (labels / "gone.txt").write_text("0 0.5 0.5 0.2 0.2")
+    scan_yolo(images[:1], NAMES)
+    assert heard.messages == [
+        f"1 label files are not read: {labels}/gone.txt ({tmp_path}/data/images/train has no image of this name)"
+    ]

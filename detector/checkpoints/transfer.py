@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,7 @@ def transfer_weights(
         weights: state dict of the source.
         weight_names: class id -> name of the source.
     """
-    rows = {name.strip().lower(): row for row, name in weight_names.items()}
-    pairs = [(row, rows[key]) for row, name in model.names.items() if (key := name.strip().lower()) in rows]
+    pairs = pair_classes(model.names, weight_names)
     taken, by_class, left = [], [], []
     same_classes = dict(model.names) == dict(weight_names)
     for name, target in model.state_dict().items():
@@ -63,6 +62,37 @@ def transfer_weights(
         else:
             left.append(name)
     return Transfer(taken, by_class, left)
+
+
+def pair_classes(names: Mapping[int, str], weight_names: Mapping[int, str]) -> list[tuple[int, int]]:
+    """Pair the classes of two models by name: (class id, class id in `weight_names`) in order of the former.
+
+    Equal names are paired first, the first with the first where a name comes twice; then those that differ only by case
+    and by spaces around them, where one is left on each side.
+    """
+    pairs: dict[int, int] = {}
+    theirs = _rows_by(str, weight_names)
+    for row, name in names.items():
+        if theirs.get(name):
+            pairs[row] = theirs[name].pop(0)
+    taken = set(pairs.values())
+    left = _rows_by(_folded, {row: name for row, name in names.items() if row not in pairs})
+    others = _rows_by(_folded, {row: name for row, name in weight_names.items() if row not in taken})
+    for key, rows in left.items():
+        if len(rows) == len(others.get(key, [])) == 1:
+            pairs[rows[0]] = others[key][0]
+    return sorted(pairs.items())
+
+
+def _rows_by(key: Callable[[str], str], names: Mapping[int, str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, name in names.items():
+        rows.setdefault(key(name), []).append(row)
+    return rows
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _is_final_class_layer(name: str) -> bool:

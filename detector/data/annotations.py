@@ -1,8 +1,8 @@
 """The index of a data set: images, their sizes and their boxes, whatever format they came in.
 
 Reading the files once is slow, so what was found is kept in small ``.npz`` files in the user's cache
-(`detector.files.folders.cache_dir`). A file's size and modification time decide whether what is kept still
-holds; the folder of the data set is never written to.
+(`detector.files.folders.cache_dir`). A file's size and times decide whether what is kept still holds; the
+folder of the data set is never written to.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
     stats = file_stats(paths)
     place = label_cache_path("images", paths)
     known = read_label_cache(
-        place, {"stats": (len(paths), 2), "sizes": (len(paths), 2), "cut": (len(paths),)}
+        place, {"stats": (len(paths), 3), "sizes": (len(paths), 2), "cut": (len(paths),)}
     )
     sizes, cut = np.zeros((len(paths), 2), np.int64), np.zeros(len(paths), bool)
     todo = np.ones(len(paths), bool)

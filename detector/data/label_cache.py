@@ -18,18 +18,22 @@ from detector.files.folders import cache_dir
 log = logging.getLogger(__name__)
 
 
-_VERSION = 1  # of the index files
+_VERSION = 2  # of the index files
 
 
 def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
-    """(n, 2) int64, size in bytes and modification time in ns; (-1, -1) for a missing file."""
-    stats = np.full((len(paths), 2), -1, np.int64)
+    """(n, 3) int64, size in bytes, times of modification and of change in ns; -1 for a missing file.
+
+    The time of modification is the writer's to set: copies and unpacked archives bring an old one. The time of
+    change is the system's own.
+    """
+    stats = np.full((len(paths), 3), -1, np.int64)
     for row, path in enumerate(paths):
         try:
             found = os.stat(path)  # noqa: PTH116 - twice as fast as Path.stat on 100 000 files
         except OSError:
             continue
-        stats[row] = found.st_size, found.st_mtime_ns
+        stats[row] = found.st_size, found.st_mtime_ns, found.st_ctime_ns
     return stats
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import NAMED, Annotations, listed, measure_images, usable_images
+from detector.data.formats.unread import find_unread
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
 from detector.files.text import read_text
@@ -39,7 +40,8 @@ def scan_yolo(
     Images that can't be decoded or have a side below 10 px are skipped with a warning. Labels are
     not forgiven: every file with a wrong row is reported, because training on the rest would be
     training on another data set. Rows that repeat another row of their file, and boxes without
-    area, are left out, the latter with a warning.
+    area, are left out, the latter with a warning. Images without a label file are counted, and label files
+    that no image finds are warned of.
 
     Args:
         images: image files; the last folder ``images`` of a path is replaced by ``labels``.
@@ -53,11 +55,13 @@ def scan_yolo(
     """
     paths = [str(Path(image).absolute()) for image in images]
     label_paths = [label_path(path) for path in paths]
-    rows, problems = _read_labels(label_paths)
+    stats = file_stats(label_paths)
+    rows, problems = _read_labels(label_paths, stats)
     if not single_cls:
         problems |= _class_problems(rows, names, source)
     if problems:
         raise DataError(_report(problems, label_paths))
+    _say_what_is_unread(paths, label_paths, np.flatnonzero(stats[:, 0] < 0).tolist())
     sizes = measure_images(paths)
     keep_image = usable_images(paths, sizes)
 
@@ -100,11 +104,22 @@ class _Rows:
     boxes: NDArray[np.float32]
 
 
-def _read_labels(paths: Sequence[str]) -> tuple[_Rows, dict[int, str]]:
+def _say_what_is_unread(images: Sequence[str], label_paths: Sequence[str], missing: Sequence[int]) -> None:
+    """Count the images without a label file, and the label files that no image finds."""
+    if missing:
+        named = listed([images[index] for index in missing])
+        log.info(
+            "%d of %d images have no label file, so they show no object: %s", len(missing), len(images), named
+        )
+    if unread := find_unread(images, label_paths, missing):
+        named = listed([f"{path} ({why})" for path, why in unread])
+        log.warning("%d label files are not read: %s", len(unread), named)
+
+
+def _read_labels(paths: Sequence[str], stats: NDArray[np.int64]) -> tuple[_Rows, dict[int, str]]:
     """Parse all label files, or take the rows from the index if no file has changed since."""
-    stats = file_stats(paths)
     place = label_cache_path("yolo", paths)
-    shapes = {"stats": (len(paths), 2), "image": (-1,), "lines": (-1,), "labels": (-1,), "boxes": (-1, 4)}
+    shapes = {"stats": (len(paths), 3), "image": (-1,), "lines": (-1,), "labels": (-1,), "boxes": (-1, 4)}
     known = read_label_cache(place, shapes)
     if known is not None and np.array_equal(known["stats"], stats):
         return _Rows(known["image"], known["lines"], known["labels"], known["boxes"].astype(np.float32)), {}
