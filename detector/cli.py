@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.errors import DetectorError, SettingsError, nearest
+from detector.files.names import printable
 from detector.reference import help_text
 from detector.version import __version__
 
@@ -46,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if debug:
             raise
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         where = failure_note(error)
         kind, place = ("error", f" {where}") if where else ("unexpected error", "")
-        print(f"{kind}: {error_text(error)}{place}; --debug shows the traceback", file=sys.stderr)
+        print(f"{kind}: {printable(error_text(error))}{place}; --debug shows the traceback", file=sys.stderr)
         return 1
 
 

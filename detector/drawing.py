@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -15,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from detector.errors import DataError, SettingsError
 from detector.files.atomic import replace_file
+from detector.files.names import shortened
+
+log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -112,7 +116,7 @@ def draw_boxes(
 
 def class_caption(number: int, names: dict[int, str] | None) -> str:
     """Return the name of a class, or `class 3` where there is none or it can't be drawn."""
-    name = (names or {}).get(number, f"class {number}")
+    name = shortened((names or {}).get(number, f"class {number}"))
     return name if can_draw(name) else f"class {number}"
 
 
@@ -257,6 +261,14 @@ def write_image(path: str | Path, image: Image) -> Path:
     return path
 
 
+def writable_name(name: str) -> str:
+    """Return a file name, with .jpg in place of a suffix that OpenCV reads and does not write, such as .mpo."""
+    path = Path(name)
+    if path.suffix and cv2.haveImageWriter(f"image{path.suffix}"):
+        return name
+    return f"{path.stem}.jpg"
+
+
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
     """Make the folder of a file that is written within the `with` block.
@@ -275,6 +287,19 @@ def writing(path: Path, what: str) -> Iterator[None]:
         raise DataError(
             f"{path}: can't write the {what} ({error.strerror}); choose a writable folder."
         ) from error
+
+
+@contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Continue without images or plots that can't be written within the `with` block: a run is worth more.
+
+    Args:
+        what: what is missing then, for the warning.
+    """
+    try:
+        yield
+    except DataError as error:
+        log.warning("%s The run continues without %s.", error, what)
 
 
 def show_image(image: Image, title: str, wait_ms: int = 0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.drawing import draw_boxes, show_image, write_image, writing
+from detector.drawing import draw_boxes, show_image, writable_name, write_image, writing
 from detector.errors import MissingPackageError
+from detector.files.names import distinct_file_names, shortened
 from detector.tables import rows_to_csv, rows_to_df
 
 Rows = Any  # Tensor or NDArray: whichever the detections came in
@@ -279,15 +279,16 @@ class Results:
         return write_image(filename or self._default_filename(), self.plot(**plot_settings))
 
     def _default_filename(self) -> Path:
-        path = Path(self.path)
-        return Path(f"results_{path.name}" if path.suffix else f"results_{path.name or 'image'}.jpg")
+        return Path(f"results_{writable_name(Path(self.path).name or 'image')}")
 
     def verbose(self) -> str:
         """Return the counts in words: "2 persons, 1 car, ", or "(no detections), "."""
         counts = Counter(int(number) for number in self.boxes.cls.tolist())
         if not counts:
             return "(no detections), "
-        return "".join(f"{n} {self.names[c]}{'s' if n > 1 else ''}, " for c, n in sorted(counts.items()))
+        return "".join(
+            f"{n} {shortened(self.names[c])}{'s' if n > 1 else ''}, " for c, n in sorted(counts.items())
+        )
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
         """Append a line `class cx cy w h [confidence] [track id]` per detection, normalised.
@@ -326,10 +327,11 @@ class Results:
         corners = np.concatenate([boxes.xywh[:, :2] - half, boxes.xywh[:, :2] + half], axis=1)
         corners = corners.clip(0, (width, height, width, height)).astype(int)
         written = []
+        folders = distinct_file_names(self.names.values())
         for (x1, y1, x2, y2), number in zip(corners.tolist(), boxes.cls.tolist(), strict=True):
             if x2 <= x1 or y2 <= y1:  # a box beyond the image has nothing to show
                 continue
-            folder = Path(save_dir) / folder_name(self.names[int(number)])
+            folder = Path(save_dir) / folders[self.names[int(number)]]
             path = free_path(folder / f"{Path(file_name).stem}.jpg")
             written.append(write_image(path, self.orig_img[y1:y2, x1:x2]))
         return written
@@ -373,11 +375,6 @@ class Results:
         rows = self.summary(normalize, decimals)
         corners = [row.pop("box") for row in rows]
         return [{**row, **box} for row, box in zip(rows, corners, strict=True)]
-
-
-def folder_name(name: str) -> str:
-    """Return a class name as a name for a folder on any system."""
-    return re.sub(r'[\\/:*?"<>|]', "_", name).strip(". ") or "_"
 
 
 def free_path(path: Path) -> Path:

@@ -18,6 +18,7 @@ from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
+from detector.files.names import printable
 from detector.inference.backend import InferenceBackend
 from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
@@ -449,7 +450,7 @@ class _Stderr(logging.Handler):
     """Writes messages to whatever `sys.stderr` is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(printable(self.format(record)) + "\n")
         sys.stderr.flush()
 
 

@@ -1,3 +1,5 @@
+import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -60,3 +62,24 @@ def test_labels_and_predictions_of_the_first_batches_of_the_final_validation_are
 def test_a_bad_conf_is_refused(conf):
     with pytest.raises(CallbackError, match=r"Pictures\(conf=.*\): expected a number >= 0"):
         Pictures(conf)
+
+
+def test_a_training_continues_without_images_that_can_not_be_written(
+    train_tiny, tmp_path, caplog, monkeypatch
+):
+    written = Path.write_bytes
+
+    def fail(path, data):
+        if path.suffix == ".jpg":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, path: fail(Path("labels.jpg"), b"")
+    )
+    model = train_tiny(epochs=1, plots=True)
+    assert model.metrics is not None
+    assert "The run continues without labels.jpg." in caplog.text
+    assert "The run continues without train_batch0.jpg." in caplog.text
+    assert "The run continues without its curves." in caplog.text

@@ -1,11 +1,13 @@
+import errno
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from detector import YOLO
+from detector import YOLO, drawing
 from detector.errors import DataError, SettingsError
 
 LOOSE = {"conf": 0.0, "imgsz": 96, "device": "cpu", "verbose": False, "max_det": 5}
@@ -117,6 +119,70 @@ def test_results_never_replace_the_source_or_its_labels(way, model, scenes, tmp_
         model.predict(data / "images", exist_ok=True, **place, **LOOSE)
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
     model.predict(data / "images", exist_ok=True, project=data, name="found", save=True, **LOOSE)
+
+
+def test_images_that_differ_by_suffix_only_have_their_own_label_files_and_crops(model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    (tmp_path / "shots/sub").mkdir(parents=True)
+    for name, pixels in (
+        ("a.jpg", noise[0]),
+        ("a.png", noise[1]),
+        ("A.bmp", noise[1]),
+        ("sub/a.jpg", noise[0]),
+    ):
+        cv2.imwrite(str(tmp_path / "shots" / name), pixels)
+    wanted = {"save": True, "save_txt": True, "save_crop": True}
+    results = model.predict(tmp_path / "shots", **LOOSE, **wanted, project=tmp_path)
+    folder = tmp_path / "predict"
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "A.bmp",
+        "a-2.jpg",
+        "a.jpg",
+        "a.png",
+    ]
+    assert sorted(path.name for path in (folder / "labels").iterdir()) == [
+        "A.txt",
+        "a-2.txt",
+        "a-3.txt",
+        "a-4.txt",
+    ]
+    rows = sum(len(path.read_text().splitlines()) for path in (folder / "labels").iterdir())
+    assert rows == sum(map(len, results))
+
+
+def test_an_image_of_a_format_opencv_only_reads_is_saved_as_jpeg(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    (tmp_path / "shots").mkdir()
+    for stem in ("b", "c"):
+        pixels.save(tmp_path / f"shots/{stem}.mpo", format="MPO", save_all=True, append_images=[pixels])
+    pixels.save(tmp_path / "shots/b.jpg")
+    results = model.predict(tmp_path / "shots", **LOOSE, save=True, project=tmp_path)
+    assert len(results) == 3
+    assert sorted(path.name for path in (tmp_path / "predict").iterdir()) == ["b-2.jpg", "b.jpg", "c.jpg"]
+    assert caplog.messages.count("OpenCV can't write .mpo images; annotated ones are saved as .jpg") == 1
+    assert results[1].save().name == "results_b.jpg"
+
+
+def test_an_image_that_can_not_be_written_does_not_end_the_prediction(
+    model, scenes, tmp_path, monkeypatch, caplog
+):
+    write, full = drawing.replace_file, []
+
+    def fail_on_the_second(path, data):
+        if path.stem.endswith(sorted(scenes.iterdir())[1].stem):
+            raise OSError(full[0] if full else errno.ENAMETOOLONG, "File name too long")
+        return write(path, data)
+
+    monkeypatch.setattr(drawing, "replace_file", fail_on_the_second)
+    results = model.predict(scenes, **LOOSE, save=True, project=tmp_path)
+    assert len(results) == 4
+    assert len(list((tmp_path / "predict").iterdir())) == 3
+    assert "files of 1 images could not be written" in caplog.messages
+    full.append(errno.ENOSPC)
+    with pytest.raises(DataError, match="can't write the image"):
+        model.predict(scenes, **LOOSE, save=True, project=tmp_path)
 
 
 def test_nothing_is_written_unless_asked(model, scenes, tmp_path, monkeypatch):

@@ -140,3 +140,15 @@ def test_summary_and_its_exports(result):
     ]
     tracked = Results(result.orig_img, "a.jpg", NAMES, torch.tensor([[0.0, 0, 9, 9, 17, 0.5, 1]]))
     assert tracked.summary()[0]["track_id"] == 17
+
+
+def test_classes_of_any_name_have_their_own_folders_of_crops(result, tmp_path):
+    result.names = {0: "a/b", 1: "a:b", 2: "x" * 300}
+    result.update(torch.tensor([[10.0, 10, 40, 40, 0.9, number] for number in range(3)]))
+    folders = [path.parent.name for path in result.save_crop(tmp_path)]
+    assert folders == ["a_b", "a_b-2", "x" * 120]
+
+
+def test_a_class_name_does_nothing_to_a_terminal(result):
+    result.names = {0: "evil\x1b[2J", 1: "x" * 300}
+    assert result.verbose() == f"2 evil\\x1b[2Js, 1 {'x' * 57}..., "

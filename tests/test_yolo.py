@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from support.models import write_tiny
@@ -45,3 +47,13 @@ def test_weights_of_which_nothing_fits_are_refused_and_nothing_is_changed(tiny_m
 def test_names_are_for_exported_files(tiny_model):
     with pytest.raises(SettingsError, match="names= and imgsz= are for exported files"):
         YOLO(tiny_model, names=["a"])
+
+
+def test_messages_do_nothing_to_the_terminal(capsys, monkeypatch):
+    from detector.yolo import _Stderr
+
+    handler = _Stderr()
+    handler.emit(
+        logging.LogRecord("detector", logging.INFO, "a.py", 1, "class %s\nnext", ("\x1b[2Jevil",), None)
+    )
+    assert capsys.readouterr().err == "class \\x1b[2Jevil\nnext\n"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.data.formats.yolo import label_path
 from detector.data.letterbox import Letterbox, input_hw, letterbox_batch
 from detector.device import StageTimer
+from detector.drawing import writable_name, writing
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
-from detector.errors import SettingsError
+from detector.errors import DataError, SettingsError
+from detector.files.names import folded
 from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.results import Results
 from detector.settings import PredictSettings
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES = ("preprocess", "inference", "postprocess")
+NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # what the next image would meet too
 
 
 class Predictor(Engine):
@@ -41,6 +45,7 @@ class Predictor(Engine):
         results: the `Results` of the batch; what a callback leaves here is returned to the user.
         save_dir: the run folder, or None when nothing is written.
         speed: milliseconds per image by stage, over the whole run, once `on_predict_end` fires.
+        unsaved: images of which a file could not be written.
 
     Args:
         settings: checked prediction settings.
@@ -59,6 +64,8 @@ class Predictor(Engine):
         self.save_dir: Path | None = None
         self.speed: dict[str, float] = {}
         self._used: Counter[str] = Counter()
+        self._replaced: set[str] = set()
+        self.unsaved = 0
         self.suppression = NMSParams(
             settings.conf, settings.iou, settings.max_det, settings.agnostic_nms, classes=settings.classes
         )
@@ -92,6 +99,8 @@ class Predictor(Engine):
                 items.close()
             self.batch = None
             self.speed = timer.ms_per_image(count)
+            if self.unsaved:
+                log.warning("files of %d images could not be written", self.unsaved)
             if source.skipped:
                 log.warning("%d of %d images could not be read and were skipped", source.skipped, len(source))
             self.fire("on_predict_end")
@@ -162,20 +171,41 @@ class Predictor(Engine):
         }
         if self.save_dir is not None:
             result.save_dir = str(self.save_dir)
-            name = self._free_name(Path(result.path).name)
-            if settings.save:
-                result.save(self.save_dir / name, **drawing)
-            if settings.save_txt:
-                labels = (self.save_dir / "labels" / name).with_suffix(".txt")
-                labels.unlink(missing_ok=True)  # of an earlier prediction into this folder
-                result.save_txt(labels, save_conf=settings.save_conf)
-            if settings.save_crop:
-                result.save_crop(self.save_dir / "crops", file_name=name)
+            try:
+                self._save(result, self.save_dir, drawing)
+            except DataError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+                    raise
+                self.unsaved += 1
+                log.warning("%s Not saved; the prediction continues.", error)
         if settings.show:
             result.show(**drawing)
 
+    def _save(self, result: Results, folder: Path, drawing: dict[str, Any]) -> None:
+        """Write the files of one image; each has a name of its own.
+
+        Raises:
+            DataError: a file can't be written.
+        """
+        settings, given = self.settings, Path(result.path).name
+        name = writable_name(given)
+        if settings.save and name != given and (suffix := Path(given).suffix) not in self._replaced:
+            self._replaced.add(suffix)
+            log.info("OpenCV can't write %s images; annotated ones are saved as .jpg", suffix or "nameless")
+        stem = Path(self._free_name(f"{Path(given).stem}.txt")).stem
+        if settings.save_txt:
+            labels = folder / "labels" / f"{stem}.txt"
+            with writing(labels, "labels"):
+                labels.unlink(missing_ok=True)  # of an earlier prediction into this folder
+            result.save_txt(labels, save_conf=settings.save_conf)
+        if settings.save:
+            result.save(folder / self._free_name(name), **drawing)
+        if settings.save_crop:
+            result.save_crop(folder / "crops", file_name=f"{stem}.jpg")
+
     def _free_name(self, name: str) -> str:
         """Return a file name that this prediction has not used yet: name, stem-2.jpg, stem-3.jpg ..."""
-        number = self._used[name] = self._used[name] + 1
+        number = self._used[folded(name)] = self._used[folded(name)] + 1
         path = Path(name)
         return name if number == 1 else self._free_name(f"{path.stem}-{number}{path.suffix}")

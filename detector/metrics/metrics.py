@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.files.names import shortened
 from detector.metrics.curves import (
     Array,
     ConfusionMatrix,
@@ -158,7 +159,9 @@ class Metrics:
         means = ("all", self.num_images, instances, box.mp, box.mr, mean(box.f1), box.map50, box.map)
         rows = [means, *(tuple(row.values()) for row in self.summary() if len(self.names) > 1)]
         cells = [["class", "images", "instances", "P", "R", "F1", "mAP50", "mAP50-95"]]
-        cells += [[*map(str, row[:3]), *(f"{value:.3f}" for value in row[3:])] for row in rows]
+        cells += [
+            [*map(shortened, map(str, row[:3])), *(f"{value:.3f}" for value in row[3:])] for row in rows
+        ]
         return align(cells)
 
 

@@ -62,12 +62,15 @@ class PredictionImages(Callback):
         if self.images:
             import numpy as np
 
-            from detector.drawing import write_image
+            from detector.drawing import dispensable, write_image
 
             path = trainer.save_dir / "predictions" / f"epoch{trainer.epoch + 1}.jpg"
-            write_image(path, np.hstack([self._half("truth", *self.truth), self._half("found", *self.found)]))
-            for logger in trainer.loggers:
-                logger.log_images({"predictions": path}, trainer.epoch + 1)
+            with dispensable(f"predictions/{path.name}"):
+                write_image(
+                    path, np.hstack([self._half("truth", *self.truth), self._half("found", *self.found)])
+                )
+                for logger in trainer.loggers:
+                    logger.log_images({"predictions": path}, trainer.epoch + 1)
         self._begin(False)
 
     def _half(self, word: str, boxes: Any, labels: Any, scores: Any = None) -> Any:

@@ -31,10 +31,12 @@ class Pictures(Callback):
 
     def on_pretrain_routine_end(self, trainer: Any) -> None:
         """Draw what the labels are like."""
+        from detector.drawing import dispensable
         from detector.plots import plot_labels
 
         truth = trainer.data.train_annotations
-        plot_labels(truth.labels, truth.boxes, truth.names, trainer.save_dir / "labels.jpg")
+        with dispensable("labels.jpg"):
+            plot_labels(truth.labels, truth.boxes, truth.names, trainer.save_dir / "labels.jpg")
 
     def on_val_start(self, validator: Any) -> None:
         self.val_batches = 0
@@ -58,24 +60,29 @@ class Pictures(Callback):
     def on_val_end(self, validator: Any) -> None:
         """Draw the last validation's curves."""
         if validator.final and validator.save_dir is not None:
+            from detector.drawing import dispensable
             from detector.plots import plot_confusion_matrix, plot_curves
 
-            plot_curves(validator.metrics, validator.save_dir)
-            plot_confusion_matrix(validator.metrics, validator.save_dir)
+            with dispensable("its curves"):
+                plot_curves(validator.metrics, validator.save_dir)
+                plot_confusion_matrix(validator.metrics, validator.save_dir)
 
     def on_train_end(self, trainer: Any) -> None:
         """Draw the run's curves."""
+        from detector.drawing import dispensable
         from detector.plots import plot_results
 
         if trainer.csv.exists():
-            plot_results(trainer.csv)
+            with dispensable("results.png"):
+                plot_results(trainer.csv)
 
 
 def _write(
     path: Path, batch: Any, names: dict[int, str], boxes: Any, labels: Any, scores: Any = None
 ) -> None:
     """Write the images of a batch with these boxes as one image grid."""
-    from detector.drawing import mosaic, write_image
+    from detector.drawing import dispensable, mosaic, write_image
 
     images = batch.images.cpu().numpy()
-    write_image(path, mosaic(images, boxes, labels, scores, names, file_names(batch)))
+    with dispensable(path.name):
+        write_image(path, mosaic(images, boxes, labels, scores, names, file_names(batch)))
