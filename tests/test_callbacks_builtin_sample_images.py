@@ -6,6 +6,7 @@ import cv2
 import pytest
 import torch
 
+from detector import drawing
 from detector.callbacks import Pictures
 from detector.data.batch import Batch
 from detector.errors import CallbackError
@@ -67,16 +68,16 @@ def test_a_bad_conf_is_refused(conf):
 def test_a_training_continues_without_images_that_can_not_be_written(
     train_tiny, tmp_path, caplog, monkeypatch
 ):
-    written = Path.write_bytes
+    written = drawing.replace_file
 
     def fail(path, data):
         if path.suffix == ".jpg":
             raise OSError(errno.ENOSPC, "No space left on device")
         return written(path, data)
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(drawing, "replace_file", fail)
     monkeypatch.setattr(
-        "matplotlib.figure.Figure.savefig", lambda figure, path: fail(Path("labels.jpg"), b"")
+        "matplotlib.figure.Figure.savefig", lambda figure, file, format: fail(Path("labels.jpg"), b"")
     )
     model = train_tiny(epochs=1, plots=True)
     assert model.metrics is not None

@@ -273,6 +273,31 @@ def test_a_read_only_datasets_folder_is_never_written(
     datasets.chmod(0o755)
 
 
+@pytest.mark.parametrize(
+    "path", ["{home}/.config/autostart", "~/.config/autostart", "../out", ".", "link/in"]
+)
+@pytest.mark.parametrize(
+    "source", ["download: https://192.0.2.1/a.zip", "stand_in: drawn", "drawn: {train: 1, val: 1}"]
+)
+def test_a_data_yaml_fills_no_folder_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, source: str
+) -> None:
+    home, place = tmp_path / "home", tmp_path / "sets"
+    (home / ".config/autostart").mkdir(parents=True)  # there and empty
+    place.mkdir()
+    (place / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("DETECTOR_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.setattr("detector.data.config.fetch_dataset", lambda *_: pytest.fail("it was downloaded"))
+    yaml = place / "evil.yaml"
+    yaml.write_text(f"path: {path.format(home=home)}\ntrain: a/train\nval: a/val\nnc: 1\n{source}\n")
+    before = sorted(tmp_path.rglob("*"))
+    found = error_of(yaml)
+    if path != "." or not source.startswith("download"):
+        assert f"may only fill folders in {tmp_path}/datasets or next to itself" in found
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 DRAWN = "path: pics\ntrain: images/train\nval: images/val\nnames: [disc, star]\n"
 
 

@@ -18,7 +18,7 @@ from detector.data.fetch import Archive, fetch_dataset
 from detector.errors import DataError
 from detector.files.archives import unpack
 from detector.files.atomic import move_into_place, staging_folder
-from detector.files.download import download
+from detector.files.download import check_url, download
 from detector.files.folders import is_offline
 from detector.files.locks import locked
 
@@ -214,6 +214,49 @@ def test_a_redirect_may_not_leave_https(server: Server, tmp_path: Path) -> None:
     server.redirect = "http://example.org/data.bin"
     with pytest.raises(DataError, match=r"http://example.org/data.bin': only https:// addresses"):
         download(server.url(), tmp_path / "data.bin")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1/x", "https://127.1/x", "https://2130706433/x", "https://[::1]/x", "https://[::ffff:7f00:1]/x",
+            "https://localhost/x", "https://0.0.0.0/x", "https://169.254.169.254/x"]
+)  # fmt: skip
+def test_a_redirect_may_not_lead_to_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"it redirects to .*, an address of this machine; refused"):
+        check_url(url, "https://192.0.2.1/data.bin")
+    check_url(url, "https://127.0.0.1/data.bin")
+    monkeypatch.setenv("DETECTOR_INSECURE_DOWNLOADS", "1")
+    check_url(url, "https://192.0.2.1/data.bin")
+
+
+def test_a_name_that_stands_for_this_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTOR_OFFLINE", "0")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 443))])
+    with pytest.raises(DataError, match="its name stands for an address of this machine"):
+        download("https://data.example.org/x", tmp_path / "x")
+
+
+def test_a_data_yaml_may_not_reach_this_machine(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detector.data.config import load_data_config
+
+    (tmp_path / "a.yaml").write_text(
+        f"path: sets/pets\ntrain: images/train\nval: images/val\nnc: 1\ndownload: {server.url('/a.zip')}\n"
+    )
+    with pytest.raises(DataError, match="is an address of this machine; refused"):
+        load_data_config(tmp_path / "a.yaml")
+    assert not server.requests
+
+
+def test_plain_http_is_fetched_only_if_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="only https"):
+        check_url("http://192.0.2.1/x")
+    monkeypatch.setenv("DETECTOR_INSECURE_DOWNLOADS", "1")
+    check_url("http://192.0.2.1/x")
+    with pytest.raises(DataError, match="only https"):
+        check_url("ftp://192.0.2.1/x")
 
 
 @pytest.mark.parametrize(
@@ -417,8 +460,12 @@ def test_archives_may_not_replace_each_others_files(server: Server, tmp_path: Pa
         fetch_dataset([Archive(url) for url in urls], tmp_path / "home" / "set")
 
 
-def test_a_data_yaml_downloads_what_is_missing(server: Server, tmp_path: Path) -> None:
+def test_a_data_yaml_downloads_what_is_missing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from detector.data.config import load_data_config
+
+    monkeypatch.setenv("DETECTOR_INSECURE_DOWNLOADS", "1")
 
     url = served_zip(
         server, "pets.zip", {"pets/images/val/1.png": b"x", "pets/images/train/2.png": b"x"}, tmp_path

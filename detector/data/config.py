@@ -32,7 +32,8 @@ from detector.data.places import find_move, join, native
 from detector.data.sources import list_images
 from detector.errors import DataError, nearest
 from detector.files.archives import ARCHIVE_SUFFIXES
-from detector.files.folders import cache_dir, datasets_dir, resource_dir
+from detector.files.download import is_local
+from detector.files.folders import allows_insecure, cache_dir, datasets_dir, is_offline, resource_dir
 from detector.files.locks import locked
 
 LOGGER = logging.getLogger(__name__)
@@ -254,9 +255,10 @@ def _place(config: DataConfig) -> Path:
     """Return the folder to make a data set in: its root, or under the cache if a shared folder is read-only.
 
     Raises:
-        DataError: If there is no place to write.
+        DataError: If there is no place to write, or it is neither in the data sets folder nor in that of the file.
     """
     root = config.root
+    _require_own_place(config)
     if _is_writable(root.parent):
         return root
     elsewhere = cache_dir("datasets") / root.name
@@ -264,6 +266,21 @@ def _place(config: DataConfig) -> Path:
         raise DataError(f"{config.yaml_path}: {root} is missing and {root.parent} can't be written.")
     LOGGER.warning("%s can't be written; using %s for %s", root.parent, elsewhere, config.name)
     return elsewhere
+
+
+def _require_own_place(config: DataConfig) -> None:
+    """Refuse to make a data set anywhere but in the data sets folder, the cache or the folder of its file.
+
+    Raises:
+        DataError: If its folder is elsewhere, links followed.
+    """
+    allowed = datasets_dir(), cache_dir("datasets"), config.yaml_path.parent
+    place = config.root.parent.resolve() / config.root.name
+    if not any(place != folder.resolve() and place.is_relative_to(folder.resolve()) for folder in allowed):
+        raise DataError(
+            f"{config.yaml_path}: {config.root} is missing, and a data file may only fill folders in {allowed[0]} or "
+            f"next to itself. Put the data there yourself, or set DETECTOR_DATASETS to a folder above it."
+        )
 
 
 # ---- what is missing ----------------------------------------------------------------------------------
@@ -303,6 +320,11 @@ def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
                 f"{archive.url.splitlines()[0]!r} is not an https:// address of an archive "
                 f"({', '.join(ARCHIVE_SUFFIXES)}); commands and code in a data file are never run. "
                 f"Fetch the data yourself and put them in {config.root}."
+            )
+        if not (is_offline() or allows_insecure()) and is_local(archive.url):
+            raise DataError(
+                f"{config.yaml_path}: val: {missing} does not exist, and download: {archive.url!r} is an address of "
+                f"this machine; refused. If you trust the file, set DETECTOR_INSECURE_DOWNLOADS=1."
             )
     config = _moved(config, _place(config))
     try:

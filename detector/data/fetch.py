@@ -12,6 +12,7 @@ from detector.errors import DataError
 from detector.files.archives import unpack
 from detector.files.atomic import move_into_place, staging_folder
 from detector.files.download import check_url, download
+from detector.files.names import file_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def fetch_dataset(archives: Sequence[Archive], root: Path) -> Path:
         whole = staging / root.name
         whole.mkdir()
         for number, archive in enumerate(archives):
-            file = download(archive.url, downloads / archive.url.rsplit("/", 1)[-1], archive.sha256)
+            name = file_name(archive.url.rsplit("/", 1)[-1])
+            file = download(archive.url, downloads / str(number) / name, archive.sha256)
             LOGGER.info("unpacking %s", file)
             contents = unpack(file, staging / f"unpacked-{number}")
             entries = [entry for entry in contents.iterdir() if entry.name != "__MACOSX"]

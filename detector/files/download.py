@@ -1,7 +1,8 @@
 """Downloads, so that an incomplete file is never taken for a complete one.
 
 They go over https, resume where they stopped, are verified and moved into place when complete.
-`DETECTOR_OFFLINE=1` forbids the network.
+`DETECTOR_OFFLINE=1` forbids the network; `DETECTOR_INSECURE_DOWNLOADS=1` allows plain http and
+this machine's own addresses.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.errors import DataError
-from detector.files.folders import is_offline
+from detector.files.folders import allows_insecure, is_offline
 from detector.files.locks import locked
 
 if TYPE_CHECKING:
@@ -25,20 +26,49 @@ CHUNK = 1 << 20  # bytes read at once
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def check_url(url: str) -> None:
-    """Refuse addresses that are not https.
+def check_url(url: str, source: str | None = None) -> None:
+    """Refuse addresses that are not https, and redirects to this machine.
+
+    Args:
+        url: the address.
+        source: the address that redirects to it.
 
     Raises:
-        DataError: For any scheme but https (plain http is allowed to this machine itself).
+        DataError: For any scheme but https (plain http is allowed to this machine itself), or where another machine
+            redirects to this one. With DETECTOR_INSECURE_DOWNLOADS, http and such redirects are allowed.
     """
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
-    schemes = ("https", "http") if parts.hostname in LOOPBACK else ("https",)
-    if not parts.hostname or parts.scheme not in schemes:
+    plain_http = parts.hostname in LOOPBACK or allows_insecure()
+    if not parts.hostname or parts.scheme not in (("https", "http") if plain_http else ("https",)):
         raise DataError(
             f"download {url!r}: only https:// addresses are fetched; commands and code are never run."
         )
+    if source is not None and is_local(url) and not (is_local(source) or allows_insecure()):
+        raise DataError(
+            f"download {source!r}: it redirects to {url!r}, an address of this machine; refused. If you trust it, set "
+            f"DETECTOR_INSECURE_DOWNLOADS=1."
+        )
+
+
+def is_local(url: str) -> bool:
+    """Return whether an address is, or its name resolves to, this machine or its link-local services."""
+    import ipaddress
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, ValueError):
+        return False  # then it can't be opened either
+    for *_, address in found:
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if ip.is_loopback or ip.is_link_local or ip.is_unspecified:
+            return True
+    return False
 
 
 def download(
@@ -174,16 +204,19 @@ def _validator(response: HTTPResponse) -> str:
 
 
 def _open(url: str, offset: int, validator: str) -> HTTPResponse:
+    from urllib.parse import urlsplit
     from urllib.request import HTTPRedirectHandler, Request, build_opener
 
     class CheckedRedirects(HTTPRedirectHandler):
         def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-            check_url(newurl)
+            check_url(newurl, req.full_url)
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     headers = {"User-Agent": "detector", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+    if urlsplit(url).hostname not in LOOPBACK and is_local(url) and not allows_insecure():
+        raise DataError(f"download {url!r}: its name stands for an address of this machine; refused.")
     request = Request(url, headers=headers)
     response: HTTPResponse = build_opener(CheckedRedirects).open(request, timeout=TIMEOUT)
     return response

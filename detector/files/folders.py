@@ -44,7 +44,16 @@ def datasets_dir() -> Path:
 
 def is_offline() -> bool:
     """Return whether the environment variable DETECTOR_OFFLINE forbids the network."""
-    return os.environ.get("DETECTOR_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    return _is_on("DETECTOR_OFFLINE")
+
+
+def allows_insecure() -> bool:
+    """Return whether DETECTOR_INSECURE_DOWNLOADS allows plain http, and other people's files to name this machine."""
+    return _is_on("DETECTOR_INSECURE_DOWNLOADS")
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no")
 
 
 def _folder(variable: str) -> Path | None:
