@@ -208,8 +208,8 @@ class YOLO:
 
     def _checked(self, kind: type[SettingsT], given: dict[str, Any]) -> tuple[SettingsT, CallbackRegistry]:
         """Return the settings of one run, checked, and its callbacks: the model's, then those of `callbacks=`."""
-        items = given.get("callbacks") or []
-        items = list(items) if isinstance(items, (list, tuple)) else [items]
+        items = given.get("callbacks")
+        items = [] if items is None else list(items) if isinstance(items, (list, tuple)) else [items]
         texts = [item for item in items if isinstance(item, str)]
         settings = kind.parse(given | ({"callbacks": texts or None} if "callbacks" in given else {}))
         return settings, self._registry(settings, items)

@@ -1,6 +1,9 @@
 import inspect
+from dataclasses import dataclass, field
+from functools import partial
 from time import sleep
 
+import numpy as np
 import pytest
 
 from detector.callbacks.callback import Callback
@@ -257,3 +260,96 @@ def test_time_of_methods_is_kept_by_the_class_of_their_object():
     registry.add(Mine())
     registry.fire("teardown", None)
     assert list(registry.seconds) == [("teardown", "Mine.teardown")]
+
+
+async def coroutine(trainer):
+    """Never awaited."""
+
+
+def generator(trainer):
+    yield
+
+
+async def async_generator(trainer):
+    yield
+
+
+class NeverRuns:
+    async def on_train_end(self, trainer):
+        """Never awaited."""
+
+    async def __call__(self, trainer):
+        """Never awaited."""
+
+    def yields(self, more, trainer):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("fn", "reason"),
+    [
+        (
+            coroutine,
+            r"coroutine \(.*test_callbacks_registry.py:\d+\) is an async function, and nothing awaits",
+        ),
+        (generator, r"generator \(.*\) is a generator function, whose call runs nothing"),
+        (async_generator, "is an async function"),
+        (NeverRuns().on_train_end, "is an async function"),
+        (NeverRuns(), "NeverRuns is an async function"),
+        (partial(NeverRuns().yields, 1), "is a generator function"),
+        (partial(partial(NeverRuns())), "is an async function"),
+    ],
+)
+def test_a_function_that_would_never_run_is_refused_when_registered(fn, reason):
+    registry = CallbackRegistry()
+    with pytest.raises(CallbackError, match=f"^on_train_end: .*{reason}"):
+        registry.add("on_train_end", fn)
+    assert registry["on_train_end"] == []
+
+
+def test_an_object_with_a_method_that_would_never_run_is_refused():
+    registry = CallbackRegistry()
+    with pytest.raises(CallbackError, match=r"NeverRuns.on_train_end \(.*\) is an async function"):
+        registry.add(NeverRuns())
+    with pytest.raises(CallbackError, match="is an async function"):
+        registry.add_any({"on_train_end": coroutine})
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind"), [(lambda t: coroutine(t), "coroutine"), (lambda t: (n for n in "x"), "generator")]
+)
+def test_a_result_of_which_nothing_has_run_ends_the_run_with_the_place(fn, kind):
+    registry = CallbackRegistry()
+    registry.add("on_train_end", fn)
+    with pytest.raises(CallbackError, match=f"returned a {kind}, of which nothing has run") as caught:
+        registry.fire("on_train_end", None)
+    assert "test_callbacks_registry.py:" in caught.value.__notes__[0]
+
+
+@dataclass
+class Equal:
+    """Equal to every other one, and callable; arrays among its attributes can't be compared."""
+
+    seen: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    def __call__(self, trainer):
+        self.seen += 1
+
+    def on_train_end(self, trainer):
+        self.seen += 1
+
+
+def test_callables_are_the_same_by_identity_not_by_equality():
+    registry, one, two = CallbackRegistry(), Equal(), Equal()
+    for fn in (one, two, one):
+        registry.add("teardown", fn, once=True)
+        registry.add(fn)
+    for event in ("on_train_end", "teardown", "teardown"):
+        registry.fire(event, None)
+    assert [one.seen.tolist(), two.seen.tolist()] == [[2, 2], [2, 2]]
+    assert registry["teardown"] == []
+    registry.remove(one)
+    registry.fire("on_train_end", None)
+    assert [one.seen.tolist(), two.seen.tolist()] == [[2, 2], [3, 3]]
+    with pytest.raises(CallbackError, match="is not registered for on_train_end"):
+        registry.remove(one)

@@ -11,7 +11,9 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import perf_counter
+from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any
 
 from detector.callbacks.events import EVENTS, resolve_event
@@ -52,15 +54,16 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
 
         Returns:
             The function, or the object, so that this also serves as a decorator. The same function
-            twice on one event stays once.
+            twice on one event stays once; what only compares equal to another is not the same.
 
         Raises:
-            CallbackError: unknown event, or `fn` can't be called with one argument.
+            CallbackError: unknown event, or `fn` can't be called with one argument, or a call would run nothing
+                of it (see `require_runnable`).
         """
         if not isinstance(event, str):
             pairs = list(event_methods(event))
             for name, method in pairs:
-                require_one_argument(method, name)
+                require_runnable(method, name)
             for name, method in pairs:
                 self.add(name, method, first=first, once=once)
             if not any(known is event for known in self.objects):
@@ -69,8 +72,8 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         name = resolve_event(event)
         if fn is None:
             return lambda function: self.add(name, function, first=first, once=once)
-        require_one_argument(fn, name)
-        if fn not in self[name]:
+        require_runnable(fn, name)
+        if _position(self[name], fn) is None:
             self[name].insert(0 if first else len(self[name]), fn)
             if once:
                 self._once.append((name, fn))
@@ -82,7 +85,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             pairs: list[tuple[str, Any]] = [(resolve_event(event), fn)]
         else:
             pairs = list(event_methods(event))
-        missing = [(name, function) for name, function in pairs if function not in self[name]]
+        missing = [(name, function) for name, function in pairs if _position(self[name], function) is None]
         if missing:
             name, function = missing[0]
             raise CallbackError(f"{describe(function)} is not registered for {name}")
@@ -151,8 +154,9 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         self.objects, self._once = list(other.objects), list(other._once)
 
     def _take_off(self, event: str, fn: CallbackFn) -> None:
-        self[event].remove(fn)
-        self._once = [pair for pair in self._once if pair != (event, fn)]
+        if (position := _position(self[event], fn)) is not None:
+            del self[event][position]
+        self._once = [pair for pair in self._once if not (pair[0] == event and is_same(pair[1], fn))]
 
     # ------------------------------------------------------------------ firing
 
@@ -182,11 +186,13 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         return first
 
     def _call(self, event: str, fn: CallbackFn, engine: object) -> None:
-        if self._once and (event, fn) in self._once:
+        if self._once and any(name == event and is_same(once, fn) for name, once in self._once):
             self._take_off(event, fn)
         start = perf_counter()
         try:
-            fn(engine)
+            result = fn(engine)
+            if result is not None:
+                _require_no_unrun_code(result)
         except Exception as error:
             add_note(error, f"in the callback {describe(fn)} on {event}")
             raise
@@ -232,10 +238,41 @@ def event_methods(obj: object) -> Iterator[tuple[str, CallbackFn]]:
         raise CallbackError(f"{describe(obj)} has no method named as an event, such as on_fit_epoch_end")
 
 
-def require_one_argument(fn: CallbackFn, event: str) -> None:
-    """Refuse a function that can't be called with one positional argument, naming its place."""
+def is_same(one: object, other: object) -> bool:
+    """Return whether two callables are the same one; every access to a method makes a new object of it.
+
+    `==` is not asked: objects of a data class are equal without being the same, and arrays among attributes
+    can't be compared.
+    """
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    if isinstance(one, (BuiltinMethodType, MethodWrapperType)) and type(one) is type(other):
+        return one.__self__ is other.__self__ and one.__name__ == other.__name__
+    return one is other
+
+
+def _position(functions: list[CallbackFn], fn: object) -> int | None:
+    return next((index for index, known in enumerate(functions) if is_same(known, fn)), None)
+
+
+def require_runnable(fn: CallbackFn, event: str) -> None:
+    """Refuse what can't be called with one positional argument, or whose call runs nothing, naming its place."""
     if not callable(fn):
         raise CallbackError(f"{event}: expected a function of one argument, the engine; got {fn!r}")
+    code: Any = fn
+    while isinstance(code, partial):
+        code = code.func
+    if not inspect.isroutine(code) and not isinstance(code, type):
+        code = type(code).__call__
+    if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+        raise CallbackError(
+            f"{event}: {describe(fn)} is an async function, and nothing awaits a callback: it would never run; "
+            "write def, and asyncio.run(...) inside it"
+        )
+    if inspect.isgeneratorfunction(code):
+        raise CallbackError(
+            f"{event}: {describe(fn)} is a generator function, whose call runs nothing; write it without yield"
+        )
     try:
         signature = inspect.signature(fn)
     except ValueError:  # some built-ins have no signature
@@ -246,6 +283,18 @@ def require_one_argument(fn: CallbackFn, event: str) -> None:
         raise CallbackError(
             f"{event}: {describe(fn)} takes {signature}, but is called with one argument, the engine"
         ) from None
+
+
+def _require_no_unrun_code(result: object) -> None:
+    """Refuse what a wrapped async or generator function returns: none of its code has run."""
+    if inspect.iscoroutine(result):
+        result.close()
+    elif not (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        return
+    raise CallbackError(
+        f"a callback returned a {type(result).__name__}, of which nothing has run; write it without async and "
+        "yield, or run it inside the callback"
+    )
 
 
 # ------------------------------------------------------------------ naming functions and failures
