@@ -142,6 +142,10 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
         else:
             self.add(item)
 
+    def has_kind(self, kind: type) -> bool:
+        """Return whether an object of a class, or of one derived from it, is registered."""
+        return any(isinstance(known, kind) for known in self.objects)
+
     def copy(self) -> CallbackRegistry:
         """Return a registry with copies of the lists."""
         twin = CallbackRegistry()

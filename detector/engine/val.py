@@ -203,7 +203,7 @@ def validate(
     folder = make_run_folder(settings.project, settings.name or "val", settings.exist_ok)
     workers = num_workers(settings.workers, backend.device)
     loader = make_val_loader(annotations, settings, settings.batch, workers, backend.device, rect)
-    if settings.plots:
+    if settings.plots and not callbacks.has_kind(Pictures):
         callbacks.add(Pictures())
     validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls)
     try:

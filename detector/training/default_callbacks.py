@@ -16,12 +16,15 @@ from detector.settings import LOGGER_NAMES, TrainSettings
 
 log = logging.getLogger(__name__)
 
+DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures)
+
 
 def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -> list[Logger]:
     """Add plug-ins, the default callbacks and the loggers to a training's callbacks.
 
     Loggers, those the user has added as well, open before everything else and are called last otherwise, so
-    that any callback may log to their run, and what it puts into the metrics reaches them.
+    that any callback may log to their run, and what it puts into the metrics reaches them. A default callback is
+    left out where there is one of its kind already; that one is called in its place, after the other callbacks.
 
     Returns:
         The loggers.
@@ -31,23 +34,34 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
     """
     if settings.plugins and (named := add_plugins(registry)):
         log.info("plug-ins: %s", ", ".join(named))
-    own: list[object] = [CSVLogger()]
+    defaults: list[object] = [CSVLogger()]
     if settings.verbose:
-        own.append(ProgressBar())
+        defaults.append(ProgressBar())
     if settings.patience:
-        own.append(EarlyStopping(patience=settings.patience))
+        defaults.append(EarlyStopping(patience=settings.patience))
     if settings.plots:
-        own.append(Pictures())
+        defaults.append(Pictures())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
-    given = tuple(registry.objects)
-    loggers = [logger for logger in loggers if not any(isinstance(known, type(logger)) for known in given)]
-    for callback in [*own, *loggers]:
-        registry.add(callback)
+    for callback in [*defaults, *loggers]:
+        if registry.has_kind(type(callback)):
+            log.info("%s: yours is used in place of the default", type(callback).__name__)
+        else:
+            registry.add(callback)
     for event, functions in registry.items():
-        functions.sort(key=_is_loggers, reverse=event == "on_pretrain_routine_start")  # keeps the order else
+        functions.sort(
+            key=_opening if event == "on_pretrain_routine_start" else _group
+        )  # keeps the order else
     return [known for known in registry.objects if isinstance(known, Logger)]
 
 
-def _is_loggers(fn: object) -> bool:
-    return isinstance(getattr(fn, "__self__", None), Logger)
+def _group(fn: object) -> int:
+    """Return a function's place within its event: the user's and plug-ins', then the default kinds, then loggers."""
+    owner = getattr(fn, "__self__", None)
+    return 2 if isinstance(owner, Logger) else int(isinstance(owner, DEFAULT_KINDS))
+
+
+def _opening(fn: object) -> int:
+    """Return the same for the event in which loggers open: they come first."""
+    group = _group(fn)
+    return -1 if group == 2 else group
