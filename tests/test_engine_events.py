@@ -14,6 +14,7 @@ from detector import YOLO
 from detector.callbacks.callback import Callback
 from detector.callbacks.events import EVENTS
 from detector.checkpoints.checkpoint import load_checkpoint
+from detector.errors import CallbackError
 
 QUICK = quick_settings(imgsz=96, batch=3)
 
@@ -47,16 +48,16 @@ def record(yolo, events=EVENTS):
 TRACE = """
 on_pretrain_routine_start on_pretrain_routine_end on_train_start
 on_train_epoch_start
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
 on_train_epoch_end on_val_start on_val_batch_start on_val_batch_end on_val_batch_start on_val_batch_end on_val_end
 on_fit_epoch_end on_model_save
 on_params_update
 on_train_epoch_start
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
-on_train_batch_start optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
+on_train_batch_start on_loss on_before_optimizer_step optimizer_step on_before_zero_grad on_train_batch_end
 on_train_epoch_end on_val_start on_val_batch_start on_val_batch_end on_val_batch_start on_val_batch_end on_val_end
 on_fit_epoch_end on_model_save
 on_val_start on_val_batch_start on_val_batch_end on_val_batch_start on_val_batch_end on_val_end
@@ -374,3 +375,93 @@ def test_two_trainings_have_separate_lists(run, yolo):
     assert first.callbacks is not second.callbacks
     assert first.callbacks["on_fit_epoch_end"] is not second.callbacks["on_fit_epoch_end"]
     assert Path(first.save_dir) != Path(second.save_dir)
+
+
+def trained(trainer):
+    return [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+
+
+def gradients(run, model, *callbacks, **settings):
+    """Train one batch; return the gradients before clipping, after it, and the trainer."""
+    raw, clipped = {}, {}
+
+    def keep(into):
+        return lambda t: into.update({n: p.grad.clone() for n, p in trained(t)})
+
+    yolo = YOLO(model)
+    for callback in callbacks:
+        yolo.add_callback(*callback)
+    yolo.add_callback("on_before_optimizer_step", keep(raw))
+    yolo.add_callback("on_before_zero_grad", keep(clipped))
+    once = [("on_train_batch_end", lambda trainer: setattr(trainer, "stop", True))]
+    return raw, clipped, run(yolo, epochs=1, batch=8, seed=0, callbacks=once, exist_ok=True, **settings)
+
+
+def test_a_loss_term_added_in_on_loss_changes_the_gradients_as_computed_by_hand(run, tiny_model):
+    before = {}
+
+    def add(trainer):
+        before.update({n: p.detach().clone() for n, p in trained(trainer)})
+        trainer.loss = trainer.loss + 0.5 * sum((p**2).sum() for p in trainer.model.parameters())
+
+    plain, _, _ = gradients(run, tiny_model)
+    changed, _, _ = gradients(run, tiny_model, ("on_loss", add))
+    assert plain.keys() == changed.keys() == before.keys()
+    for name, weight in before.items():  # the gradient of w^2 / 2 is w
+        torch.testing.assert_close(changed[name], plain[name] + weight, rtol=1e-4, atol=1e-5)
+    assert max(weight.abs().max() for weight in before.values()) > 0.1
+
+
+def test_a_loss_scaled_in_place_scales_the_gradients(run, tiny_model):
+    losses = []
+
+    def four_times(trainer):
+        losses.append((float(trainer.loss.detach()), trainer.loss_items.sum().item() * len(trainer.batch)))
+        trainer.loss *= 4
+
+    plain, _, _ = gradients(run, tiny_model)
+    scaled, _, trainer = gradients(run, tiny_model, ("on_loss", four_times))
+    for name, gradient in plain.items():  # a power of two changes no digit
+        assert torch.equal(scaled[name], 4 * gradient)
+    ((loss, sum_over_the_batch),) = losses
+    assert loss == pytest.approx(sum_over_the_batch)
+    assert trainer.loss.item() == pytest.approx(4 * loss) and not trainer.loss.requires_grad
+
+
+def test_gradients_in_on_before_optimizer_step_are_not_clipped_yet(run, tiny_model):
+    raw, clipped, _ = gradients(run, tiny_model)
+
+    def norm(tensors):
+        return torch.linalg.vector_norm(torch.stack([t.norm() for t in tensors.values()])).item()
+
+    assert norm(raw) > 10
+    assert norm(clipped) == pytest.approx(10, rel=1e-3)
+
+
+def test_a_gradient_changed_in_on_before_optimizer_step_is_what_the_optimizer_uses(run, yolo):
+    def only_the_head(trainer):
+        for name, parameter in trainer.model.named_parameters():
+            if name.startswith("model.0."):
+                parameter.grad.zero_()
+
+    yolo.add_callback("on_before_optimizer_step", only_the_head)
+    kept = []
+    yolo.add_callback("on_train_start", lambda t: kept.append(t.model.model[0].conv.weight.detach().clone()))
+    trainer = run(yolo, epochs=1, weight_decay=0.0)
+    assert torch.equal(trainer.model.model[0].conv.weight, kept[0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "given"),
+    [
+        (lambda loss: loss.item(), "float"),
+        (lambda loss: loss.detach(), "a tensor without gradients"),
+        (lambda loss: loss.repeat(3), r"a tensor of shape \(3,\)"),
+    ],
+)
+def test_a_loss_that_cant_be_trained_on_is_refused_with_a_sentence(loss, given, run, yolo):
+    yolo.add_callback("on_loss", lambda trainer: setattr(trainer, "loss", loss(trainer.loss)))
+    with pytest.raises(
+        CallbackError, match=f"trainer.loss was set to {given} in on_loss; expected one number"
+    ):
+        run(yolo, epochs=1)

@@ -42,6 +42,14 @@ class Callback:
         """Before the forward pass."""
 
     @_empty
+    def on_loss(self, trainer: Any) -> None:
+        """After the loss, before backward: a term may be added to `trainer.loss`."""
+
+    @_empty
+    def on_before_optimizer_step(self, trainer: Any) -> None:
+        """Before gradients are clipped and the optimizer steps."""
+
+    @_empty
     def optimizer_step(self, trainer: Any) -> None:
         """After an optimizer step."""
 

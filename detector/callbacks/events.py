@@ -27,6 +27,12 @@ EVENTS: Mapping[str, Event] = MappingProxyType(
         "on_train_start": Event("train", "before the first epoch", "once", "epochs, start_epoch"),
         "on_train_epoch_start": Event("train", "before the first batch of an epoch", "epoch", "epoch, lr"),
         "on_train_batch_start": Event("train", "before the forward pass", "batch", "batch, batch_index"),
+        "on_loss": Event(
+            "train", "after the loss, before backward", "batch", "preds, loss (may be added to), loss_items"
+        ),
+        "on_before_optimizer_step": Event(
+            "train", "before gradients are clipped", "step", "gradients on model, not scaled"
+        ),
         "optimizer_step": Event("train", "after each optimizer step", "step", "optimizer, ema, global_step"),
         "on_before_zero_grad": Event("train", "before gradients are cleared", "step", "gradients on model"),
         "on_train_batch_end": Event("train", "after the step", "batch", "batch, preds, loss, loss_items"),

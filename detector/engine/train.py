@@ -43,7 +43,7 @@ from detector.training.batch_norm import (
 from detector.training.build import build_model, build_optimization
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
-from detector.training.finite import NonFiniteCheck
+from detector.training.finite import NonFiniteCheck, require_loss
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import resize_batch, sample_side
 from detector.training.progress import EpochMeters, FromProgress, Progress
@@ -65,7 +65,8 @@ class Trainer(Engine):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
-    `batch_index`, `preds`, `loss`, `loss_items` (see `loss_names`), `lr`, `metrics`, `fitness`,
+    `batch_index`, `preds`, `loss` (the sum over the batch, undivided; `on_loss` may add to it), `loss_items` (means per
+    image, see `loss_names`), `lr`, `metrics`, `fitness`,
     `best_fitness`, `model`, `ema`, `optimizer`, `settings` (also `args`), `save_dir`, `last`, `best`,
     `csv`, `validator`, `device`, `loggers`, `exception`; what they may do: set `stop = True`, which ends
     the run cleanly after the current batch; `save_checkpoint(path)`; `unfreeze(layers)`;
@@ -319,7 +320,10 @@ class Trainer(Engine):
             self.preds = self.model(images)
         total, items = self.loss_fn(self.preds, boxes, labels)
         self.loss_items = items[self.model.selected_head].detach()
-        self.loss = total.sum() * len(images)
+        self.loss = loss = total.sum() * len(images)
+        self.fire("on_loss")
+        if self.loss is not loss:
+            require_loss(self.loss)
         self.finite.check(self.epoch, progress.global_step, self.loss.detach(), self.loss_items, batch.paths)
         self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
         self.loss = self.loss.detach()
@@ -351,6 +355,7 @@ class Trainer(Engine):
     def optimizer_step(self) -> None:
         """Clip the gradients, step, clear the gradients, and average the weights."""
         self.scaler.unscale_(self.optimizer)
+        self.fire("on_before_optimizer_step")
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detector.errors import TrainingError
+from detector.errors import CallbackError, TrainingError
 
 
 class NonFiniteCheck:
@@ -49,3 +49,20 @@ class NonFiniteCheck:
             f"the loss is not finite at epoch {epoch + 1}, step {step}: {values}; the last good weights are in "
             f"{self.weights}; try a smaller lr0 or amp=false. Files of that batch: {', '.join(paths)}"
         )
+
+
+def require_loss(loss: object) -> None:
+    """Refuse what a callback put in place of the loss, if it can't be trained on.
+
+    Raises:
+        CallbackError: unless it is a tensor of one number with gradients.
+    """
+    if isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad:
+        return
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    if isinstance(loss, Tensor) and loss.ndim == 0:
+        given = "a tensor without gradients"
+    raise CallbackError(
+        f"trainer.loss was set to {given} in on_loss; expected one number with gradients, such as "
+        "trainer.loss + 0.1 * term, where term is computed from trainer.preds or trainer.model"
+    )
