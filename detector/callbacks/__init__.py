@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.sample_images import Pictures as Pictures
     from detector.callbacks.builtin.time_limit import TimeLimit as TimeLimit
     from detector.callbacks.builtin.unfreeze import Unfreeze as Unfreeze
+    from detector.callbacks.callback import BaseCallback as BaseCallback
     from detector.callbacks.callback import Callback as Callback
     from detector.callbacks.registry import CallbackRegistry as CallbackRegistry
 
@@ -65,7 +66,7 @@ FORMER = (
 )
 """Modules that were here before they moved to `builtin`; nothing is added to this list."""
 
-_LAZY = {**READY_MADE, "Callback": "callback", "CallbackRegistry": "registry"}
+_LAZY = {**READY_MADE, "Callback": "callback", "BaseCallback": "callback", "CallbackRegistry": "registry"}
 
 
 def __getattr__(name: str) -> Any:

@@ -136,3 +136,7 @@ class Callback:
     @_empty
     def on_export_end(self, exporter: Any) -> None:
         """After the exported file is in place."""
+
+
+BaseCallback = Callback
+"""A name that some look for."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from detector.callbacks.elsewhere import translated
 from detector.errors import CallbackError, nearest
 
 
@@ -86,10 +87,11 @@ def resolve_event(name: str) -> str:
     """Return the event that a name or alias stands for.
 
     Raises:
-        CallbackError: if there is no such event, with the nearest name.
+        CallbackError: if there is no such event, with the one that is meant or has the nearest name.
     """
     name = ALIASES.get(name, name)
     if name not in EVENTS:
-        hint = nearest(name, [*EVENTS, *ALIASES]) or f"; expected one of {', '.join(EVENTS)}"
-        raise CallbackError(f"unknown event {name!r}{hint}")
+        meant = ALIASES.get(translated(name), translated(name))
+        near = f"; did you mean {meant!r}?" if meant in EVENTS else nearest(meant, [*EVENTS, *ALIASES])
+        raise CallbackError(f"unknown event {name!r}{near or '; expected one of ' + ', '.join(EVENTS)}")
     return name

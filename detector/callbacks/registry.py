@@ -16,6 +16,8 @@ from time import perf_counter
 from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Any
 
+from detector.callbacks.callback import Callback
+from detector.callbacks.elsewhere import KERAS_ARGUMENTS, described_elsewhere
 from detector.callbacks.events import EVENTS, resolve_event
 from detector.errors import CallbackError, error_text
 
@@ -61,6 +63,8 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
                 of it (see `require_runnable`).
         """
         if not isinstance(event, str):
+            if not isinstance(event, Callback) and (origin := described_elsewhere(event)) is not None:
+                raise CallbackError(origin)
             pairs = list(event_methods(event))
             for name, method in pairs:
                 require_runnable(method, name)
@@ -287,6 +291,11 @@ def require_runnable(fn: CallbackFn, event: str) -> None:
         raise CallbackError(
             f"{event}: {describe(fn)} takes {signature}, but is called with one argument, the engine"
         ) from None
+    if tuple(signature.parameters) in KERAS_ARGUMENTS:
+        raise CallbackError(
+            f"{event}: {describe(fn)} takes {signature}, as in Keras; here it is called with one argument, "
+            "the engine: write (trainer), and trainer.epoch, trainer.batch_index and trainer.metrics"
+        )
 
 
 def _require_no_unrun_code(result: object) -> None:
