@@ -198,6 +198,12 @@ class TrainSettings(DataSettings):
     patience: int = setting(
         100, "training", "stop after this many epochs without a better fitness; 0 = never", ge=0
     )
+    fitness: str | dict[str, float] | list[float] | None = setting(
+        None,
+        "training",
+        "decides best.pt and patience: a metric such as mAP50, -val/loss where lower is better, or weights such as "
+        "{mAP50: 0.1, mAP50-95: 0.9}; none = mAP50-95",
+    )
     pretrained: bool | str | Path = setting(
         True, "training", "start from the weights of model=; a path takes them from there, false from none"
     )
@@ -502,6 +508,8 @@ def type_text(field: FieldInfo) -> str:
         if origin in (list, tuple):
             inner = " | ".join(dict.fromkeys(w for part in get_args(annotation) for w in words(part)))
             return [f"list of {inner}"]
+        if origin is dict:
+            return ["{name: number}"]
         return [names.get(annotation, "any")]
 
     bounds = {}

@@ -44,6 +44,7 @@ from detector.training.build import build_model, build_optimization
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
+from detector.training.fitness import Fitness, as_fitness
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import resize_batch, sample_side
 from detector.training.progress import EpochMeters, FromProgress, Progress
@@ -69,8 +70,8 @@ class Trainer(Engine):
     image, see `loss_names`), `lr`, `metrics`, `fitness`,
     `best_fitness`, `model`, `ema`, `optimizer`, `settings` (also `args`), `save_dir`, `last`, `best`,
     `csv`, `validator`, `device`, `loggers`, `exception`; what they may do: set `stop = True`, which ends
-    the run cleanly after the current batch; `save_checkpoint(path)`; `unfreeze(layers)`;
-    `schedule.scale` and `schedule.paused`, see `Schedule`.
+    the run cleanly after the current batch; set `fitness` in `on_fit_epoch_end`; `save_checkpoint(path)`;
+    `unfreeze(layers)`; `schedule.scale` and `schedule.paused`, see `Schedule`.
 
     Attributes:
         settings: the checked settings; they stay as they were given.
@@ -114,7 +115,8 @@ class Trainer(Engine):
         self.loss: Tensor | None = None
         self.loss_items: Tensor | None = None
         self.metrics: dict[str, float] = {}
-        self.fitness: float | None = None
+        self._fitness: float | None = None
+        self._best_before: tuple[float | None, int | None] = None, None
         self.final_metrics: Metrics | None = None
         self.final_model: DetectionModel | None = None
         self.final_checkpoint: dict[str, Any] = {}
@@ -246,6 +248,7 @@ class Trainer(Engine):
             self.model, settings.box, settings.cls, settings.dfl, self.data.class_weights(settings.cls_pw)
         )
         self.loss_names = self.loss_fn.names
+        self.fitness_by = Fitness(settings.fitness, self.loss_names)
         self.finite = NonFiniteCheck(self.loss_names, self.last.parent, late=self.device.type == "cuda")
         self.recipe, self.optimizer, self.schedule = build_optimization(
             settings, self.model, self.epochs, self.num_batches, self.batch_size
@@ -400,8 +403,9 @@ class Trainer(Engine):
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
         last_epoch = self.epoch + 1 >= self.epochs or self.stop
-        self.fitness = None
+        self._best_before = self.best_fitness, self.best_epoch
         if self.data.val_loader is None or not (self.settings.val or last_epoch):
+            self.fitness = None
             return
         self.ema.sync_counters()
         backend = TorchBackend(self.ema.model, self.device, self.precision)
@@ -410,9 +414,26 @@ class Trainer(Engine):
         )
         self.metrics |= self.validator.losses
         self.metrics |= metrics.results_dict
-        self.fitness = self.metrics.pop("fitness")
-        if self.best_fitness is None or self.fitness > self.best_fitness:
-            self.best_fitness, self.best_epoch = self.fitness, self.epoch
+        del self.metrics["fitness"]
+        self.fitness = self.fitness_by.of(self.metrics)
+
+    @property
+    def fitness(self) -> float | None:
+        """How good the last validated epoch is; None before, and after an epoch without validation.
+
+        Setting it at the end of an epoch, as a callback may, decides again whether this epoch is the best so far.
+        """
+        return self._fitness
+
+    @fitness.setter
+    def fitness(self, value: float | None) -> None:
+        self._fitness = number = as_fitness(value)
+        if self._end_of_epoch is None:
+            return
+        best, epoch = self._best_before
+        if number is not None and math.isfinite(number) and (best is None or number > best):
+            best, epoch = number, self.epoch
+        self.best_fitness, self.best_epoch = best, epoch
 
     # ------------------------------------------------------------------ saving and the end
 
@@ -553,6 +574,7 @@ class Trainer(Engine):
         self.start_epoch = self.progress.epochs_done
         self.epoch = max(self.start_epoch - 1, 0)
         self.metrics = dict(state["metrics"])
+        self.fitness = self.fitness_by.of(self.metrics)
         self.meters.load_state_dict(state)
         self.started = perf_counter() - state["seconds"]
         self.model.load_state_dict(state["weights"])
