@@ -1,4 +1,5 @@
 import logging
+import math
 
 import pytest
 from support.training import plain_trainer, play
@@ -65,3 +66,33 @@ def test_a_training_is_stopped(train_tiny):
     mine = ("on_fit_epoch_end", lambda trainer: trainer.metrics.update({"mine/figure": 1.0}))
     yolo = train_tiny(mine, EarlyStopping("mine/figure", patience=2), epochs=9, patience=0)
     assert yolo.trainer.epoch == 2
+
+
+def test_epochs_at_the_start_do_not_count():
+    values = [0.9, 0.1, 0.1, 0.2, 0.2, 0.2]
+    assert run(EarlyStopping(patience=2), values) == 2
+    assert (
+        run(EarlyStopping(patience=2, start_from_epoch=3), values) == 5
+    )  # the best is 0.2 of the fourth epoch
+
+
+def test_nothing_counts_as_better_until_the_baseline_is_passed(caplog):
+    caplog.set_level(logging.INFO)
+    assert run(EarlyStopping(patience=3, baseline=0.5), [0.1, 0.2, 0.3, 0.4]) == 2
+    assert "no better fitness beyond 0.5 in 3 epochs; the best was epoch 3" in caplog.text
+    assert run(EarlyStopping(patience=3, baseline=0.5), [0.1, 0.2, 0.6, 0.7, 0.7, 0.7, 0.7]) == 6
+    low = EarlyStopping("val/loss", "min", patience=2, baseline=1.0)
+    assert run(low, [3.0, 0.5, 0.6, 0.6], name="val/loss") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"baseline": math.nan}, r"EarlyStopping\(baseline=nan\): expected a finite number"),
+        ({"start_from_epoch": -1}, r"EarlyStopping\(start_from_epoch=-1\): expected a whole number >= 0"),
+    ],
+)
+def test_options_that_cant_be_used_are_refused(arguments, message):
+    with pytest.raises(CallbackError, match=message):
+        EarlyStopping(**arguments)
+    EarlyStopping(baseline=-3)

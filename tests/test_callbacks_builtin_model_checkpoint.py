@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,60 @@ def test_a_training_leaves_weights_that_open(train_tiny, tmp_path):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(CallbackError, match=message):
         ModelCheckpoint(**arguments)
+
+
+def test_files_are_called_as_the_pattern_says(trainer):
+    run(ModelCheckpoint(top_k=2, filename="{epoch:02d}-{val/loss (a):.3f}.pt"), trainer, [0.1, 0.3, 0.25])
+    assert files(trainer) == ["02-0.300.pt", "03-0.250.pt", "last.pt"]
+
+
+def test_a_state_names_no_file_that_the_pattern_could_not_have_made():
+    callback = ModelCheckpoint(filename="{epoch}.pt")
+    own = {
+        name: callback._is_own(name) for name in ("3.pt", "12.pt", "last.pt", "best.pt", "../3.pt", "3/4.pt")
+    }
+    assert [name for name, owned in own.items() if owned] == ["3.pt", "12.pt"]
+
+
+def test_one_name_for_all_epochs_keeps_the_best(trainer):
+    saved = []
+    trainer.save_checkpoint = lambda path: saved.append(trainer.epoch) or Path(path).write_text("weights")
+    run(ModelCheckpoint(filename="recall.pt"), trainer, [0.1, 0.3, 0.2])
+    assert files(trainer) == ["last.pt", "recall.pt"]
+    assert saved == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("filename", "message"),
+    [
+        ("../{epoch}.pt", "expected a file name that ends in .pt"),
+        ("a\\{epoch}.pt", "expected a file name that ends in .pt"),
+        ("{epoch:/>5}.pt", "expected a file name that ends in .pt"),
+        ("{epoch}", "expected a file name that ends in .pt"),
+        ("", "expected a file name that ends in .pt"),
+        ("{epoch.pt", "expected a name such as"),
+        (3, "expected a name such as"),
+        ("{epoch!r}.pt", "in braces a name and a format are allowed"),
+        ("last.pt", "the run itself writes this file; choose another name"),
+    ],
+)
+def test_a_pattern_that_cant_be_used_is_refused(filename, message):
+    with pytest.raises(CallbackError, match=re.escape(message)):
+        ModelCheckpoint(filename=filename)
+
+
+def test_several_files_need_the_epoch_in_their_names():
+    with pytest.raises(CallbackError, match=r"top_k=3 keeps several files; put \{epoch\} into the name"):
+        ModelCheckpoint(top_k=3, filename="{fitness:.3f}.pt")
+
+
+@pytest.mark.parametrize(
+    ("filename", "message"),
+    [
+        ("{epoch}-{fitnes:.3f}.pt", "no such metric as fitnes; did you mean 'fitness'?; there are"),
+        ("{epoch}-{fitness:d}.pt", "fitness can't be written as 'd'; try {fitness:.3f}"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_the_metrics_names_what_is_wrong(filename, message, trainer):
+    with pytest.raises(CallbackError, match=re.escape(message)):
+        run(ModelCheckpoint(filename=filename), trainer, [0.1])

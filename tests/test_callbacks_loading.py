@@ -135,3 +135,24 @@ def test_plugins_are_registered_and_a_broken_one_is_left_out(tmp_path, monkeypat
     assert named == ["watch (unknown package)"]
     assert type(registry["on_train_end"][0].__self__).__name__ == "Watch"
     assert "plug-in broken (unknown package) is left out: AttributeError" in caplog.text
+
+
+def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "my_hooks.py").write_text(
+        "from next_door import on_train_end\n\ndef on_val_end(validator): pass\n"
+    )
+    (tmp_path / "next_door.py").write_text("def on_train_end(trainer): pass\n")
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/parts.py").write_text("class Mine:\n    def on_train_end(self, trainer): pass\n")
+    monkeypatch.chdir(tmp_path)
+    before = [place for place in sys.path if place not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", list(before))
+    for name in ("my_hooks", "next_door", "my_package", "my_package.parts"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    first, second, made = load_callbacks("my_hooks:on_val_end,my_hooks:on_train_end,my_package.parts:Mine()")
+    assert (first.__name__, second.__module__, type(made).__name__) == ("on_val_end", "next_door", "Mine")
+    assert sys.path == before
+    with pytest.raises(CallbackError, match=rf"No module named 'nowhere_here' \(looked in {tmp_path}, too\)"):
+        load_callbacks("nowhere_here:f")
+    for name in ("my_hooks", "next_door", "my_package", "my_package.parts"):
+        sys.modules.pop(name, None)

@@ -96,7 +96,7 @@ def test_every_command_line_runs(folder, capsys):
         if kind == "sh"
         for line in text.splitlines()
     ]
-    assert len(lines) == 6
+    assert len(lines) == 7
     small = ["model=yolo11n.yaml", "verbose=false", "plots=false", "workers=0", "device=cpu", "loggers=none"]
     for number, (program, *words) in enumerate(lines, 1):
         assert program == "detector"
@@ -104,8 +104,8 @@ def test_every_command_line_runs(folder, capsys):
         assert main([*words, *first, *small, f"epochs={number}"]) == 0, capsys.readouterr().err
         assert len(YOLO("runs/train/weights/last.pt").names) == 6
     out = capsys.readouterr().out
-    assert out.count("epoch 1 is over") == 4  # all but the one with Patience alone, and the resumed one
-    assert "epoch 6 is over" in out
+    assert out.count("epoch 1 is over") == 5  # all but the one with Patience alone, and the resumed one
+    assert "epoch 7 is over" in out
 
 
 def test_the_plug_in_is_loaded(folder, small_runs, monkeypatch):

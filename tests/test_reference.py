@@ -53,9 +53,9 @@ def test_a_row_says_when_how_often_and_with_what():
 
 def test_a_ready_made_callback_is_shown_with_its_defaults_and_its_first_line():
     rows = dict(ready_made_rows())
-    assert rows["EarlyStopping(monitor='fitness', mode='max', patience=100, min_delta=0.0)"].startswith(
-        "Ends a training after `patience` epochs in which a metric did not improve"
-    )
+    assert rows[
+        "EarlyStopping(monitor='fitness', mode='max', patience=100, min_delta=0.0, start_from_epoch=0, baseline=None)"
+    ].startswith("Ends a training after `patience` epochs in which a metric did not improve")
     assert all(line.count(" | ") == 1 for line in ready_made_markdown().splitlines()), "no cell is cut in two"
 
 

@@ -7,7 +7,7 @@
 | `hooks.py:Name(patience=3)`, `package.module:Name(...)` | an object made with these arguments |
 | `TimeLimit(hours=2)` | a ready-made callback of `detector.callbacks` |
 
-Arguments are plain literals; nothing else in the text is evaluated.
+Modules of the current folder are found, too. Arguments are plain literals; nothing else in the text is evaluated.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -164,21 +165,34 @@ def _import_file(path: Path, text: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.absolute().parent))  # the file may import modules from its folder
     try:
-        spec.loader.exec_module(module)
+        with _importable(path.absolute().parent):  # the file may import modules from its folder
+            spec.loader.exec_module(module)
     except Exception as error:
         raise CallbackError(f"callbacks={text}: importing {path} failed: {error_text(error)}") from error
-    finally:
-        sys.path.remove(str(path.absolute().parent))
     return module
 
 
 def _import_module(name: str, text: str) -> ModuleType:
+    """Import a module, of the current folder first: the command's own folder is what Python looks in."""
     try:
-        return importlib.import_module(name)
+        with _importable(Path.cwd()):
+            return importlib.import_module(name)
     except Exception as error:
-        raise CallbackError(f"callbacks={text}: importing {name} failed: {error_text(error)}") from error
+        also = f" (looked in {Path.cwd()}, too)" if isinstance(error, ModuleNotFoundError) else ""
+        raise CallbackError(
+            f"callbacks={text}: importing {name} failed: {error_text(error)}{also}"
+        ) from error
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()  # the folder may have new files
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _all_of(module: ModuleType, text: str) -> Iterator[Any]:

@@ -34,7 +34,8 @@ def require_number(
         or value < minimum
         or (above and value == minimum)
     ):
-        raise CallbackError(
-            f"{callback}({name}={value!r}): expected a number {'>' if above else '>='} {minimum:g}"
+        limit = (
+            f"a number {'>' if above else '>='} {minimum:g}" if math.isfinite(minimum) else "a finite number"
         )
+        raise CallbackError(f"{callback}({name}={value!r}): expected {limit}")
     return float(value)

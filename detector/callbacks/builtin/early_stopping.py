@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
-from detector.callbacks.builtin.checks import require_whole
+from detector.callbacks.builtin.checks import require_number, require_whole
 from detector.callbacks.builtin.monitor import Monitor
 from detector.callbacks.callback import Callback
 
@@ -20,16 +21,28 @@ class EarlyStopping(Callback):
         mode: "max" if higher values are better, "min" if lower ones are.
         patience: epochs to wait.
         min_delta: how much better a value must be to count.
+        start_from_epoch: epochs at the start that don't count, as those of a warm-up.
+        baseline: a value to get beyond: until then no epoch counts as an improvement.
 
     Raises:
         CallbackError: for arguments that can't be used.
     """
 
     def __init__(
-        self, monitor: str = "fitness", mode: str = "max", patience: int = 100, min_delta: float = 0.0
+        self,
+        monitor: str = "fitness",
+        mode: str = "max",
+        patience: int = 100,
+        min_delta: float = 0.0,
+        start_from_epoch: int = 0,
+        baseline: float | None = None,
     ) -> None:
         self.patience = require_whole("EarlyStopping", "patience", patience, 1)
         self.monitor = Monitor("EarlyStopping", monitor, mode, min_delta)
+        self.start_from_epoch = require_whole("EarlyStopping", "start_from_epoch", start_from_epoch, 0)
+        self.baseline: float | None = None
+        if baseline is not None:
+            self.baseline = require_number("EarlyStopping", "baseline", baseline, -math.inf)
         self.waited, self.best_epoch = 0, 0
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
@@ -39,17 +52,20 @@ class EarlyStopping(Callback):
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         value = self.monitor.read(trainer)
-        if value is None:
+        if value is None or trainer.epoch < self.start_from_epoch:
             return
         if self.monitor.improves(value):
-            self.waited, self.best_epoch = 0, trainer.epoch
-            return
+            self.best_epoch = trainer.epoch
+            if self.baseline is None or self.monitor.rank(value) < self.monitor.rank(self.baseline):
+                self.waited = 0
+                return
         self.waited += 1
         if self.waited >= self.patience:
             trainer.stop = True
             log.info(
-                "stopped early: no better %s in %d epochs; the best was epoch %d",
+                "stopped early: no better %s%s in %d epochs; the best was epoch %d",
                 self.monitor.name,
+                "" if self.baseline is None else f" beyond {self.baseline:g}",
                 self.waited,
                 self.best_epoch + 1,
             )
