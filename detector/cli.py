@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.errors import DetectorError, SettingsError, nearest
 from detector.files.names import printable
 from detector.reference import help_text
+from detector.settings_file import read_cfg
 from detector.version import __version__
 
 if TYPE_CHECKING:
@@ -86,8 +86,11 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
-def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
-    """Turn `key=value` words into settings; they override those of `cfg=file.yaml`.
+def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Turn `key=value` words into settings.
+
+    Returns:
+        The settings, and those of `cfg=file.yaml`, which they override.
 
     Raises:
         SettingsError: for words that are neither, and for unreadable cfg files.
@@ -97,13 +100,17 @@ def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
     fields = ENGINES[engine].model_fields
     given: dict[str, Any] = {}
     problems = []
-    for word in words:
+    words = list(words)
+    while words:
+        word = words.pop(0)
         key, equals, text = word.partition("=")
         key = key.removeprefix("--")
         if equals:
             given[key] = text if key == "cfg" else parse_value(text, _is_text(fields.get(key)))
         elif key in fields and "bool" in str(fields[key].annotation):
             given[key] = True
+        elif key in fields and word.startswith("--") and words and "=" not in words[0]:
+            problems.append(f"'{word} {words[0]}': settings are key=value words; write {key}={words.pop(0)}")
         elif key in fields:
             problems.append(f"{word!r} needs a value: {key}=...")
         else:
@@ -111,7 +118,7 @@ def parse_words(words: Sequence[str], engine: str) -> dict[str, Any]:
     if problems:
         raise SettingsError("\n".join(problems))
     cfg = given.pop("cfg", None)
-    return (read_cfg(cfg) if cfg else {}) | given
+    return given, read_cfg(cfg) if cfg else {}
 
 
 def _is_text(field: Any) -> bool:
@@ -144,30 +151,12 @@ def parse_value(text: str, is_text: bool = False) -> Any:
     return value
 
 
-def read_cfg(path: str) -> dict[str, Any]:
-    """Read a YAML file of settings.
-
-    Raises:
-        SettingsError: if it is missing or is not a mapping.
-    """
-    from detector.files.safe_yaml import YamlError, read_yaml
-
-    try:
-        content = read_yaml(Path(path))
-    except OSError as error:
-        raise SettingsError(f"cfg={path}: can't be read ({error.strerror})") from None
-    except YamlError as error:
-        raise SettingsError(f"cfg={path}: is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SettingsError(f"cfg={path}: expected lines of 'setting: value'")
-    return content
-
-
 def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
     """Check the settings of a command, then open its model and run it; returns the model and the result."""
     from detector.settings import DEFAULT_MODEL, ENGINES
 
-    settings = ENGINES[kind].parse(defaults | parse_words(words, kind))
+    given, in_file = parse_words(words, kind)
+    settings = ENGINES[kind].parse(given, defaults | in_file)
     from detector.yolo import YOLO  # only now: importing torch is slow
 
     names = getattr(settings, "names", None)  # of an exported file without them

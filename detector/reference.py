@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
 from detector.settings import ENGINES, format_value, type_text
+from detector.unsupported import ABSENT
 
 HEADER = ["event", "engine", "when", "how often", "available attributes"]
 OFTEN = {
@@ -133,7 +134,30 @@ def settings_markdown() -> str:
                     f"| `{name}` | `{format_value(field.default)}` | {allowed} | {field.description} |"
                 )
             lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines + _absent_markdown())
+
+
+def _absent_markdown() -> list[str]:
+    """Return the lines on settings that only files of other trainers hold."""
+    idle = ", ".join(f"`{name}`" for name, absent in ABSENT.items() if absent.off is None)
+    return [
+        "## Settings files and calls of other trainers",
+        "",
+        "`cfg=file.yaml`, also from Python, reads a file of settings; it may hold those of all commands, as the "
+        "args.yaml of a run does. What is not available here is taken as long as it is switched off, and listed in one "
+        "line; what is switched on is refused with what to use instead.",
+        "",
+        f"Of other tasks than detection, or without effect on it, whatever their value: {idle}.",
+        "",
+        "| setting | switched off | instead |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | {', '.join(f'`{format_value(off)}`' for off in absent.off)} | {absent.instead} |"
+            for name, absent in ABSENT.items()
+            if absent.off is not None
+        ),
+        "",
+    ]
 
 
 def help_text(engine: str) -> str:

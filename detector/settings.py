@@ -6,15 +6,18 @@ The user-facing keys are those known from other YOLO trainers.
 
 from __future__ import annotations
 
+import numbers
 import types
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, nearest
+from detector.unsupported import ABSENT, RENAMED, WHOLE_FILE
 
 DEFAULT_MODEL = "yolo11n.yaml"
 
@@ -44,10 +47,12 @@ class Settings(BaseModel):
     """Settings that every engine shares.
 
     Values are checked strictly (no "3" for 3), unknown names are refused, and changes made later by
-    attribute are checked as well.
+    attribute are checked as well. The same value of another Python type is the same value: see `plain_value`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+
+    _unused: list[str] = PrivateAttr(default_factory=list)
 
     model: str | Path | None = setting(
         None, "model", "weights (.pt), an architecture (.yaml) to train from scratch, or an exported file"
@@ -93,25 +98,55 @@ class Settings(BaseModel):
     def _one_class_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @property
+    def unused(self) -> list[str]:
+        """What was given, switched off or for another command, and has no effect here: `key=value` texts."""
+        return list(self._unused)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        field = type(self).model_fields.get(name)
+        super().__setattr__(name, value if field is None else plain_value(name, value, field))
+
     @classmethod
-    def parse(cls: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:
+    def parse(
+        cls: type[SettingsT], given: Mapping[str, Any], in_file: Mapping[str, Any] | None = None
+    ) -> SettingsT:
         """Check given values and fill in the defaults.
 
         Args:
-            given: setting name -> value, as from Python keywords, a YAML file or the command line.
+            given: setting name -> value, as from Python keywords or the command line.
+            in_file: those of a settings file, which `given` overrides. It may hold settings of other commands.
 
         Raises:
             SettingsError: naming every unknown key and every bad value at once.
         """
-        engine = ENGINE_OF[cls]
-        problems = [unknown_setting(key, engine) for key in given if key not in cls.model_fields]
-        known = {key: value for key, value in given.items() if key in cls.model_fields}
+        in_file = in_file or {}
+        both = {**in_file, **given}
+        is_whole = not WHOLE_FILE.isdisjoint(both)
+        problems, known, unused = [], {}, []
+        for key, value in both.items():
+            if key in cls.model_fields:
+                known[key] = value
+            elif is_unused(
+                key, value, (is_whole and key not in ABSENT) or (not is_whole and key not in given)
+            ):
+                unused.append(f"{key}={format_value(value)}")
+            else:
+                problems.append(unknown_setting(key, ENGINE_OF[cls], value))
+        if known.get("cache") == "disk":  # decoded images are kept in memory only
+            unused.append("cache=disk")
+            del known["cache"]
+        if is_whole and known.get("nms") is False:  # elsewhere it is a setting of exports, off by default
+            unused.append("nms=false")
+            del known["nms"]
+        plain = {key: plain_value(key, value, cls.model_fields[key]) for key, value in known.items()}
         try:
-            parsed = cls.model_validate(known)
+            parsed = cls.model_validate(plain)
         except ValidationError as error:
             problems += cls._explain(error, known)
         if problems:
             raise SettingsError("\n".join(problems))
+        parsed._unused = unused
         return parsed
 
     def inherit(self, values: Mapping[str, Any]) -> None:
@@ -174,6 +209,15 @@ class DataSettings(Settings):
     iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "maximum detections per image", ge=1)
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _imgsz_is_one_side(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            raise ValueError(
+                "expected one side, as training and validation take square inputs; try imgsz=640"
+            )
+        return value
 
     @field_validator("workers")
     @classmethod
@@ -311,6 +355,13 @@ class TrainSettings(DataSettings):
     def _epochs_are_a_count(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError("expected auto or a whole number >= 1; try epochs=100")
+        return value
+
+    @field_validator("multi_scale", mode="before")
+    @classmethod
+    def _multi_scale_is_a_fraction(cls, value: Any) -> Any:
+        if value is True:
+            raise ValueError("expected a fraction of the input size; try multi_scale=0.5")
         return value
 
     @field_validator("close_mosaic")
@@ -454,6 +505,11 @@ class ExportSettings(Settings):
     licence: str | None = setting(None, "export", "licence of the weights, to be written into the file")
     folder: str | Path | None = setting(None, "output", "where to write; none = next to the weights")
 
+    @field_validator("format")
+    @classmethod
+    def _format_is_lower_case(cls, value: str) -> str:
+        return value.lower()
+
     @field_validator("imgsz", mode="before")
     @classmethod
     def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
@@ -486,13 +542,103 @@ ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(
 ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for name, cls in ENGINES.items()})
 
 
-def unknown_setting(key: str, engine: str) -> str:
-    """Return one sentence: `key` is not a setting of `engine`, with the nearest name if there is one."""
+def is_unused(key: str, value: Any, in_file: bool) -> bool:
+    """Return whether a setting that an engine does not have may be left out, as it asks for nothing.
+
+    Args:
+        key: its name.
+        value: what was given.
+        in_file: it comes from a file that holds the settings of other commands, too.
+    """
+    if key in ABSENT and ABSENT[key].is_off(value):
+        return True
+    fields = [cls.model_fields[key] for cls in ENGINES.values() if key in cls.model_fields]
+    if not fields or in_file or key in ABSENT:
+        return bool(fields) and in_file
+    plain = [(plain_value(key, value, field), field.default) for field in fields]
+    return any(
+        value == default and isinstance(value, bool) == isinstance(default, bool) for value, default in plain
+    )
+
+
+def unknown_setting(key: str, engine: str, value: Any = None) -> str:
+    """Return one sentence: `key` is not a setting of `engine`, and what to use instead if that is known."""
     allowed = ENGINES[engine].model_fields
+    if key in RENAMED:
+        return f"setting {key!r} is called {RENAMED[key]!r} here"
+    if key in ABSENT and ABSENT[key].instead:
+        return f"{key}={format_value(value)}: not available in {engine}; {ABSENT[key].instead}"
     others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
     if others:
         return f"setting {key!r} belongs to {' and '.join(others)}, not to {engine}; leave it out"
     return f"unknown setting {key!r}{nearest(key, allowed) or f'; see: detector {engine} --help'}"
+
+
+def plain_value(key: str, value: Any, field: FieldInfo) -> Any:
+    """Return a value as the plain Python value it stands for, if the setting takes that; else as it is.
+
+    Numbers of numpy and torch, `Fraction` and `Decimal` become Python numbers, tuples, ranges, sets and arrays
+    lists, a `torch.device` its name, a path text where no path is taken, a number text where text is wanted (a run
+    named 0), 3.0 the whole number 3, false the number 0 where 0 switches off. None is the default of a setting that
+    does not take it.
+    """
+    if field.annotation is Any:  # the images to predict on
+        return value
+    value = plain_number(value)
+    kinds = kinds_of(field.annotation)
+    words = [kind for kind in kinds if isinstance(kind, str)]
+    if isinstance(value, (tuple, range, set, frozenset)) or (
+        hasattr(value, "tolist") and hasattr(value, "ndim")
+    ):
+        value = value.tolist() if hasattr(value, "tolist") else list(value)
+    if isinstance(value, list):
+        value = [plain_number(part) for part in value]
+    if type(value).__module__ == "torch" and type(value).__name__ == "device":
+        value = str(value)
+    if (value is None and type(None) not in kinds) or (key == "device" and value == ""):
+        return field.default  # not given
+    if key == "names" and isinstance(value, Mapping) and list(value) == list(range(len(value))):
+        return list(value.values())
+    if key == "imgsz" and isinstance(value, list) and list not in kinds and len(set(map(str, value))) == 1:
+        return value[0]  # [640, 640] is a square
+    if isinstance(value, PurePath) and Path not in kinds and str in kinds:
+        return str(value)
+    if isinstance(value, str) and value not in words and value.lower() in words:
+        return value.lower()
+    if value is False and bool not in kinds and (list in kinds or float in kinds):
+        return None if type(None) in kinds else 0.0
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)) and not {int, float} & kinds:
+        if bool in kinds and value in (0, 1):
+            return bool(value)
+        return str(value) if str in kinds else value
+    if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
+    return value
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of any library as Python's int, float or bool; anything else as it is."""
+    if isinstance(value, (bool, int, float)) and type(value) in (bool, int, float):
+        return value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()  # numpy's and torch's
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, (numbers.Real, Decimal)):
+        return float(value)
+    return value
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """Return what a setting takes: `int`, `float`, `bool`, `str`, `Path`, `list`, `tuple`, and words as text."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return {kind for part in get_args(annotation) for kind in kinds_of(part)}
+    if origin is Literal:
+        return set(get_args(annotation))
+    return {origin or annotation}
 
 
 def type_text(field: FieldInfo) -> str:

@@ -33,6 +33,7 @@ from detector.settings import (
     TrainSettings,
     ValSettings,
 )
+from detector.settings_file import read_cfg
 
 if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
@@ -210,8 +211,13 @@ class YOLO:
         """Return the settings of one run, checked, and its callbacks: the model's, then those of `callbacks=`."""
         items = given.get("callbacks")
         items = [] if items is None else list(items) if isinstance(items, (list, tuple)) else [items]
+        items = [str(item) if isinstance(item, Path) else item for item in items]
         texts = [item for item in items if isinstance(item, str)]
-        settings = kind.parse(given | ({"callbacks": texts or None} if "callbacks" in given else {}))
+        given = given | ({"callbacks": texts or None} if "callbacks" in given else {})
+        in_file = read_cfg(cfg) if (cfg := given.pop("cfg", None)) else {}
+        settings = kind.parse(given, in_file)
+        if "callbacks" not in given:
+            items = [settings.callbacks] if isinstance(settings.callbacks, str) else settings.callbacks or []
         return settings, self._registry(settings, items)
 
     def _registry(self, settings: Settings, items: Sequence[Any]) -> CallbackRegistry:
@@ -272,7 +278,7 @@ class YOLO:
                     registry.add_any(callback)
         if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(settings.verbose)
+        announce(settings)
         config, weights, names = self.model.config, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
@@ -309,7 +315,7 @@ class YOLO:
         self._complete(settings)
         if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(settings.verbose)
+        announce(settings)
         self.validator, self.metrics = validate(settings, self._ready(settings), registry)
         return self.metrics
 
@@ -357,7 +363,7 @@ class YOLO:
         network = self.model
         trained_on = self.ckpt.get("settings", {}).get("data")
         self._complete(settings, but="data")
-        configure_logging(settings.verbose)
+        announce(settings)
         path = Path(self.source)
         place = path.with_suffix("") if self.trained else Path(path.stem)
         exporter = self.exporter = Exporter(settings, network, place, registry, self._content(), trained_on)
@@ -385,7 +391,7 @@ class YOLO:
         self._complete(settings)
         if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        configure_logging(settings.verbose)
+        announce(settings)
         source = Path(self.source) if self.trained else None
         return benchmark(settings, network, source, self._content())
 
@@ -401,7 +407,7 @@ class YOLO:
                 "source= is missing: give an image, a folder or a list, such as source=street.jpg"
             )
         if settings.verbose:
-            configure_logging()
+            announce(settings)
         source = open_source(settings.source)
         predictor = self.predictor = Predictor(settings, self._ready(settings), callbacks)
         return predictor.stream(source)
@@ -452,6 +458,13 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(printable(self.format(record)) + "\n")
         sys.stderr.flush()
+
+
+def announce(settings: Settings) -> None:
+    """Send this package's messages to stderr, and say which of the settings have no effect."""
+    configure_logging(settings.verbose)
+    if settings.unused:
+        log.info("no effect here: %s", ", ".join(settings.unused))
 
 
 def configure_logging(verbose: bool = True) -> None:

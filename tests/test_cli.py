@@ -5,6 +5,7 @@ import pytest
 
 from detector.cli import main, parse_value, parse_words
 from detector.errors import SettingsError
+from detector.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -17,15 +18,31 @@ def test_values_are_read_as_people_mean_them(text, value):
 
 
 def test_words_become_settings_and_later_ones_win():
-    assert parse_words(["epochs=3", "exist_ok", "name=2024", "epochs=4"], "train") == {
-        "epochs": 4, "exist_ok": True, "name": "2024",
-    }  # fmt: skip
+    assert parse_words(["epochs=3", "exist_ok", "name=2024", "epochs=4"], "train") == (
+        {"epochs": 4, "exist_ok": True, "name": "2024"}, {},
+    )  # fmt: skip
 
 
 def test_words_override_a_cfg_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 7\nimgsz: 320\n")
     words = ["imgsz=96", f"cfg={tmp_path / 'mine.yaml'}"]
-    assert parse_words(words, "train") == {"epochs": 7, "imgsz": 96}
+    assert parse_words(words, "train") == ({"imgsz": 96}, {"epochs": 7, "imgsz": 320})
+    settings = TrainSettings.parse(*parse_words(words, "train"))
+    assert (settings.epochs, settings.imgsz) == (7, 96)
+
+
+def test_words_as_other_programs_take_them_are_shown_as_they_are_written_here():
+    with pytest.raises(SettingsError) as caught:
+        parse_words(["--imgsz", "64", "epochs", "--batch"], "train")
+    assert str(caught.value).splitlines() == [
+        "'--imgsz 64': settings are key=value words; write imgsz=64",
+        "'epochs' needs a value: epochs=...",
+        "'--batch' needs a value: batch=...",
+    ]
+
+
+def test_a_comma_after_one_side_is_that_side():
+    assert TrainSettings.parse(*parse_words(["imgsz=64,"], "train")).imgsz == 64
 
 
 def test_a_word_that_is_no_setting_is_refused():
