@@ -84,6 +84,18 @@ def first_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0][:200].rstrip(".:")
 
 
+def excerpt(value: object) -> str:
+    """Return a value as Python shows it, cut to one line; bytes by their number."""
+    return (
+        f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray, memoryview)) else shorten(repr(value))
+    )
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """Return text, cut to `limit` letters: what a user gave may be of any length."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def error_text(error: BaseException) -> str:
     """Return an exception as `ValueError: what was wrong`, its first line only."""
     lines = str(error).splitlines()

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from detector.errors import SettingsError, nearest
+from detector.errors import SettingsError, excerpt, nearest, shorten
 from detector.unsupported import ABSENT, RENAMED, WHOLE_FILE
 
 DEFAULT_MODEL = "yolo11n.yaml"
@@ -130,7 +130,7 @@ class Settings(BaseModel):
             elif is_unused(
                 key, value, (is_whole and key not in ABSENT) or (not is_whole and key not in given)
             ):
-                unused.append(f"{key}={format_value(value)}")
+                unused.append(f"{key}={_shown(value)}")
             else:
                 problems.append(unknown_setting(key, ENGINE_OF[cls], value))
         if known.get("cache") == "disk":  # decoded images are kept in memory only
@@ -175,7 +175,7 @@ class Settings(BaseModel):
     @classmethod
     def _explain(cls, error: ValidationError, given: Mapping[str, Any]) -> list[str]:
         return explain_validation(
-            error, cls, given, lambda key, value, text: f"{key}={format_value(value)}: {text}", _expected
+            error, cls, given, lambda key, value, text: f"{key}={_shown(value)}: {text}", _expected
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -567,7 +567,7 @@ def unknown_setting(key: str, engine: str, value: Any = None) -> str:
     if key in RENAMED:
         return f"setting {key!r} is called {RENAMED[key]!r} here"
     if key in ABSENT and ABSENT[key].instead:
-        return f"{key}={format_value(value)}: not available in {engine}; {ABSENT[key].instead}"
+        return f"{key}={_shown(value)}: not available in {engine}; {ABSENT[key].instead}"
     others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
     if others:
         return f"setting {key!r} belongs to {' and '.join(others)}, not to {engine}; leave it out"
@@ -709,6 +709,12 @@ def explain_validation(
             text = expected(key, field) if expected else f"expected {type_text(field)}"
             sentences[key] = sentence(key, given[key], text)
     return [*unknown.values(), *sentences.values()]
+
+
+def _shown(value: Any) -> str:
+    return shorten(
+        excerpt(value) if isinstance(value, (bytes, bytearray, memoryview)) else format_value(value)
+    )
 
 
 def _expected(key: str, field: FieldInfo) -> str:

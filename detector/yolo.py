@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +16,7 @@ from detector.callbacks.secrets import mask_callbacks
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.transfer import Transfer, transfer_weights
+from detector.device import select_device
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
 from detector.files.names import printable
@@ -44,6 +45,13 @@ tensor_version = attrgetter("_version")
 INHERITED = ("imgsz", "data", "single_cls", "classes")
 """Settings of its training that a loaded model brings to `val` and `predict`, unless given again."""
 
+MEASURED_WITH = ("nms", "conf", "iou", "max_det", "agnostic_nms")
+"""Settings of its training that change its metrics, which a loaded model brings to `val`, unless given again."""
+
+ENGINES_KEPT = ("trainer", "validator", "predictor", "exporter")
+
+MUCH_MEMORY = 1 << 30  # bytes of images in a list of results, above which it is said how to avoid it
+
 
 class YOLO:
     """An object detector.
@@ -55,6 +63,8 @@ class YOLO:
             validates.
         names: class names of an exported file without them.
         imgsz: side, or height and width, of the input of such a file, px.
+        task: "detect", for calls copied from elsewhere; there is no other.
+        verbose: without effect, likewise: opening a model says nothing.
 
     Attributes:
         model: the network; an exported file has none.
@@ -78,7 +88,12 @@ class YOLO:
         model: str | Path = DEFAULT_MODEL,
         names: Mapping[int, str] | Sequence[str] | None = None,
         imgsz: int | Sequence[int] | None = None,
+        *,
+        task: str | None = None,
+        verbose: bool = False,
     ) -> None:
+        if task not in (None, self.task):
+            raise SettingsError(f"task={task}: only detection is available; leave task out")
         self.callbacks = CallbackRegistry()
         self.metrics: Metrics | None = None
         self.trainer: Any = None
@@ -87,6 +102,7 @@ class YOLO:
         self.exporter: Any = None
         self.ckpt: dict[str, Any] = {}
         self._backend: tuple[tuple[object, ...], InferenceBackend] | None = None
+        self._device: str | None = None
         self.exported: ExportedModel | None = None
         self.source = model
         suffix = Path(model).suffix
@@ -110,6 +126,15 @@ class YOLO:
     def _set_network(self, network: DetectionModel, trained: bool = True) -> None:
         self._network, self.trained, self._backend = network, trained, None
         self._tensors = [*network.parameters(), *network.buffers()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle and copy take along: not the engines, nor what is kept for the next prediction."""
+        return self.__dict__ | dict.fromkeys((*ENGINES_KEPT, "_backend", "_tensors"))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.exported is None:
+            self._set_network(self._network, self.trained)
 
     # ------------------------------------------------------------------ what it is
 
@@ -141,11 +166,32 @@ class YOLO:
         """Device of the weights."""
         return self._opened.device
 
-    def info(self, imgsz: int = 640) -> ModelInfo:
-        """Print and return layers, parameters and GFLOPs (2 x multiply-adds) at a square input."""
+    def info(self, imgsz: int = 640, verbose: bool = True) -> ModelInfo:
+        """Return layers, parameters and GFLOPs (2 x multiply-adds) at a square input, and print them if `verbose`."""
         info = self.model.info(imgsz)
-        print(info)
+        if verbose:
+            print(info)
         return info
+
+    def to(self, device: Any) -> YOLO:
+        """Move the weights to a device, on which everything is computed from now on unless `device=` is given.
+
+        Args:
+            device: as the setting: "cpu", "cuda", an index, or a `torch.device`.
+
+        Raises:
+            SettingsError: if there is no such device.
+            ExportError: for an exported file.
+        """
+        network, given = self.model, Settings.parse({"device": device}).device
+        place = select_device(given)
+        self._set_network(network.to(place), self.trained)
+        self._device = str(place)
+        return self
+
+    def fuse(self) -> YOLO:
+        """Return the model as it is: val and predict fuse a copy, training needs the layers that fusing removes."""
+        return self
 
     def load(self, weights: str | Path) -> YOLO:
         """Take every weight of another checkpoint whose name and shape agree; class rows by class name.
@@ -214,6 +260,8 @@ class YOLO:
         items = [str(item) if isinstance(item, Path) else item for item in items]
         texts = [item for item in items if isinstance(item, str)]
         given = given | ({"callbacks": texts or None} if "callbacks" in given else {})
+        if self._device is not None and not given.get("resume"):
+            given = {"device": self._device} | given
         in_file = read_cfg(cfg) if (cfg := given.pop("cfg", None)) else {}
         settings = kind.parse(given, in_file)
         if "callbacks" not in given:
@@ -324,7 +372,7 @@ class YOLO:
 
         Args:
             source: image path, folder, glob, list, .txt list, BGR array, PIL image or tensor.
-            stream: yield the results one by one instead of returning a list.
+            stream: yield the results one by one instead of returning a list, which keeps every image in memory.
             **settings: see `detector predict --help`.
 
         Returns:
@@ -336,7 +384,7 @@ class YOLO:
         """
         given = settings | ({} if source is None else {"source": source})
         results = self._predict(*self._checked(PredictSettings, given))
-        return results if stream else list(results)
+        return results if stream else collect(results)
 
     __call__ = predict
 
@@ -425,7 +473,8 @@ class YOLO:
     def _complete(self, settings: Settings, but: str | None = None) -> None:
         """Fill in what was not set, but the model was trained with."""
         saved = self.ckpt.get("settings", {})
-        known = [key for key in INHERITED if key in type(settings).model_fields and key != but]
+        keys = INHERITED + (MEASURED_WITH if isinstance(settings, ValSettings) else ())
+        known = [key for key in keys if key in type(settings).model_fields and key != but]
         settings.inherit({key: saved[key] for key in known if saved.get(key) is not None})
 
     def __repr__(self) -> str:
@@ -436,8 +485,25 @@ log = logging.getLogger("detector")
 
 
 def class_names(content: dict[str, Any]) -> dict[int, str]:
-    """Return class id -> name of a checkpoint."""
-    return dict(enumerate(content["model"]["names"]))
+    """Return class id -> name of a checkpoint; empty if it has no names."""
+    return dict(enumerate(content["model"].get("names") or ()))
+
+
+def collect(results: Iterable[Any]) -> list[Any]:
+    """Return results as a list; one that keeps much memory is said once to do so."""
+    kept, count = [], 0
+    for result in results:
+        kept.append(result)
+        read = Path(getattr(result, "path", "")).is_absolute()  # the others the caller has in memory anyway
+        before, count = count, count + (result.orig_img.nbytes if read else 0)
+        if before < MUCH_MEMORY <= count:
+            log.warning(
+                "the list of results keeps every image in memory, %d of %.1f GB so far; predict(stream=True) gives one "
+                "result after the other and keeps none",
+                len(kept),
+                count / 1e9,
+            )
+    return kept
 
 
 def require_any_match(transfer: Transfer, weights: str | Path) -> None:
@@ -456,8 +522,9 @@ class _Stderr(logging.Handler):
     """Writes messages to whatever `sys.stderr` is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(printable(self.format(record)) + "\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:  # a windowed program has none
+            sys.stderr.write(printable(self.format(record)) + "\n")
+            sys.stderr.flush()
 
 
 def announce(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from pathlib import Path
@@ -205,6 +206,18 @@ def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
         ("rtsp://camera/1", "download 'rtsp://camera/1': only https:// addresses are fetched"),
         ("https://host/page.html", "page.html is not an image"),
         ("https://host/x.jpg", "but DETECTOR_OFFLINE is set"),
+        (
+            Path("https://host/x.jpg"),
+            "an address in a Path loses a slash; give it as text: 'https://host/x.jpg'",
+        ),
+        ("folders.txt", "/none is a folder; list its images, or give the folder in place of"),
+        ("x" * 5000, "can't be looked up (File name too long)"),
+        (
+            b"\xff" * 100_000,
+            "source=100,000 bytes: encoded images are not decoded here; give the image that PIL",
+        ),
+        ([io.BytesIO(b"")], "encoded images are not decoded here"),
+        ({"a": "b" * 1000}, "source={'a': 'bbbbb"),
     ],
 )
 def test_sources_that_hold_no_image_are_errors(
@@ -213,11 +226,13 @@ def test_sources_that_hold_no_image_are_errors(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").mkdir()
     cv2.imwrite(str(tmp_path / "b.png"), plain_image())
+    (tmp_path / "folders.txt").write_text("b.png\nnone\n")
     for name in ("notes.md", "clip.mp4"):
         (tmp_path / name).write_bytes(b"?")
     with pytest.raises(DataError) as caught:
         open_source(source)
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 600
     if "gone" in str(source) and isinstance(source, str):
         assert str(tmp_path) in str(caught.value)
 
@@ -232,7 +247,18 @@ def test_sources_that_hold_no_image_are_errors(
         (torch.zeros(1, 8, 8), "tensor of shape (1, 8, 8), torch.float32: expected (3, H, W)"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "torch.int64: expected"),
         (torch.full((3, 8, 8), 255.0), "tensor with values 255 to 255: expected 0-1; divide by 255 first"),
-        (torch.full((3, 8, 8), torch.nan), "expected 0-1"),
+        (
+            torch.full((3, 8, 8), torch.nan),
+            "expected 0-1; find out where the values that are not finite come from",
+        ),
+        (
+            torch.linspace(-0.06, 1.07, 192).view(3, 8, 8),
+            "expected 0-1; resizing may overshoot: clamp(0, 1) first",
+        ),
+        (
+            torch.linspace(-2.1, 2.6, 192).view(3, 8, 8),
+            "give the image before it is normalised by mean and standard",
+        ),
     ],
 )
 def test_arrays_and_tensors_that_are_no_images_are_errors(image: Any, message: str) -> None:
@@ -313,3 +339,11 @@ def test_linked_folders_are_followed_once(folder: Path, tmp_path_factory: pytest
 def test_list_images_refuses_what_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{tmp_path}/gone does not exist; expected a folder, a .txt list"):
         list_images([tmp_path / "gone"])
+
+
+def test_a_tensor_that_is_off_by_rounding_is_the_same_image() -> None:
+    image = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1).expand(3, 8, 8)
+    rounded = image + torch.tensor([-1e-7, 0, 2e-7]).view(3, 1, 1)
+    assert rounded.max() > 1 and rounded.min() < 0
+    plain, off = (next(iter(open_source(tensor))).image for tensor in (image, rounded))
+    assert (plain == off).all() and plain[0, 0].tolist() == [255, 128, 0]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from detector.files.folders import cache_dir, datasets_dir, is_offline, resource_dir
+from detector import YOLO
+from detector.errors import CheckpointError, DataError, SettingsError
+from detector.files.folders import cache_dir, datasets_dir, expand_home, is_offline, resource_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,3 +106,40 @@ def test_the_docs_list_every_variable_that_is_read() -> None:
 def test_packaged_folders_are_found() -> None:
     assert (resource_dir("cfg") / "default.yaml").is_file()
     assert (resource_dir("datasets") / "coco8.yaml").is_file()
+
+
+@pytest.fixture
+def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An account of a container: no HOME, no passwd entry; returns its folder for temporary files."""
+    if sys.platform == "win32":
+        pytest.skip("accounts of Windows have a home")
+
+    def no_entry(_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME")
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(f"pwd.{name}", no_entry)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_an_account_without_home_keeps_its_caches_in_a_temporary_folder_of_its_own(no_home: Path) -> None:
+    folder = cache_dir("labels").parent
+    assert folder.parent == no_home and folder.stat().st_mode & 0o777 == 0o700
+    assert expand_home("~/a.jpg") == Path("~/a.jpg")
+    folder.rmdir()
+    folder.symlink_to(no_home)
+    with pytest.raises(
+        SettingsError, match=r"this account has no home, and .* can't be used; set DETECTOR_CACHE"
+    ):
+        cache_dir("labels")
+
+
+def test_without_home_what_lies_there_does_not_exist(no_home: Path, tiny_model: Path) -> None:
+    with pytest.raises(CheckpointError, match="do not exist"):
+        YOLO("~/best.pt")
+    with pytest.raises(DataError, match="does not exist"):
+        YOLO(tiny_model).predict("~/street.jpg")
+    with pytest.raises(DataError, match="mine"):
+        YOLO(tiny_model).train(data="~/mine.yaml", project=no_home)

@@ -1,11 +1,16 @@
+import copy
 import logging
+import pickle
+import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from support.models import write_tiny
 
 from detector import YOLO
-from detector.checkpoints.checkpoint import save_checkpoint
+from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from detector.errors import CheckpointError, SettingsError
 
 
@@ -57,3 +62,112 @@ def test_messages_do_nothing_to_the_terminal(capsys, monkeypatch):
         logging.LogRecord("detector", logging.INFO, "a.py", 1, "class %s\nnext", ("\x1b[2Jevil",), None)
     )
     assert capsys.readouterr().err == "class \\x1b[2Jevil\nnext\n"
+
+
+def opened_again(yolo):
+    """Copies of a model, by pickle and by copy."""
+    return pickle.loads(pickle.dumps(yolo)), copy.deepcopy(yolo), copy.copy(yolo)
+
+
+def test_a_model_pickles_and_copies_before_and_after_prediction_and_training(
+    trained, sample_image, train_tiny
+):
+    opened_again(YOLO(trained.source))
+    found = trained.predict(sample_image, imgsz=96, verbose=False)[0]
+    for again in opened_again(trained):
+        assert again.predictor is None and again.trained
+        assert torch.equal(
+            again.predict(sample_image, imgsz=96, verbose=False)[0].boxes.data, found.boxes.data
+        )
+    done = train_tiny(model=trained, epochs=1)
+    weights = done.model.state_dict()
+    for again in opened_again(done):
+        assert again.trainer is None and again.source == done.source
+        assert all(torch.equal(value, weights[key]) for key, value in again.model.state_dict().items())
+
+
+def test_an_exported_model_pickles_and_copies_after_prediction(exported, sample_image, monkeypatch, tmp_path):
+    yolo = YOLO(exported(format="torchscript"))
+    found = yolo.predict(sample_image, verbose=False)[0]
+    copies = opened_again(yolo)
+    monkeypatch.chdir(tmp_path)
+    for again in copies:
+        assert torch.equal(again.predict(sample_image, verbose=False)[0].boxes.data, found.boxes.data)
+
+
+def test_results_and_metrics_pickle_and_copy(trained, sample_image):
+    result = trained.predict(sample_image, imgsz=96, verbose=False)[0]
+    for again in opened_again(result):
+        assert torch.equal(again.boxes.data, result.boxes.data) and again.names == result.names
+
+
+def test_to_moves_the_model_and_its_later_runs(trained, sample_image):
+    assert trained.to(torch.device("cpu")) is trained and trained.fuse() is trained
+    trained.predict(sample_image, imgsz=96, verbose=False)
+    assert trained.predictor.args.device == "cpu" and trained.device == torch.device("cpu")
+    with pytest.raises(SettingsError, match="device=cuda:99: this machine has"):
+        trained.to("cuda:99")
+
+
+def test_info_may_be_silent(trained, capsys):
+    assert trained.info(verbose=False).layers > 10
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_opens_with_the_task_of_a_copied_call(tiny_model):
+    assert YOLO(tiny_model, task="detect", verbose=True).task == "detect"
+    with pytest.raises(SettingsError, match="task=segment: only detection is available"):
+        YOLO(tiny_model, task="segment")
+
+
+def test_a_class_that_the_model_does_not_have_is_refused(trained, exported, sample_image):
+    for yolo in (trained, YOLO(exported(format="torchscript"))):
+        with pytest.raises(SettingsError, match="classes=9: the model has classes 0-5"):
+            yolo.predict(sample_image, classes=[0, 9], verbose=False)
+
+
+def test_weights_without_names_are_loaded_whole(trained, tmp_path):
+    content = load_checkpoint(trained.source)
+    del content["model"]["names"]
+    save_checkpoint(tmp_path / "nameless.pt", content)
+    again = YOLO(trained.source)
+    for parameter in again.model.parameters():
+        parameter.data.zero_()
+    again.load(tmp_path / "nameless.pt")
+    weights = again.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in trained.model.state_dict().items())
+
+
+def test_settings_that_change_the_metrics_of_a_training_are_those_of_a_later_val(
+    train_tiny, drawn_dataset, tmp_path
+):
+    done = train_tiny(epochs=1, conf=0.25, iou=0.5, max_det=7, agnostic_nms=True)
+    again = YOLO(done.trainer.best)
+    again.val(imgsz=64, workers=0, plots=False, project=tmp_path)
+    kept = again.validator.suppression
+    assert (kept.conf, kept.iou, kept.max_det, kept.agnostic) == (0.25, 0.5, 7, True)
+    again.val(imgsz=64, workers=0, plots=False, project=tmp_path, iou=0.6, conf=None)
+    assert (again.validator.suppression.conf, again.validator.suppression.iou) == (0.001, 0.6)
+
+
+def test_a_list_of_results_that_keeps_much_memory_says_so_once(trained, tmp_path, caplog, monkeypatch):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr("detector.yolo.MUCH_MEMORY", 2 * 64 * 64 * 3)
+    images = [cv2.imread(str(tmp_path / "0.png"))] * 4
+    trained.predict(images, imgsz=64, verbose=False)
+    list(trained.predict(tmp_path, imgsz=64, verbose=False, stream=True))
+    assert not caplog.messages
+    trained.predict(tmp_path, imgsz=64, verbose=False)
+    assert len(caplog.messages) == 1 and "predict(stream=True)" in caplog.text
+
+
+def test_a_program_without_stderr_trains_and_predicts(train_tiny, sample_image, monkeypatch):
+    root, package = logging.getLogger(), logging.getLogger("detector")
+    for logger in (root, package):  # as in a program that has not set up logging
+        monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(package, "propagate", True)
+    monkeypatch.setattr(sys, "stderr", None)
+    done = train_tiny(epochs=1, verbose=True)
+    done.predict(sample_image, imgsz=64)
+    assert len(package.handlers) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detector.errors import CheckpointError, DataError, nearest
 from detector.files.download import download
-from detector.files.folders import cache_dir, is_offline
+from detector.files.folders import cache_dir, expand_home, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def resolve_weights(weights: str | Path) -> Path:
     Raises:
         CheckpointError: if there is no such file and it can't be fetched.
     """
-    path = Path(weights).expanduser()
+    path = expand_home(weights)
     if path.is_file():
         return path
     if str(weights) not in NAMES:

@@ -33,7 +33,14 @@ from detector.data.sources import list_images
 from detector.errors import DataError, nearest
 from detector.files.archives import ARCHIVE_SUFFIXES
 from detector.files.download import is_local
-from detector.files.folders import allows_insecure, cache_dir, datasets_dir, is_offline, resource_dir
+from detector.files.folders import (
+    allows_insecure,
+    cache_dir,
+    datasets_dir,
+    expand_home,
+    is_offline,
+    resource_dir,
+)
 from detector.files.locks import locked
 
 LOGGER = logging.getLogger(__name__)
@@ -169,7 +176,7 @@ def _load(path: Path) -> DataConfig:
 
 
 def _find_yaml(data: str | Path) -> Path:
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if path.is_file():
         return _absolute(path)
     inside = sorted(file for file in path.iterdir() if file.suffix in YAML_SUFFIXES) if path.is_dir() else []
@@ -195,7 +202,7 @@ def _find_yaml(data: str | Path) -> Path:
 
 
 def _root(path: Path, given: str) -> Path:
-    folder = Path(native(given, path.parent)).expanduser()
+    folder = expand_home(native(given, path.parent))
     if _is_packaged(path):
         return datasets_dir() / folder
     root = path.parent / folder
@@ -218,7 +225,7 @@ def _splits(path: Path, file: DataYaml, root: Path) -> dict[str, list[Path]]:
 def _entry(path: Path, root: Path, entry: str) -> Path:
     """Return an entry's absolute path; `../train`, as some exports write it, means `train` next to the YAML."""
     entry = native(entry, root)
-    found = Path(os.path.normpath(root / Path(entry).expanduser()))
+    found = Path(os.path.normpath(root / expand_home(entry)))
     inside = root / entry.removeprefix("../")
     if entry.startswith("../") and not found.exists() and inside.exists():
         LOGGER.warning("%s: %s does not exist; using %s", path, found, inside)

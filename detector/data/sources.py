@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,8 +28,8 @@ from PIL import ImageOps
 
 from detector.data.images import Pixels, read_image
 from detector.data.places import find_move, native
-from detector.errors import DataError
-from detector.files.folders import cache_dir
+from detector.errors import DataError, excerpt
+from detector.files.folders import cache_dir, expand_home
 from detector.files.text import read_text
 
 LOGGER = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ IMAGE_SUFFIXES = (".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".ti
 UNREADABLE_SUFFIXES = (".dng", ".heic", ".heif")
 VIDEO_SUFFIXES = (".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 PREFETCH = 4  # images decoded ahead
+HALF_STEP = 0.5 / 255  # of a pixel value: what is off by less becomes the same pixel
 MAX_DOWNLOAD = 1 << 30  # bytes of one image
 
 
@@ -163,7 +166,7 @@ def list_images(entries: Iterable[str | Path], places: Sequence[Path] = ()) -> l
     images: list[Path] = []
     for entry in entries:
         try:
-            path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
+            path = Path(os.path.normpath(expand_home(entry).absolute()))
             is_folder = path.is_dir()
         except (OSError, RuntimeError) as error:  # too long, or of no such user
             raise DataError(f"{entry} can't be looked up: {error}.") from error
@@ -224,6 +227,10 @@ def _read_list(path: Path, places: Sequence[Path]) -> list[Path]:
             LOGGER.warning("%s: %s does not exist; using %s", path, images[0], moved[0])
             images = moved
     for image in images:
+        if image.is_dir():
+            raise DataError(
+                f"{path}: {image} is a folder; list its images, or give the folder in place of the list."
+            )
         _check_suffix(image)
     return images
 
@@ -241,8 +248,15 @@ def _files(source: str | Path) -> list[Path]:
     text = str(source)
     if "://" in text:
         return [_downloaded(text)]
-    path = Path(source).expanduser()
-    if path.exists():
+    if re.match(r"https?:/[^/]", text):  # Path takes the second slash for one too many
+        address = text.replace(":/", "://", 1)
+        raise DataError(f"source={text}: an address in a Path loses a slash; give it as text: {address!r}.")
+    path = expand_home(source)
+    try:
+        exists = path.exists()
+    except OSError as error:  # too long for a path
+        raise DataError(f"source={excerpt(text)}: can't be looked up ({error.strerror}).") from None
+    if exists:
         images = list_images([path])
     elif glob.has_magic(text):
         matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
@@ -290,8 +304,13 @@ def _entries(source: Any, first: int) -> list[tuple[str, Any]]:
         return [(str(Path(filename).absolute()) if filename else f"image{first}.jpg", source)]
     if isinstance(source, np.ndarray):
         return [(f"image{first}.jpg", source)]
+    if isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read"):
+        raise DataError(
+            f"source={excerpt(source)}: encoded images are not decoded here; give the image that "
+            f"PIL.Image.open(io.BytesIO(data)) or cv2.imdecode returns."
+        )
     raise DataError(
-        f"source={source!r}: expected a path, a pattern, an https address, an array, a PIL image, a tensor "
+        f"source={excerpt(source)}: expected a path, a pattern, an https address, an array, a PIL image, a tensor "
         f"or a list of these; cameras and streams are not supported."
     )
 
@@ -330,10 +349,23 @@ def _from_tensor(image: torch.Tensor) -> Pixels:
     image = image.detach().cpu()
     if image.is_floating_point():
         low, high = image.min().item(), image.max().item()
-        if not (low >= 0 and high <= 1):
-            raise DataError(f"tensor with values {low:g} to {high:g}: expected 0-1; divide by 255 first.")
-        image = (image.float() * 255).round().to(torch.uint8)
+        if not (low > -HALF_STEP and high < 1 + HALF_STEP):
+            raise DataError(
+                f"tensor with values {low:g} to {high:g}: expected 0-1; {_range_advice(low, high)}."
+            )
+        image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
+
+
+def _range_advice(low: float, high: float) -> str:
+    """Return what to do with a tensor whose values are not those of an image in 0-1."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "find out where the values that are not finite come from"
+    if low > -0.5 and high < 1.5:
+        return "resizing may overshoot: clamp(0, 1) first"
+    if low >= 0 and high <= 255:
+        return "divide by 255 first"
+    return "give the image before it is normalised by mean and standard deviation"
 
 
 def _from_pil(image: Any) -> Pixels:

@@ -51,6 +51,9 @@ class Predictor(Engine):
         settings: checked prediction settings.
         backend: the network, ready to run.
         callbacks: this prediction's callbacks.
+
+    Raises:
+        SettingsError: if `classes` names one that the model does not have.
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class Predictor(Engine):
         self._used: Counter[str] = Counter()
         self._replaced: set[str] = set()
         self.unsaved = 0
+        for class_id in settings.classes or []:
+            if class_id not in backend.names:
+                raise SettingsError(f"classes={class_id}: the model has classes 0-{backend.num_classes - 1}")
         self.suppression = NMSParams(
             settings.conf, settings.iou, settings.max_det, settings.agnostic_nms, classes=settings.classes
         )

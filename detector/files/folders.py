@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+
+from detector.errors import SettingsError
 
 Kept = Literal["datasets", "downloads", "labels", "weights"]
 
@@ -33,8 +37,32 @@ def cache_dir(kind: Kept) -> Path:
     root = _folder("DETECTOR_CACHE")
     if root is None:
         shared = _folder("XDG_CACHE_HOME") or (_folder("LOCALAPPDATA") if sys.platform == "win32" else None)
-        root = (shared or Path.home() / ".cache") / "detector"
+        root = shared / "detector" if shared else _cache_in_home()
     return root / kind
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with `~` replaced by the home folder; as it is where that user has none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for a user without home
+
+
+def _cache_in_home() -> Path:
+    """Return the cache in the home folder; in a container's account without one, a temporary folder of its own.
+
+    Raises:
+        SettingsError: if that is another user's.
+    """
+    home = expand_home("~")
+    if home.is_absolute():
+        return home / ".cache" / "detector"
+    folder = Path(tempfile.gettempdir()) / f"detector-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+        raise SettingsError(
+            f"no folder for caches: this account has no home, and {folder} can't be used; set DETECTOR_CACHE"
+        )
+    return folder
 
 
 def datasets_dir() -> Path:
@@ -58,4 +86,4 @@ def _is_on(variable: str) -> bool:
 
 def _folder(variable: str) -> Path | None:
     given = os.environ.get(variable)
-    return Path(given).expanduser().absolute() if given else None
+    return expand_home(given).absolute() if given else None

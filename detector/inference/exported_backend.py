@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from detector.data.letterbox import input_hw
 from detector.device import Precision, select_device, select_precision
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
+from detector.files.folders import expand_home
 from detector.inference.backend import InferenceBackend
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.pixels import to_input
@@ -60,7 +62,7 @@ class ExportedModel:
         names: Mapping[int, str] | Sequence[str] | None = None,
         imgsz: int | Sequence[int] | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expand_home(path)
         if not self.path.exists():
             raise ExportError(f"exported file {str(path)!r} does not exist: looked at {self.path.absolute()}")
         found = format_of(self.path)
@@ -80,6 +82,16 @@ class ExportedModel:
             self.contract = contract_from(runtime.input, runtime.output, listed, sides, self.path)
         self.names = dict(self.contract.names)
         self.num_classes = len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle and copy take along: open files are opened again when they are needed."""
+        return self.__dict__ | {"_open": {}, "format": None, "path": self.path.absolute()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        found = format_of(self.path)
+        assert found is not None, "it was one before"
+        self.kind, self.format = found
 
     def runtime(self, compute: str | None) -> Runtime:
         """Return the open file, computing in a precision; it is kept."""

@@ -34,7 +34,7 @@ class ProgressBar(Callback):
         log.info("%s", summary(trainer))
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        if sys.stderr.isatty():
+        if on_terminal():
             from tqdm import tqdm
 
             done, total = trainer.progress.batches_done, trainer.num_batches
@@ -66,7 +66,7 @@ class ProgressBar(Callback):
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         metrics = trainer.metrics
-        parts = [] if sys.stderr.isatty() else [
+        parts = [] if on_terminal() else [
             f"{name.removeprefix('train/').removesuffix('_loss')} {value:.3f}"
             for name, value in metrics.items() if name.startswith("train/")
         ]  # fmt: skip
@@ -88,6 +88,11 @@ class ProgressBar(Callback):
     def _epoch(trainer: Any) -> str:
         width = len(str(trainer.epochs))
         return f"epoch {trainer.epoch + 1:>{width}}/{trainer.epochs}"
+
+
+def on_terminal() -> bool:
+    """Return whether messages go to a terminal; a windowed program has no stderr at all."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def summary(trainer: Any) -> str:

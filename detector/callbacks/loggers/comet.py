@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.callbacks.loggers.base import Logger, environment, is_true, project_folder, project_name
+from detector.files.folders import expand_home
 
 UNASKED = {
     "log_code": "COMET_AUTO_LOG_CODE",
@@ -109,7 +110,7 @@ def _has_key() -> bool:
     if os.environ.get("COMET_API_KEY"):
         return True
     for place in (os.environ.get("COMET_CONFIG") or "~", "."):
-        path = Path(place).expanduser()
+        path = expand_home(place)
         path = path / ".comet.config" if path.is_dir() else path
         if path.is_file() and re.search(
             r"^\s*api_key\s*=\s*\S", path.read_text(errors="replace"), re.MULTILINE

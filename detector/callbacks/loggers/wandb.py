@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from detector.callbacks.loggers.base import Logger, is_true, project_folder, project_name
 from detector.callbacks.secrets import masked_command
+from detector.files.folders import expand_home
 
 OWN_NAMES = {"project": "WANDB_PROJECT", "name": "WANDB_NAME", "dir": "WANDB_DIR"}
 LIMITS = {
@@ -112,7 +113,7 @@ def _has_key() -> bool:
     given = os.environ.get("NETRC")
     for path in [given] if given else ["~/.netrc", "~/_netrc"]:
         try:
-            if netrc.netrc(Path(path).expanduser()).authenticators(urlsplit(address).netloc):
+            if netrc.netrc(expand_home(path)).authenticators(urlsplit(address).netloc):
                 return True
         except (OSError, netrc.NetrcParseError):
             continue
@@ -123,7 +124,7 @@ def _saved_setting(name: str) -> str | None:
     """Return a setting that `wandb login`, `wandb offline` and the like have saved, or None."""
     shared = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
     for folder in (os.environ.get("WANDB_DIR") or ".", shared):
-        path = Path(folder).expanduser() / ("settings" if folder == shared else "wandb/settings")
+        path = expand_home(folder) / ("settings" if folder == shared else "wandb/settings")
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
             if found := re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE):
