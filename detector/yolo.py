@@ -466,9 +466,10 @@ class YOLO:
             return self.exported.backend(settings)
         version = sum(map(tensor_version, self._tensors))  # grows with every change in place
         key = (settings.device, settings.amp, settings.nms, settings.names, settings.compile, version)
-        if self._backend is None or self._backend[0] != key:
-            self._backend = (key, make_backend(self.model, settings))
-        return self._backend[1]
+        kept = self._backend  # read once: another thread may predict with other settings
+        if kept is None or kept[0] != key:
+            kept = self._backend = (key, make_backend(self.model, settings))
+        return kept[1]
 
     def _complete(self, settings: Settings, but: str | None = None) -> None:
         """Fill in what was not set, but the model was trained with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,7 @@ from detector.settings import PredictSettings, ValSettings, format_value
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+LIMITING = threading.Lock()  # see `one_thread`
 
 
 class ExportedModel:
@@ -70,6 +72,7 @@ class ExportedModel:
         self.kind, self.format = found
         keep_freed_memory()
         self._open: dict[str | None, Runtime] = {}
+        self._opening = threading.Lock()
         runtime = self.runtime(self._compute("auto"))
         self.metadata = dict(runtime.metadata)
         if self.metadata:
@@ -95,9 +98,10 @@ class ExportedModel:
 
     def runtime(self, compute: str | None) -> Runtime:
         """Return the open file, computing in a precision; it is kept."""
-        if compute not in self._open:
-            self._open[compute] = self.format.open(self.path, compute)
-        return self._open[compute]
+        with self._opening:
+            if compute not in self._open:
+                self._open[compute] = self.format.open(self.path, compute)
+            return self._open[compute]
 
     def _compute(self, amp: bool | str) -> str | None:
         """Turn the `amp` setting into a precision that the runtime is asked for, None where that can't be chosen."""
@@ -197,7 +201,7 @@ class ExportedModel:
 
 
 class ExportedBackend:
-    """An exported file ready to run: see `TorchBackend`.
+    """An exported file ready to run, also from several threads: see `TorchBackend`.
 
     Attributes:
         contract: what the file takes and gives.
@@ -238,9 +242,18 @@ class ExportedBackend:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: its others would keep spinning and take the cores from the runtime's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Let torch use one thread: its others would keep spinning and take the cores from the runtime's.
+
+    It is set for this thread alone. What is set last is also what torch gives to threads that it has not seen yet, so
+    that where there are others, the number of before is set once more, in a thread that ends at once.
+    """
+    with LIMITING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        if threading.active_count() > 1:
+            other = threading.Thread(target=torch.set_num_threads, args=(before,))
+            other.start()
+            other.join()
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ class Runtime(Protocol):
     takes_pixels: bool
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict: images as the contract has them to predictions."""
+        """Predict: images as the contract has them to predictions. Several threads may call it at once."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class ExecuTorch:
             warnings.simplefilter("ignore")  # it calls itself experimental
             from executorch.runtime import Runtime
 
+        self._lock = Lock()  # a program has one memory for the output of every call
         try:
             self.program = Runtime.get().load_program(path)
             self.forward = self.program.load_method("forward")
@@ -38,8 +40,9 @@ class ExecuTorch:
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict; the result is the caller's own."""
-        preds: NDArray[np.float32] = self.forward.execute((torch.from_numpy(images),))[0].numpy().copy()
-        return preds
+        with self._lock:
+            preds: NDArray[np.float32] = self.forward.execute((torch.from_numpy(images),))[0].numpy().copy()
+            return preds
 
 
 def load(path: Path, compute: str | None = None) -> ExecuTorch:

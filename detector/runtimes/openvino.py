@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class OpenVino:
         self._config = {"PERFORMANCE_HINT": "LATENCY"}
         if compute is not None:
             self._config["INFERENCE_PRECISION_HINT"] = HINTS[compute]
+        self._lock = Lock()  # a request holds the input and the output of one call
         self._requests: dict[tuple[bool, tuple[int, ...] | None], Any] = {}
         try:
             self._network = the_core().read_model(file)
@@ -55,10 +57,11 @@ class OpenVino:
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict; the result is the caller's own."""
-        request = self._request(self.takes_pixels and images.dtype == np.uint8, images.shape)
-        request.infer([images], share_inputs=True)
-        preds: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
-        return preds
+        with self._lock:
+            request = self._request(self.takes_pixels and images.dtype == np.uint8, images.shape)
+            request.infer([images], share_inputs=True)
+            preds: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+            return preds
 
     def _request(self, pixels: bool, shape: tuple[int, ...]) -> Any:
         """Return the compiled model for an input: for its shape alone, or for any."""
@@ -86,8 +89,17 @@ class OpenVino:
         return the_core().compile_model(network, "CPU", self._config).create_infer_request()
 
 
-@cache
+_making_core = Lock()
+
+
 def the_core() -> Any:
+    """Return the only OpenVINO core of this process, see `_core`; threads that ask at once get the same."""
+    with _making_core:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     """Return the only OpenVINO core of this process; it is never dropped.
 
     A core gives its thread a signal stack and takes it back when it is dropped. Of two cores, dropped in the order
