@@ -502,7 +502,9 @@ class ExportSettings(Settings):
         None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
     )
     fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
-    licence: str | None = setting(None, "export", "licence of the weights, to be written into the file")
+    licence: str | None = setting(
+        None, "export", "licence of the weights; none = that of those it started from, force:NAME = another"
+    )
     folder: str | Path | None = setting(None, "output", "where to write; none = next to the weights")
 
     @field_validator("format")

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.secrets import mask_callbacks
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
+from detector.checkpoints.origin import describe_origin, joined, origin_of
 from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.device import select_device
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
@@ -167,8 +169,8 @@ class YOLO:
         return self._opened.device
 
     def info(self, imgsz: int = 640, verbose: bool = True) -> ModelInfo:
-        """Return layers, parameters and GFLOPs (2 x multiply-adds) at a square input, and print them if `verbose`."""
-        info = self.model.info(imgsz)
+        """Return layers, parameters, GFLOPs (2 x multiply-adds) at a square input, and the origin; print if `verbose`."""
+        info = replace(self.model.info(imgsz), origin=describe_origin(self.ckpt.get("origin")))
         if verbose:
             print(info)
         return info
@@ -201,11 +203,13 @@ class YOLO:
         """
         network = self.model
         content = read_weights(weights)
+        origin = joined(content["origin"], self.ckpt.get("origin"))
         transfer = transfer_weights(network, content["weights"], class_names(content))
         require_any_match(transfer, weights)
         configure_logging()
         log.info("%s: %s", weights, transfer)
         self._set_network(network)
+        self.ckpt = self.ckpt | {"origin": origin}
         return self
 
     def save(self, path: str | Path) -> Path:
@@ -327,21 +331,24 @@ class YOLO:
         if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
         announce(settings)
-        config, weights, names = self.model.config, None, None
+        config, weights, names, origin = self.model.config, None, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
         elif isinstance(settings.pretrained, (str, Path)):
             content = read_weights(settings.pretrained)
-            weights, names = content["weights"], class_names(content)
+            weights, names, origin = content["weights"], class_names(content), content["origin"]
         elif settings.pretrained and self.trained:
-            weights, names = self.model.state_dict(), self.names
+            weights, names, origin = self.model.state_dict(), self.names, self.ckpt.get("origin")
         if run is None or settings.model is None:
             settings.model = str(self.source)
-        self.trainer = Trainer(settings, config, weights, names, registry, run)
+        self.trainer = Trainer(settings, config, weights, names, registry, run, origin)
         self.metrics = self.trainer.run()
         self._set_network(self.trainer.final_model)
         if self.trainer.final_checkpoint:
-            self.source, self.ckpt = self.trainer.best, self.trainer.final_checkpoint
+            best: Path = self.trainer.best
+            self.source, self.ckpt = best, self.trainer.final_checkpoint
+            if best.is_file():  # what comes next starts from this file
+                self.ckpt = self.ckpt | {"origin": origin_of(best, self.ckpt.get("origin"))}
         return self.metrics
 
     def val(self, **settings: Any) -> Metrics:

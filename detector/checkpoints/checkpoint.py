@@ -12,6 +12,7 @@ A checkpoint is a dict of numbers, strings, lists, dicts and tensors that
 | settings | the training settings |
 | epoch | epoch the weights are from, from 0 |
 | metrics | name -> number, of that epoch |
+| origin | the file the training started from, and its licence: see `origin`; files written before have none |
 
 | file | read by |
 |---|---|
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 
 from detector.checkpoints.network import check_content
+from detector.checkpoints.origin import check_origin, origin_of
 from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
 from detector.checkpoints.torch_zip import append_checksum, check_archive
@@ -85,6 +87,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     content: Any = read_tensor_file(path) if path.suffix == ".safetensors" else _load_plain(path)
     _check_format(content, path)
     check_content(content, path)
+    check_origin(content.get("origin"), path)
     return content  # type: ignore[no-any-return]
 
 
@@ -95,16 +98,19 @@ def read_weights(weights: str | Path) -> dict[str, Any]:
         weights: path of a .pt or .safetensors file, or a published name such as `yolo26n.pt`.
 
     Returns:
-        The content of a checkpoint; at least model, weights, settings, epoch and metrics.
+        The content of a checkpoint; at least model, weights, settings, epoch and metrics; and as `origin` this file
+        and those before it.
 
     Raises:
         CheckpointError: if there is no such file, it is damaged or hostile, or no network can be made of it.
     """
     path = resolve_weights(weights)
     try:
-        return load_checkpoint(path)
+        content, licence = load_checkpoint(path), None
     except NotPlainError:
-        return read_ultralytics_checkpoint(path)
+        content = read_ultralytics_checkpoint(path)
+        licence = content.pop("licence")
+    return content | {"origin": origin_of(path, content.get("origin"), licence)}
 
 
 def _load_plain(path: Path) -> Any:

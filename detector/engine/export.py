@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from detector.boxes import NMSParams
 from detector.callbacks.registry import CallbackRegistry
+from detector.checkpoints.origin import choose_licence, describe_origin
 from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
 from detector.errors import DataError, DetectorError, ExportError, error_text
@@ -63,6 +64,7 @@ class Exporter(Engine):
 
     Raises:
         ExportError: for an unknown format, or options it does not know.
+        SettingsError: if `licence` contradicts that of the weights the model was made from.
         MissingPackageError: if its packages are not installed.
     """
 
@@ -88,6 +90,13 @@ class Exporter(Engine):
         self.kind.need(f"format={settings.format}")
         self.head = model.head_for(False if self._wants_ranking() else None)
         self.imgsz = input_hw(settings.imgsz)
+        self.licence, contradicts = choose_licence(settings.licence, self.checkpoint.get("origin"))
+        if contradicts:
+            log.warning(
+                "licence=%s: the file is written with this licence and the origin of its weights, %s",
+                self.licence,
+                describe_origin(self.checkpoint.get("origin")),
+            )
 
     def run(self) -> Path:
         """Write the file, run it, compare it with the model, and put it in place.
@@ -196,7 +205,8 @@ class Exporter(Engine):
             and {"conf": nms.conf, "iou": nms.iou, "max_det": nms.max_det, "agnostic": nms.agnostic},
             "version": __version__,
             "software": "detector (Apache-2.0)",
-            "licence": settings.licence or "not stated",
+            "licence": self.licence or "not stated",
+            "origin": self.checkpoint.get("origin"),
             "parity": {},
         }
 

@@ -79,6 +79,7 @@ class Trainer(Engine):
         meters: what is summed over the current epoch.
         final_metrics: the metrics of the best weights, once they are validated in full.
         final_model: the network with the best weights, on the CPU, once the training has ended.
+        origin: the file the training started from, and those before it: None for random weights.
         final_checkpoint: the content of the file they are from, without the weights; empty if nothing is saved.
 
     Args:
@@ -88,6 +89,7 @@ class Trainer(Engine):
         weight_names: class id -> name of those weights.
         callbacks: this run's callbacks; the default ones and the loggers are added after them.
         resume: the run to resume, see `training/resume.py`, or None.
+        origin: where those weights come from, see `checkpoints/origin.py`; a resumed run has its own.
     """
 
     epochs, global_step, stop = FromProgress(), FromProgress(), FromProgress()
@@ -101,12 +103,14 @@ class Trainer(Engine):
         weight_names: Mapping[int, str] | None = None,
         callbacks: CallbackRegistry | None = None,
         resume: RunState | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
         self.initial_settings = settings.to_dict()
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.resume = resume
+        self.origin = origin if resume is None else resume.content.get("origin")
         self.progress = Progress(0 if settings.epochs == "auto" else settings.epochs)
         self.loggers: list[Logger] = []
         self.start_epoch = self.epoch = self.batch_index = 0
@@ -479,6 +483,7 @@ class Trainer(Engine):
             "settings": self.initial_settings,
             "epoch": self.epoch,
             "metrics": dict(self.metrics),
+            "origin": self.origin,
         }  # fmt: skip
 
     def should_stop(self) -> bool:
@@ -561,6 +566,7 @@ class Trainer(Engine):
             "scaler": self.scaler.state_dict(),
             "frozen": list(self.frozen.parameters),
             "settings": self.initial_settings,
+            "origin": self.origin,
             "data": self.data.fingerprint,
             "machine": machine(self.device, self.precision),
         }

@@ -27,12 +27,14 @@ class ModelInfo:
         trainable: parameters that take a gradient.
         gflops: 1e9 floating-point operations (two per multiply-add) of convolutions and matrix products when
             one image is run through the selected head.
+        origin: the files the weights come from with their licences, in one line; empty where it is not known.
     """
 
     layers: int
     parameters: int
     trainable: int
     gflops: float
+    origin: str = ""
 
 
 class DetectionModel(nn.Module):

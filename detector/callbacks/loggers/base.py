@@ -139,7 +139,7 @@ class Logger(Callback):
             state = state_of(self, trainer.callbacks.objects, saved["callbacks"])
             load_state(type(self).__name__, self, state or {})
         self.open(trainer)
-        self.log_settings(trainer.settings.to_dict())
+        self.log_settings(trainer.settings.to_dict() | origin_settings(trainer.origin))
 
     @guarded
     def on_train_start(self, trainer: Any) -> None:
@@ -205,6 +205,19 @@ class Logger(Callback):
         log.warning("%s failed and is left out of the rest of this run: %s", self.title, reason)
         self.close(failed=True)
         self.is_open = False
+
+
+def origin_settings(origin: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return where the weights of a training come from, as parameters of the run; nothing for random weights."""
+    if origin is None:
+        return {}
+    before = " < ".join(one["name"] for one in origin["chain"]) or "none"
+    values = {
+        "name": origin["name"],
+        "sha256": origin["sha256"],
+        "licence": origin["licence"] or "not stated",
+    }
+    return {f"origin/{key}": value for key, value in (values | {"chain": before}).items()}
 
 
 def project_name(trainer: Any) -> str:

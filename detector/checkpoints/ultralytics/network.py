@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detector.checkpoints.origin import MAX_TEXT
+from detector.checkpoints.published import LICENCE
 from detector.checkpoints.ultralytics.architecture import read_architecture
 from detector.checkpoints.ultralytics.describe import describe
 from detector.checkpoints.ultralytics.unpickler import PickledArchive, Placeholder, StoredTensor
@@ -43,7 +45,8 @@ def read_ultralytics_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Returns:
         What a checkpoint of this package holds: `model` (architecture and class names), `weights` (float32;
-        the averaged ones where the file has both), `settings` (`imgsz` where it is known), `epoch`, `metrics`.
+        the averaged ones where the file has both), `settings` (`imgsz` where it is known), `epoch`, `metrics`; and
+        `licence`, what the file states, else that of everything `ultralytics` publishes.
 
     Raises:
         CheckpointError: if the file is damaged or hostile, or holds no network that can be built here.
@@ -66,6 +69,7 @@ def read_ultralytics_checkpoint(path: str | Path) -> dict[str, Any]:
         "settings": _settings(content),
         "epoch": content["epoch"] if type(content.get("epoch")) is int else -1,
         "metrics": {},
+        "licence": _licence(content),
     }
 
 
@@ -135,6 +139,12 @@ def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     arguments = content.get("train_args")
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else None
     return {"imgsz": imgsz} if type(imgsz) is int and 32 <= imgsz <= 8192 and imgsz % 32 == 0 else {}
+
+
+def _licence(content: Mapping[str, Any]) -> str:
+    stated = content.get("license")
+    known = isinstance(stated, str) and 0 < len(stated) <= MAX_TEXT and stated.isprintable()
+    return str(stated) if known else LICENCE
 
 
 # ---- comparison ---------------------------------------------------------------------------------------
