@@ -27,6 +27,7 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 
 RECT_HELP = "minimal padding; false = pad to the full square, as files of fixed size always do"
 NAMES_HELP = "class names, for an exported file without them"
+TRUST_HELP = "open a .torchscript or .pt2 even if that could run code that is in it"
 COMPILE_HELP = (
     "torch.compile the network: the first batch takes a minute; needs a C++ compiler; see docs/benchmarks.md"
 )
@@ -418,6 +419,7 @@ class ValSettings(DataSettings):
     save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
+    trust: bool = setting(False, "model", TRUST_HELP)
     compile: bool = setting(False, "machine", COMPILE_HELP)
 
 
@@ -433,6 +435,7 @@ class PredictSettings(Settings):
     batch: int = setting(1, "data", "images per batch", ge=1)
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
+    trust: bool = setting(False, "model", TRUST_HELP)
     compile: bool = setting(False, "machine", COMPILE_HELP)
     conf: float = probability(0.25, "validation", "minimum confidence of a detection")
     iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")

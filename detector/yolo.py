@@ -67,6 +67,7 @@ class YOLO:
         imgsz: side, or height and width, of the input of such a file, px.
         task: "detect", for calls copied from elsewhere; there is no other.
         verbose: without effect, likewise: opening a model says nothing.
+        trust: open a .torchscript or .pt2 that could run code; without it such a file is refused.
 
     Attributes:
         model: the network; an exported file has none.
@@ -93,6 +94,7 @@ class YOLO:
         *,
         task: str | None = None,
         verbose: bool = False,
+        trust: bool = False,
     ) -> None:
         if task not in (None, self.task):
             raise SettingsError(f"task={task}: only detection is available; leave task out")
@@ -109,7 +111,7 @@ class YOLO:
         self.source = model
         suffix = Path(model).suffix
         if is_exported(model):
-            self.exported = ExportedModel(model, names, imgsz)
+            self.exported = ExportedModel(model, names, imgsz, trust)
             height, width = self.exported.contract.imgsz
             self.ckpt = {"settings": {"imgsz": height} if height == width else {}}
             self.trained = True
@@ -169,7 +171,7 @@ class YOLO:
         return self._opened.device
 
     def info(self, imgsz: int = 640, verbose: bool = True) -> ModelInfo:
-        """Return layers, parameters, GFLOPs (2 x multiply-adds) at a square input, and the origin; print if `verbose`."""
+        """Return layers, parameters, GFLOPs (2 x multiply-adds) at a square input, and the origin; maybe print."""
         info = replace(self.model.info(imgsz), origin=describe_origin(self.ckpt.get("origin")))
         if verbose:
             print(info)

@@ -45,6 +45,8 @@ class Format:
         options: settings it knows, of `dynamic`, `nms`, `preprocess`, `opset`, `simplify`.
         computes: precisions its runtime can compute an fp32 file in; empty if that can't be chosen.
         graph: the file runs by itself, on inputs of its size; False for weights alone.
+        look: "module:function" that is given the path before `load`, and refuses a file that would run code when it is
+            opened; empty if none does.
         packages: what must be importable to write and run it.
         extra: the extra of this package that installs them.
     """
@@ -57,6 +59,7 @@ class Format:
     options: frozenset[str] = frozenset()
     computes: tuple[str, ...] = ()
     graph: bool = True
+    look: str = ""
     packages: tuple[str, ...] = ()
     extra: str = ""
 
@@ -80,6 +83,15 @@ class Format:
     def capture(self, job: ExportSpec) -> Write:
         write: Write = _function(self.export)(job)
         return write
+
+    def look_into(self, path: Path) -> None:
+        """Refuse a file that would run code when it is opened.
+
+        Raises:
+            ExportError: saying why.
+        """
+        if self.look:
+            _function(self.look)(path)
 
     def open(self, path: Path, compute: str | None = None) -> Runtime:
         """Open a written file in its runtime.
@@ -123,6 +135,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="TorchScript: for libtorch, runs with torch alone",
             export="detector.exporters.torchscript:export",
             load="detector.runtimes.torchscript:load",
+            look="detector.runtimes.torch_archives:look_into_script",
             precisions=("fp32", "bf16"),
             options=GRAPH_OPTIONS,
         ),
@@ -131,6 +144,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="a torch.export program, runs with torch alone",
             export="detector.exporters.torch_export:export",
             load="detector.runtimes.torch_export:load",
+            look="detector.runtimes.torch_archives:look_into_program",
             precisions=("fp32", "bf16"),
             options=GRAPH_OPTIONS,
         ),

@@ -50,6 +50,7 @@ class ExportedModel:
         path: the file or folder.
         names: class names, needed for a file that does not hold them.
         imgsz: side, or height and width, of its input, px; likewise.
+        trust: open it even if that could run code that is in it.
 
     Raises:
         ExportError: if it can't be opened, or what it takes and gives is unknown.
@@ -63,6 +64,7 @@ class ExportedModel:
         path: str | Path,
         names: Mapping[int, str] | Sequence[str] | None = None,
         imgsz: int | Sequence[int] | None = None,
+        trust: bool = False,
     ) -> None:
         self.path = expand_home(path)
         if not self.path.exists():
@@ -70,6 +72,8 @@ class ExportedModel:
         found = format_of(self.path)
         assert found is not None, "see exporters.is_exported"
         self.kind, self.format = found
+        if not trust:
+            self.format.look_into(self.path)
         keep_freed_memory()
         self._open: dict[str | None, Runtime] = {}
         self._opening = threading.Lock()
