@@ -162,7 +162,7 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
 
     names = getattr(settings, "names", None)  # of an exported file without them
     imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None  # type: ignore[attr-defined]
-    model = YOLO(settings.model or DEFAULT_MODEL, names, imgsz, getattr(settings, "trust", False))
+    model = YOLO(settings.model or DEFAULT_MODEL, names, imgsz, trust=getattr(settings, "trust", False))
     return model, model.run(settings)
 
 
