@@ -92,10 +92,11 @@ class ExportedModel:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy take along: open files are opened again when they are needed."""
-        return self.__dict__ | {"_open": {}, "format": None, "path": self.path.absolute()}
+        return self.__dict__ | {"_open": {}, "_opening": None, "format": None, "path": self.path.absolute()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._opening = threading.Lock()
         found = format_of(self.path)
         assert found is not None, "it was one before"
         self.kind, self.format = found
