@@ -51,7 +51,7 @@ class Settings(BaseModel):
     attribute are checked as well. The same value of another Python type is the same value: see `plain_value`.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False)
 
     _unused: list[str] = PrivateAttr(default_factory=list)
 
@@ -288,7 +288,7 @@ class TrainSettings(DataSettings):
     cls: float = setting(0.5, "loss", "gain of the class loss", ge=0.0)
     dfl: float = setting(1.5, "loss", "gain of the distribution focal loss (L1 loss in YOLO26)", ge=0.0)
     cls_pw: float = setting(
-        0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0
+        0.0, "loss", "power of the inverse class frequency as class weight; 0 = off", ge=0.0, le=2.0
     )
 
     mosaic: float = probability(1.0, "augmentation", "probability of joining four images")
@@ -712,6 +712,8 @@ def explain_validation(
         else:
             field = fields[key]
             text = expected(key, field) if expected else f"expected {type_text(field)}"
+            if item["type"] == "finite_number":
+                text = text.replace("expected ", "expected a finite number, ", 1)
             sentences[key] = sentence(key, given[key], text)
     return [*unknown.values(), *sentences.values()]
 

@@ -263,3 +263,12 @@ for batches in kept:
 
     assert done.stdout.count("torch.Size([2, 3, 64, 64])") == 2
     assert done.stderr == "" and done.returncode == 0
+
+
+def test_there_are_never_more_workers_than_batches(annotations):
+    loader = train(annotations, workers=50, batch_size=len(annotations) - 1)
+    assert loader._feed._loader.num_workers == len(loader) == 2
+    loader.close()
+    val = ValLoader(DetectionDataset(annotations, 64, workers=50), 100, workers=50)
+    assert val._feed._loader.num_workers == len(val) == 1
+    val.close()

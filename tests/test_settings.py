@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import yaml
 
@@ -109,3 +111,22 @@ def test_a_value_of_any_length_is_shown_on_one_line():
         with pytest.raises(SettingsError) as caught:
             TrainSettings.parse({"epochs": value})
         assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr0", math.inf, "lr0=inf: expected a finite number, float | none > 0"),
+        ("weight_decay", math.nan, "weight_decay=nan: expected"),
+        ("batch", math.inf, "batch=inf: expected"),
+        ("close_mosaic", math.inf, "close_mosaic=inf: expected"),
+        ("scale", (0.5, math.inf), "scale=[0.5,inf]: expected"),
+        ("time", math.inf, "time=inf: expected"),
+        ("cls_pw", 10.0, "cls_pw=10.0: expected float >= 0 and <= 2"),
+    ],
+)
+def test_a_number_that_is_not_finite_or_absurd_is_refused_at_the_start(key, value, message):
+    with pytest.raises(SettingsError) as caught:
+        TrainSettings.parse({key: value})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

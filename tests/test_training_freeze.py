@@ -45,3 +45,21 @@ def test_layers_are_unfrozen_by_index_and_name(model):
     assert not layers.parameters and not layers.modules
     with pytest.raises(SettingsError, match=r"unfreeze=\['neck'\]: nothing in the model is named 'neck'"):
         layers.unfreeze(["neck"])
+
+
+@pytest.mark.parametrize("freeze", [-1, 24, 999])
+def test_a_count_of_layers_that_can_not_be_is_one_sentence(model, freeze):
+    with pytest.raises(SettingsError) as caught:
+        FrozenLayers(model, freeze)
+    assert str(caught.value) == (
+        f"freeze={freeze}: expected a count of layers from 0 to 23; the model has 24, and the last one, the head, has "
+        f"to be trained"
+    )
+    assert len(FrozenLayers(model, 23).parameters) > 0
+
+
+def test_freezing_everything_is_one_sentence(model):
+    with pytest.raises(
+        SettingsError, match=r"freeze=\['model'\]: this freezes every layer; leave out some, such as"
+    ):
+        FrozenLayers(model, ["model"])

@@ -37,7 +37,7 @@ class TrainLoader:
     Args:
         dataset: with an augmentation.
         batch_size: images of a batch in this process.
-        workers: processes that load; 0 loads in this process.
+        workers: processes that load, as many as there are batches at most; 0 loads in this process.
         pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
         world_size: processes that share the epoch; each takes its part of every batch, and where the
@@ -58,7 +58,7 @@ class TrainLoader:
         self.rank = rank
         self.world_size = world_size
         largest = batch_size * 3 * (math.ceil(dataset.imgsz / 32) * 32) ** 2  # rectangles are smaller
-        self._feed = _BatchStream(dataset, largest, workers, pin_memory)
+        self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
@@ -97,7 +97,7 @@ class ValLoader:
     Args:
         dataset: without an augmentation.
         batch_size: maximum images per batch.
-        workers: processes that load; 0 loads in this process.
+        workers: processes that load, as many as there are batches at most; 0 loads in this process.
         pin_memory: give batches in page-locked memory, prepared by a thread; for training on a GPU.
         rank: of this process.
         world_size: processes that share the images, one batch each in turn.
@@ -117,7 +117,7 @@ class ValLoader:
         largest = max(
             (len(keys) * 3 * math.prod(dataset.shape_of(keys[0])) for keys in self.groups), default=0
         )
-        self._feed = _BatchStream(dataset, largest, workers, pin_memory)
+        self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -46,7 +46,12 @@ from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
 from detector.training.fitness import Fitness, as_fitness
 from detector.training.freeze import FrozenLayers
-from detector.training.multi_scale import resize_batch, sample_side
+from detector.training.multi_scale import (
+    require_batch_norm_fits,
+    resize_batch,
+    sample_side,
+    smallest_side,
+)
 from detector.training.progress import EpochMeters, FromProgress, Progress
 from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
 from detector.training.saving import RunSaver
@@ -223,6 +228,12 @@ class Trainer(Engine):
         self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
             settings.batch, images, self.model, settings.imgsz, self.device, self.precision
+        )
+        require_batch_norm_fits(
+            images,
+            self.batch_size,
+            smallest_side(settings.imgsz, settings.multi_scale),
+            max(self.model.strides),
         )
         self.data.make_loaders(self.batch_size, self.device)
         self.num_batches = len(self.data.train_loader)

@@ -14,10 +14,16 @@ class FrozenLayers:
         freeze: number of layers to freeze, from the first on, or a list of layer indices and parts of names.
 
     Raises:
-        SettingsError: if one of them matches nothing.
+        SettingsError: if one of them matches nothing, or nothing is left to train.
     """
 
     def __init__(self, model: DetectionModel, freeze: int | list[int | str] | None) -> None:
+        last = len(model.model) - 1
+        if isinstance(freeze, int) and not 0 <= freeze <= last:
+            raise SettingsError(
+                f"freeze={freeze}: expected a count of layers from 0 to {last}; the model has {last + 1}, and the last "
+                f"one, the head, has to be trained"
+            )
         parts = name_parts(model, list(range(freeze)) if isinstance(freeze, int) else freeze or [], "freeze")
         self.model = model
         self.modules = {n: m for n, m in model.named_modules() if _matches(f"{n}.", parts)}
@@ -26,6 +32,10 @@ class FrozenLayers:
         }
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise SettingsError(
+                f"freeze={freeze}: this freezes every layer; leave out some, such as the head model.{last}"
+            )
 
     def keep_in_eval(self) -> None:
         """Put the layers into eval mode, after `model.train()`."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.errors import SettingsError
+
 
 def sample_side(imgsz: int, multi_scale: float, seed: int, step: int) -> int:
     """Return a step's longer input side, px, a function of the seed and the step alone.
@@ -20,6 +22,30 @@ def sample_side(imgsz: int, multi_scale: float, seed: int, step: int) -> int:
     """
     smallest, largest = max(32, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + 32)
     return int(np.random.default_rng([seed, step]).integers(smallest, largest)) // 32 * 32
+
+
+def require_batch_norm_fits(images: int, batch: int, smallest_side: int, stride: int) -> None:
+    """Refuse a training with a batch of one image of one cell: batch norm has no variance there.
+
+    Args:
+        images: training images.
+        batch: images per batch.
+        smallest_side: of the network input, see `smallest_side`, px.
+        stride: the model's largest, px.
+
+    Raises:
+        SettingsError: if a batch can be like that.
+    """
+    if smallest_side <= stride and (images % batch == 1 or batch == 1):
+        raise SettingsError(
+            f"the last batch of an epoch has one image ({images} images, batch={batch}), and at {smallest_side} px it "
+            f"gives batch norm a single value; use a larger imgsz, less multi_scale or another batch"
+        )
+
+
+def smallest_side(imgsz: int, multi_scale: float) -> int:
+    """Return the smallest longer side that a step may have, px."""
+    return max(32, int(imgsz * (1 - multi_scale))) // 32 * 32
 
 
 def resize_batch(images: Tensor, long_side: int) -> tuple[Tensor, Tensor]:
