@@ -99,6 +99,11 @@ class Settings(BaseModel):
     def _one_class_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("names", mode="before", check_fields=False)
+    @classmethod
+    def _one_name_is_a_list(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
     @property
     def unused(self) -> list[str]:
         """What was given, switched off or for another command, and has no effect here: `key=value` texts."""

@@ -404,3 +404,13 @@ def test_a_data_yaml_may_begin_with_a_byte_order_mark(write: Writer, tmp_path: P
     for encoding in ("utf-8-sig", "utf-16"):
         write("").write_bytes((SPLITS + "names: [Bär]").encode(encoding))
         assert load_data_config(tmp_path / "my.yaml").names == {0: "Bär"}
+
+
+def test_an_image_named_twice_counts_once(
+    write: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.txt").write_text("images/val/a.jpg\n./images/val/a.jpg\nimages/val/b.png\n")
+    config = load_data_config(write("train: [images/train, images/train/a.jpg]\nval: list.txt\nnc: 1"))
+    assert [path.name for path in config.split_images("train")] == ["a.jpg", "b.png"]
+    assert [path.name for path in config.split_images("val")] == ["a.jpg", "b.png"]
+    assert f"{tmp_path}/my.yaml: val names 1 images more than once; each counts once" in caplog.messages

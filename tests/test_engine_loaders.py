@@ -1,10 +1,19 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from detector.engine.loaders import TrainingData, make_val_loader, num_workers, open_data, read_split
+from detector import YOLO
+from detector.engine.loaders import (
+    TrainingData,
+    located_data,
+    make_val_loader,
+    num_workers,
+    open_data,
+    read_split,
+)
 from detector.errors import DataError, SettingsError
 from detector.settings import TrainSettings
 
@@ -60,3 +69,23 @@ def test_validation_is_square_without_rect(drawn_dataset):
 def test_workers_are_chosen_for_the_device(workers, device, expected, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert num_workers(workers, torch.device(device)) == expected
+
+
+def test_a_path_of_a_data_set_is_saved_so_that_it_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert located_data("my.yaml") == str(tmp_path / "my.yaml")
+    assert located_data(Path("my.yaml")) == str(tmp_path / "my.yaml")
+    assert located_data("coco8.yaml") == "coco8.yaml"
+    assert located_data(None) is None
+
+
+def test_weights_validate_from_another_folder_than_they_were_trained_in(
+    train_tiny, drawn_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(drawn_dataset.parent)
+    best = train_tiny(data=drawn_dataset.name, epochs=1).trainer.best
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    metrics = YOLO(best).val(project=tmp_path, plots=False, workers=0, device="cpu")
+    assert metrics.num_images == 4

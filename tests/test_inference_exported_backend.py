@@ -76,3 +76,10 @@ def test_an_oblong_file_predicts_and_does_not_validate(trained, sample_image, dr
     assert_same_boxes(mine, theirs)
     with pytest.raises(SettingsError, match="takes 64 x 96 px only, validation needs a square"):
         opened.val(data=drawn_dataset)
+
+
+def test_a_single_class_name_is_not_a_list_of_letters():
+    from detector.inference.exported_backend import enumerate_names
+
+    assert dict(enumerate_names("cat")) == {0: "cat"}
+    assert dict(enumerate_names(["cat", "dog"])) == dict(enumerate_names({0: "cat", 1: "dog"}))

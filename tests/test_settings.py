@@ -130,3 +130,10 @@ def test_a_number_that_is_not_finite_or_absurd_is_refused_at_the_start(key, valu
         TrainSettings.parse({key: value})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"), [("cat", ["cat"]), ("cat, dog", ["cat", "dog"]), (["cat"], ["cat"])]
+)
+def test_one_class_name_is_a_list_of_one(given, names):
+    assert PredictSettings.parse({"names": given}).names == names

@@ -92,7 +92,15 @@ class DataConfig:
         if not images:
             where = ", ".join(str(entry) for entry in self.splits[split])
             raise DataError(f"{self.yaml_path}: no images for {split}; looked in {where}.")
-        return images
+        once = list(dict.fromkeys(images))
+        if len(once) < len(images):
+            LOGGER.warning(
+                "%s: %s names %d images more than once; each counts once",
+                self.yaml_path,
+                split,
+                len(images) - len(once),
+            )
+        return once
 
     def describe(self) -> str:
         """Return one line of text: name, classes and absolute folder."""

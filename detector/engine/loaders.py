@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -90,6 +91,14 @@ class TrainingData:
         for loader in ("train_loader", "val_loader"):
             if hasattr(self, loader):
                 getattr(self, loader).close()
+
+
+def located_data(data: str | Path | None) -> str | None:
+    """Return `data` as it is to be saved: a path absolute, as the file may be read in another folder; else as it is."""
+    if data is None:
+        return None
+    path = Path(data).expanduser()
+    return str(path.absolute() if path.exists() else data)
 
 
 def open_data(settings: DataSettings) -> DataConfig:

@@ -23,7 +23,7 @@ from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.device import select_device, select_precision
 from detector.engine.engine import Engine
-from detector.engine.loaders import TrainingData
+from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError
@@ -112,7 +112,7 @@ class Trainer(Engine):
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
-        self.initial_settings = settings.to_dict()
+        self.initial_settings = settings.to_dict() | {"data": located_data(settings.data)}
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
         self.resume = resume
         self.origin = origin if resume is None else resume.content.get("origin")

@@ -332,5 +332,6 @@ def select_name(amp: bool | str) -> str:
 
 
 def enumerate_names(names: Mapping[int, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield class id and name of a list or a map of names."""
+    """Yield class id and name of a list or a map of names, or of a single name."""
+    names = [names] if isinstance(names, str) else names
     yield from names.items() if isinstance(names, Mapping) else enumerate(names)
