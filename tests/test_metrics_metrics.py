@@ -280,3 +280,21 @@ def test_evaluation_leaves_the_garbage_collector_as_it_was():
         gc.enable()
     evaluate(drawn_cases(0))
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_crowd_beyond_cocos_100_detections_can_be_found_whole(backend, full, caplog):
+    caplog.set_level("INFO")
+    corners = np.stack(np.meshgrid(np.arange(15), np.arange(10)), -1).reshape(-1, 2) * 40.0
+    boxes = np.concatenate([corners, corners + 30], 1)
+    scores = np.linspace(0.9, 0.5, 150)[:, None]
+    found = np.concatenate([boxes, scores, np.zeros((150, 1))], 1)
+    metrics = evaluate([(0, (400, 600), found, boxes, np.zeros(150, np.int64))], backend, full)
+    assert metrics.box.map == pytest.approx(1.0)
+    assert metrics.box.mr == pytest.approx(1.0)
+    said = [text for text in caplog.messages if "150 objects of one class" in text]
+    assert len(said) == int(full)
+    if full:
+        assert metrics.coco["AR100"] == pytest.approx(100 / 150)  # the twelve numbers stay COCO's
+        assert metrics.coco["AP"] < 0.7

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +86,13 @@ class Validator(Engine):
             final: also compute AP by size, curves and the confusion matrix.
         """
         self.final, self.names = final, annotations.names
+        crowd, limit = int(np.diff(annotations.offsets).max(initial=0)), self.suppression.max_det
+        if final and crowd > limit:
+            log.warning(
+                "an image has %d objects, but max_det=%d: no more are found in it; raise max_det",
+                crowd,
+                limit,
+            )
         self.fire("on_val_start")
         evaluator = self.evaluator = CocoEvaluator(annotations.names)
         timer = StageTimer(backend.device, STAGES)

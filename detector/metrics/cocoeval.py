@@ -74,7 +74,11 @@ def paused_gc() -> Iterator[None]:
 
 
 def run_coco(
-    truth: dict[str, Any], detections: list[dict[str, Any]], backend: str, full: bool
+    truth: dict[str, Any],
+    detections: list[dict[str, Any]],
+    backend: str,
+    full: bool,
+    max_detections: int = MAX_DETECTIONS,
 ) -> CocoMetrics:
     """Evaluate detections silently.
 
@@ -83,6 +87,7 @@ def run_coco(
         detections: COCO results, each of a known image and category.
         backend: a key of `BACKENDS`.
         full: also by object size and for 1 and 10 detections per image, and the twelve numbers.
+        max_detections: per image and class, of AP; the twelve numbers are always those of 100.
     """
     categories = len(truth["categories"])
     if not truth["images"]:  # the backends index into the first image
@@ -99,14 +104,19 @@ def run_coco(
             side.dataset = dataset
             side.createIndex()
             sides.append(side)
-        run = getattr(importlib.import_module(eval_module), eval_name)(*sides, iouType="bbox")
-        if not full:
-            run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], run.params.areaRngLbl[:1]
-            run.params.maxDets = [MAX_DETECTIONS]
-        run.evaluate()
-        run.accumulate()
+        evaluation = getattr(importlib.import_module(eval_module), eval_name)
+        stats = {}
         if full:
+            run = evaluation(*sides, iouType="bbox")
+            run.evaluate()
+            run.accumulate()
             run.summarize()
+            stats = dict(zip(COCO_STATS, map(float, run.stats[:12]), strict=True))
+        if not full or max_detections > MAX_DETECTIONS:
+            run = evaluation(*sides, iouType="bbox")
+            run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], run.params.areaRngLbl[:1]
+            run.params.maxDets = [max_detections]
+            run.evaluate()
+            run.accumulate()
     precision = np.asarray(run.eval["precision"])[..., 0, -1]  # (10, 101, C)
-    stats = dict(zip(COCO_STATS, map(float, run.stats[:12]), strict=True)) if full else {}
     return CocoMetrics(precision.mean(1).T, precision[0].T, stats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from detector.metrics.curves import (
     to_xywh,
 )
 from detector.metrics.metrics import BoxMetrics, Metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,16 @@ class CocoEvaluator:
             full: also the twelve COCO numbers (sizes, AR) and the confusion matrix. AP, precision and recall
                 are the same either way.
         """
-        curves, num_labels, num_images, confusion = self._match(full)
+        limit = self._max_detections()
+        if full and limit > MAX_DETECTIONS:
+            log.info(
+                "an image has %d objects of one class: AP counts as many detections per image and class, where COCO's "
+                "protocol has %d",
+                *(limit, MAX_DETECTIONS),
+            )
+        curves, num_labels, num_images, confusion = self._match(full, limit)
         with paused_gc():
-            coco = run_coco(self.ground_truth(), self.detections(), self.backend, full)
+            coco = run_coco(self.ground_truth(), self.detections(), self.backend, full, limit)
         curves.precision_at_recall[:] = coco.precision_at_recall[curves.classes]
         best = curves.best
         box = BoxMetrics(
@@ -186,7 +196,12 @@ class CocoEvaluator:
             confusion,
         )
 
-    def _match(self, full: bool) -> tuple[Curves, Index, Index, ConfusionMatrix | None]:
+    def _max_detections(self) -> int:
+        """Return how many detections per image and class count: COCO's 100, or more where there are more objects."""
+        counts = (int(np.bincount(image.labels).max(initial=0)) for image in self._images.values())
+        return max([MAX_DETECTIONS, *counts])
+
+    def _match(self, full: bool, max_detections: int) -> tuple[Curves, Index, Index, ConfusionMatrix | None]:
         """Match all images at once; return curves, labels and images per class, and confusions."""
         count = len(self.names)
         images = [image for _, image in sorted(self._images.items())]
@@ -204,7 +219,7 @@ class CocoEvaluator:
         order = np.argsort(-scores, kind="stable")  # turns: by score, then image, then as given
         turn = np.empty_like(order)
         turn[order] = np.arange(len(order))
-        allowed = best_of_groups(owner[order] * count + classes[order], MAX_DETECTIONS)  # in order of turns
+        allowed = best_of_groups(owner[order] * count + classes[order], max_detections)  # in order of turns
 
         usable = (iou >= CURVE_IOU) & (classes[detection] == labels[label]) & allowed[turn[detection]]
         matched, _ = match(turn[detection[usable]], label[usable], iou[usable])
