@@ -116,6 +116,14 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
         ),
         (SPLITS + "nc: 1\ndownload: {url: 'https://x/y.zip', into: ../up}", "leaves the data set's folder."),
         (SPLITS + "nc: 1\npath: x\ndrawn: {train: many}", "drawn: {'train': 'many'}; expected whole numbers"),
+        (
+            SPLITS + "nc: 1\npath: x\ndrawn: {train: 2000000000, val: 1}",
+            "drawn asks for 2,000,000,001 images to draw; at most 100,000",
+        ),
+        (
+            SPLITS + "nc: 1\npath: x\ndrawn: {val: 1, size: 1000000}",
+            "drawn asks for 1,000,000 px of an image's side; at most 4,096",
+        ),
         (SPLITS + "nc: 1\npath: x\ndrawn: {trian: 1}", "expected train, val, test, size, seed."),
     ],
 )

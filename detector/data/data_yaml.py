@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
 from detector.errors import DataError
-from detector.files.bounds import LIMITS
+from detector.files.bounds import LIMITS, BoundsError, require_within
 from detector.files.safe_yaml import YamlError, read_yaml
 from detector.settings import explain_validation
 
@@ -118,6 +118,16 @@ class DataYaml(BaseModel):
         allowed = (*SPLIT_START, *DRAWING)
         if not isinstance(drawn, dict) or not all(key in allowed for key in drawn):
             raise ValueError(f"expected {', '.join(allowed)}")
+        return drawn
+
+    @field_validator("drawn")
+    @classmethod
+    def _drawing_is_bounded(cls, drawn: dict[str, int]) -> dict[str, int]:
+        try:
+            require_within("images to draw", sum(drawn.get(split, 0) for split in SPLIT_START))
+            require_within("px of an image's side", drawn.get("size", 0))
+        except BoundsError as error:
+            raise ValueError(f"drawn asks for {error}") from None
         return drawn
 
     def class_names(self) -> dict[int, str]:
