@@ -46,8 +46,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DetectorError as error:
         if debug:
             raise
+        start = "error: " if error.exit_code else ""
         for line in str(error).splitlines():
-            print(f"error: {printable(line)}", file=sys.stderr)
+            print(f"{start}{printable(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

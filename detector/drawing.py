@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -269,6 +270,18 @@ def writable_name(name: str) -> str:
     return f"{path.stem}.jpg"
 
 
+def to_png(image: Image) -> bytes:
+    """Return a BGR image as a PNG file."""
+    return bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def in_notebook() -> bool:
+    """Return whether this runs in a notebook: in an IPython that sends its output to one."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")
+
+
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
     """Make the folder of a file that is written within the `with` block.
@@ -303,7 +316,7 @@ def dispensable(what: str) -> Iterator[None]:
 
 
 def show_image(image: Image, title: str, wait_ms: int = 0) -> None:
-    """Show a BGR image in a window.
+    """Show a BGR image in the notebook this runs in, else in a window.
 
     Args:
         image: (H, W, 3) uint8.
@@ -313,6 +326,10 @@ def show_image(image: Image, title: str, wait_ms: int = 0) -> None:
     Raises:
         SettingsError: there is no display, or OpenCV was built without windows.
     """
+    if in_notebook():
+        display = import_module("IPython.display")
+        display.display(display.Image(data=to_png(image)))
+        return
     if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
         raise SettingsError("show=True needs a display and this machine has none; use save=True.")
     try:

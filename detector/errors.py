@@ -8,6 +8,7 @@
     ├── DataError(ValueError)          3  a data set, an image or a source can't be used
     ├── ModelError(ValueError)         4  an architecture can't be built
     ├── CheckpointError(RuntimeError)  4  weights can't be read or do not fit
+    │   └── RunCompleteError           0  a run that is to be resumed has come to its end
     ├── ExportError(RuntimeError)      5  a model can't be exported
     ├── TrainingError(RuntimeError)    1  training went wrong (a non-finite loss)
     └── MissingPackageError(ImportError)  1  an optional package is needed
@@ -54,6 +55,12 @@ class CheckpointError(DetectorError, RuntimeError):
     """A weights file can't be read, or does not fit the model or the data."""
 
     exit_code = 4
+
+
+class RunCompleteError(CheckpointError):
+    """A run that is to be resumed has come to its end: nothing is left to do, and nothing went wrong."""
+
+    exit_code = 0
 
 
 class ExportError(DetectorError, RuntimeError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.drawing import draw_boxes, show_image, writable_name, write_image, writing
-from detector.errors import MissingPackageError
+from detector.drawing import draw_boxes, show_image, to_png, writable_name, write_image, writing
+from detector.errors import MissingPackageError, SettingsError, nearest
 from detector.files.names import distinct_file_names, shortened
 from detector.tables import rows_to_csv, rows_to_df
+
+PLOT_WORDS = {
+    "masks": None,
+    "probs": None,
+    "kpt_radius": None,
+    "kpt_line": None,
+    "im_gpu": None,
+    "font": ("Arial.ttf", "text is drawn in OpenCV's font"),
+    "color_mode": ("class", "each class has its colour"),
+    "txt_color": ((255, 255, 255), "text is black or white, whichever reads better"),
+}
+"""Keywords of `plot` elsewhere: None where no value has an effect; else the default value, and how it is here."""
 
 Rows = Any  # Tensor or NDArray: whichever the detections came in
 CROP_GAIN, CROP_PAD = 1.02, 10  # saved crops are a little larger than their boxes: factor, px
@@ -225,6 +240,7 @@ class Results:
         show: bool = False,
         save: bool = False,
         filename: str | Path | None = None,
+        **elsewhere: Any,
     ) -> Any:
         """Draw the detections.
 
@@ -236,9 +252,10 @@ class Results:
             img: draw on this (H, W, 3) BGR image instead of `orig_img`.
             labels: write class names.
             boxes: false = return the image without any drawing.
-            show: also open a window.
+            show: also open a window, or show it in the notebook.
             save: also write the image.
             filename: where to; by default `results_<name of the image>`.
+            **elsewhere: keywords known from other trainers, at values that ask for nothing: see `PLOT_WORDS`.
 
         Returns:
             (H, W, 3) uint8 BGR, a copy, or a PIL image.
@@ -246,8 +263,11 @@ class Results:
         Raises:
             DataError: the image can't be written.
             MissingPackageError: pil=True without Pillow.
-            SettingsError: show=True without a display.
+            SettingsError: show=True without a display, or a keyword whose value asks for what is not available.
+            TypeError: an unknown keyword.
         """
+        check_plot_words(elsewhere)
+        line_width = None if line_width is None else max(round(line_width), 1)
         image = self.orig_img if img is None else img
         if boxes:
             found = self.boxes.numpy()
@@ -263,12 +283,22 @@ class Results:
         return to_pil(drawn) if pil else drawn
 
     def show(self, **plot_settings: Any) -> None:
-        """Show the image with its detections in a window and wait for a key.
+        """Show the image with its detections in the notebook, or in a window until a key is pressed.
 
         Raises:
             SettingsError: there is no display.
         """
         self.plot(show=True, **plot_settings)
+
+    def _repr_png_(self) -> bytes:
+        """Return the image with its detections, for notebooks."""
+        return to_png(self.plot())
+
+    def _repr_html_(self) -> str:
+        """Return the image with its detections and what was found, for notebooks."""
+        data = base64.b64encode(self._repr_png_()).decode()
+        words = html.escape(f"{self.path}: {self.verbose().removesuffix(', ')}")
+        return f'<figure><img src="data:image/png;base64,{data}"><figcaption>{words}</figcaption></figure>'
 
     def save(self, filename: str | Path | None = None, **plot_settings: Any) -> Path:
         """Write the image with its detections, by default to `results_<name of the image>`; return where.
@@ -290,8 +320,11 @@ class Results:
             f"{n} {shortened(self.names[c])}{'s' if n > 1 else ''}, " for c, n in sorted(counts.items())
         )
 
-    def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
+    def save_txt(self, path: str | Path, save_conf: bool = False) -> Path:
         """Append a line `class cx cy w h [confidence] [track id]` per detection, normalised.
+
+        Returns:
+            The path; without detections nothing is written to it.
 
         Raises:
             DataError: the file can't be written.
@@ -301,11 +334,11 @@ class Results:
         columns += [boxes.conf[:, None]] if save_conf else []
         columns += [boxes.id[:, None]] if boxes.id is not None else []
         lines = ["".join(("%g " * len(row)) % tuple(row)).rstrip() + "\n" for row in np.hstack(columns)]
-        if not lines:
-            return
         path = Path(path)
-        with writing(path, "labels"), path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+        if lines:
+            with writing(path, "labels"), path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+        return path
 
     def save_crop(self, save_dir: str | Path, file_name: str | Path = "crop.jpg") -> list[Path]:
         """Cut every detection out of the image, enlarged by 2 % and 10 px.
@@ -375,6 +408,24 @@ class Results:
         rows = self.summary(normalize, decimals)
         corners = [row.pop("box") for row in rows]
         return [{**row, **box} for row, box in zip(rows, corners, strict=True)]
+
+
+def check_plot_words(given: dict[str, Any]) -> None:
+    """Refuse what `plot` does not know, and what it knows from elsewhere but does not do.
+
+    Raises:
+        SettingsError: the value of a keyword asks for what is not available.
+        TypeError: an unknown keyword.
+    """
+    for name, value in given.items():
+        if name not in PLOT_WORDS:
+            raise TypeError(f"plot() has no keyword {name!r}{nearest(name, [*PLOT_KEYWORDS, *PLOT_WORDS])}")
+        known = PLOT_WORDS[name]
+        if known is not None and value not in (known[0], None):
+            raise SettingsError(f"{name}={value}: {known[1]}; leave {name} out")
+
+
+PLOT_KEYWORDS = tuple(inspect.signature(Results.plot).parameters)[1:-1]
 
 
 def free_path(path: Path) -> Path:

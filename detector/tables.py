@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import importlib
 import io
 import unicodedata
@@ -34,6 +35,16 @@ def rows_to_df(rows: Sequence[dict[str, Any]]) -> Any:
     except ImportError as error:
         raise MissingPackageError("to_df needs the polars package: pip install polars.") from error
     return polars.DataFrame(list(rows))
+
+
+def rows_to_html(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows with equal keys as an HTML table; an empty string for no rows."""
+    if not rows:
+        return ""
+    lines = [[f"<th>{html.escape(str(key))}</th>" for key in rows[0]]]
+    lines += [[f"<td>{html.escape(str(value))}</td>" for value in row.values()] for row in rows]
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
+    return f"<table>{body}</table>"
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

@@ -346,11 +346,10 @@ class YOLO:
         self.trainer = Trainer(settings, config, weights, names, registry, run, origin)
         self.metrics = self.trainer.run()
         self._set_network(self.trainer.final_model)
-        if self.trainer.final_checkpoint:
-            best: Path = self.trainer.best
-            self.source, self.ckpt = best, self.trainer.final_checkpoint
-            if best.is_file():  # what comes next starts from this file
-                self.ckpt = self.ckpt | {"origin": origin_of(best, self.ckpt.get("origin"))}
+        if (weights_file := self.trainer.final_weights) is not None:
+            self.source, self.ckpt = weights_file, self.trainer.final_checkpoint
+            if weights_file.is_file():  # what comes next starts from this file
+                self.ckpt = self.ckpt | {"origin": origin_of(weights_file, self.ckpt.get("origin"))}
         return self.metrics
 
     def val(self, **settings: Any) -> Metrics:

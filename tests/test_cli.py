@@ -100,3 +100,16 @@ def test_help_and_import_do_not_load_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
     )
+
+
+def test_a_complete_run_in_a_restart_loop_ends_well(train_tiny, tiny_model, tmp_path, capsys):
+    train_tiny(epochs=1)
+    run = tmp_path / "train"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for words in ([f"resume={run}"], [f"resume={run}", "epochs=1"], ["resume=true", f"project={tmp_path}"]):
+        capsys.readouterr()
+        assert main(["train", f"model={tiny_model}", *words]) == 0
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and "complete" in err and "error" not in err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert main(["train", f"model={tiny_model}", "resume=true", f"project={tmp_path / 'none'}"]) == 4

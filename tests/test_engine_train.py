@@ -307,6 +307,15 @@ def test_an_older_best_is_never_taken_for_this_runs(train_tiny, tmp_path):
     assert digest(yolo.model.state_dict()) == digest(yolo.trainer.ema.state_dict()) != digest(old)
 
 
+def test_a_run_without_a_best_epoch_takes_no_older_best(train_tiny, tmp_path):
+    train_tiny(epochs=1, seed=1)
+    old = load_checkpoint(tmp_path / "train/weights/best.pt")["weights"]
+    stop = ("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", True))
+    yolo = train_tiny(stop, epochs=2, seed=2, val=False, exist_ok=True)
+    assert digest(yolo.model.state_dict()) != digest(old)
+    assert yolo.source == yolo.trainer.last and yolo.source.name == "last.pt"
+
+
 @pytest.mark.parametrize(("budget", "planned", "epochs"), [(35, 100, 3), (5, 100, 1), (65, 4, 6)])
 def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, train_tiny, monkeypatch):
     """An epoch takes ten seconds of a faked clock; the budget ends the run, or lengthens it."""

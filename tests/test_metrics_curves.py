@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from detector.errors import MissingPackageError
 from detector.metrics.curves import compute_curves, count_confusions, match, overlaps, smooth
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "vectors.json").read_text())
@@ -79,3 +82,26 @@ def test_confusions_are_counted_by_predicted_row_and_true_column():
     confusion = count_confusions(np.array([0, 1, 1, 2]), np.array([0, 0, 2, 1]), {0: "cat", 1: "dog"})
     assert confusion.matrix.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
     assert confusion.normalized().tolist() == [[0.5, 0, 0], [0.5, 0, 1], [0, 1, 0]]
+
+
+def test_a_confusion_matrix_is_rows_by_predicted_class():
+    names = {0: "cat", 1: "background"}
+    confusion = count_confusions(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), names)
+    assert confusion.summary() == [
+        {"predicted": "cat", "cat": 1, "background 1": 1, "background 2": 0},
+        {"predicted": "background 1", "cat": 0, "background 1": 1, "background 2": 0},
+        {"predicted": "background 2", "cat": 1, "background 1": 0, "background 2": 0},
+    ]
+    assert confusion.summary(normalize=True)[0] == {
+        "predicted": "cat", "cat": 0.5, "background 1": 0.5, "background 2": 0.0,
+    }  # fmt: skip
+    assert confusion.to_csv().splitlines()[1] == "cat,1,1,0"
+
+
+def test_a_confusion_matrix_as_a_data_frame_needs_polars(monkeypatch):
+    confusion = count_confusions(np.array([0]), np.array([0]), {0: "cat"})
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingPackageError, match="pip install polars"):
+        confusion.to_df()
+    monkeypatch.setitem(sys.modules, "polars", SimpleNamespace(DataFrame=list))
+    assert confusion.to_df() == confusion.summary()

@@ -222,6 +222,23 @@ def test_exports_name_each_class_with_its_metrics():
     assert [row["mAP50-95"] for row in rows] == metrics.box.ap.round(5).tolist()
 
 
+def test_the_metrics_of_one_class_and_of_all_are_tuples():
+    box = evaluate(drawn_cases(0)).box
+    assert box.class_result(1) == (box.p[1], box.r[1], box.ap50[1], box.ap[1])
+    assert box.mean_results() == (box.mp, box.mr, box.map50, box.map)
+    assert box.map75 == box.all_ap[:, 5].mean()
+
+
+def test_a_notebook_shows_the_metrics_as_a_table():
+    evaluator = CocoEvaluator({0: "<b>", 1: "car"}, "pycocotools")
+    evaluator.add(0, (64, 64), [[0, 0, 10, 10, 0.9, 0]], [[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])
+    lines = evaluator.compute()._repr_html_().split("<tr>")
+    assert lines[1].startswith("<th>class</th><th>images</th><th>instances</th><th>precision</th>")
+    assert lines[2].startswith("<td>all</td><td>1</td><td>2</td><td>0.5</td>")
+    assert lines[3].startswith("<td>&lt;b&gt;</td><td>1</td><td>1</td><td>1.0</td>") and len(lines) == 5
+    assert CocoEvaluator({0: "car"}, "pycocotools").compute()._repr_html_() == ""
+
+
 def test_table_columns_line_up():
     evaluator = CocoEvaluator({0: "犬", 1: "traffic light"}, "pycocotools")
     evaluator.add(0, (64, 64), [[0, 0, 10, 10, 0.9, 0]], [[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])

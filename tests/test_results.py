@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from detector.errors import DataError
+from detector.errors import DataError, SettingsError
 from detector.results import Boxes, Results
 
 NAMES = {0: "person", 1: "car", 2: "traffic/light"}
@@ -100,7 +102,7 @@ def test_saved_image_has_the_name_of_the_image(result, tmp_path, monkeypatch):
 
 def test_save_txt_appends_normalised_rows(result, tmp_path):
     path = tmp_path / "labels" / "street.txt"
-    result.save_txt(path)
+    assert result.save_txt(str(path)) == path
     result[1].save_txt(path, save_conf=True)
     assert path.read_text().splitlines() == [
         "0 0.15 0.4 0.2 0.4",
@@ -152,3 +154,43 @@ def test_classes_of_any_name_have_their_own_folders_of_crops(result, tmp_path):
 def test_a_class_name_does_nothing_to_a_terminal(result):
     result.names = {0: "evil\x1b[2J", 1: "x" * 300}
     assert result.verbose() == f"2 evil\\x1b[2Js, 1 {'x' * 57}..., "
+
+
+def test_plot_takes_the_keywords_of_a_copied_call(result):
+    plain = result.plot()
+    assert (result.plot(masks=True, probs=False, kpt_radius=3, kpt_line=False, im_gpu=None) == plain).all()
+    assert (result.plot(font="Arial.ttf", color_mode="class", txt_color=(255, 255, 255)) == plain).all()
+    assert (result.plot(line_width=2.0) == result.plot(line_width=np.int64(2))).all()
+    with pytest.raises(
+        SettingsError, match="color_mode=instance: each class has its colour; leave color_mode out"
+    ):
+        result.plot(color_mode="instance")
+    with pytest.raises(TypeError, match=r"plot\(\) has no keyword 'line_widht'; did you mean 'line_width'"):
+        result.plot(line_widht=2)
+
+
+def test_a_notebook_shows_the_image_with_its_detections(result):
+    image = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
+    assert (image == result.plot()).all()
+    result.path = "<b>.jpg"
+    text = result._repr_html_()
+    assert (
+        text.startswith('<figure><img src="data:image/png;base64,')
+        and "&lt;b&gt;.jpg: 2 persons, 1 car" in text
+    )
+
+
+def test_show_is_inline_in_a_notebook_and_a_window_elsewhere(result, monkeypatch):
+    shown = []
+    display = SimpleNamespace(display=shown.append, Image=lambda data: data)
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, __path__=[]))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    result.show()
+    assert shown == [result._repr_png_()]
+    del shell.kernel  # an IPython in a terminal
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SettingsError, match="needs a display"):
+        result.show()

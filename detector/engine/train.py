@@ -84,8 +84,9 @@ class Trainer(Engine):
         meters: what is summed over the current epoch.
         final_metrics: the metrics of the best weights, once they are validated in full.
         final_model: the network with the best weights, on the CPU, once the training has ended.
+        final_weights: the file they are from, None if nothing is saved.
+        final_checkpoint: its content without the weights; empty if nothing is saved.
         origin: the file the training started from, and those before it: None for random weights.
-        final_checkpoint: the content of the file they are from, without the weights; empty if nothing is saved.
 
     Args:
         settings: checked training settings.
@@ -128,6 +129,7 @@ class Trainer(Engine):
         self._best_before: tuple[float | None, int | None] = None, None
         self.final_metrics: Metrics | None = None
         self.final_model: DetectionModel | None = None
+        self.final_weights: Path | None = None
         self.final_checkpoint: dict[str, Any] = {}
         self.exception: BaseException | None = None
         self.signals = Interrupts()
@@ -518,7 +520,7 @@ class Trainer(Engine):
             self.final_model = build_network(
                 read_config(content["model"], path), content.pop("weights"), path
             ).eval()
-            self.final_checkpoint = content
+            self.final_weights, self.final_checkpoint = path, content
         if self.data.val_loader is not None:
             head = self.final_model.head_for(self.settings.nms)
             backend = TorchBackend(self.final_model, self.device, self.precision, head=head)

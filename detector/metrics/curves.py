@@ -6,10 +6,14 @@ first, and each takes the unclaimed label it overlaps best.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from detector.tables import rows_to_csv, rows_to_df
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -189,6 +193,36 @@ class ConfusionMatrix:
         """Return the matrix with every column (true class) divided by its sum; empty columns stay 0."""
         totals = self.matrix.sum(0, keepdims=True)
         return np.asarray(self.matrix / np.maximum(totals, 1))
+
+    def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
+        """Return one row per predicted class: its name under `predicted`, and a count under each true class.
+
+        The last row and the last column are `background`. Classes of equal names are followed by their id.
+
+        Args:
+            normalize: shares of the true class instead of counts.
+            decimals: digits kept of a share.
+        """
+        names = [*self.names.values(), "background"]
+        repeated = {name for name, times in Counter([*names, "predicted"]).items() if times > 1}
+        names = [f"{name} {number}" if name in repeated else name for number, name in enumerate(names)]
+        cells = self.normalized().round(decimals) if normalize else self.matrix
+        return [
+            {"predicted": name, **dict(zip(names, row, strict=True))}
+            for name, row in zip(names, cells.tolist(), strict=True)
+        ]
+
+    def to_csv(self, normalize: bool = False, decimals: int = 5) -> str:
+        """Return `summary` as CSV with a header line."""
+        return rows_to_csv(self.summary(normalize, decimals))
+
+    def to_df(self, normalize: bool = False, decimals: int = 5) -> Any:
+        """Return `summary` as a polars DataFrame.
+
+        Raises:
+            MissingPackageError: polars is not installed.
+        """
+        return rows_to_df(self.summary(normalize, decimals))
 
 
 def count_confusions(predicted: Index, true: Index, names: dict[int, str]) -> ConfusionMatrix:

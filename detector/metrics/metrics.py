@@ -19,7 +19,7 @@ from detector.metrics.curves import (
     Curves,
     Index,
 )
-from detector.tables import align, rows_to_csv, rows_to_df
+from detector.tables import align, rows_to_csv, rows_to_df, rows_to_html
 
 KEYS = ("metrics/precision", "metrics/recall", "metrics/mAP50", "metrics/mAP50-95")
 
@@ -65,6 +65,11 @@ class BoxMetrics:
         return mean(self.all_ap[:, 0])
 
     @property
+    def map75(self) -> float:
+        """Mean AP at IoU 0.75; 0 without any labels."""
+        return mean(self.all_ap[:, 5])
+
+    @property
     def maps(self) -> Array:
         """(C,) AP50-95 of every class; a class without labels gets the mean."""
         values = np.full(self.num_classes, self.map)
@@ -80,6 +85,14 @@ class BoxMetrics:
     def mr(self) -> float:
         """Mean recall; 0 without any labels."""
         return mean(self.r)
+
+    def mean_results(self) -> tuple[float, float, float, float]:
+        """Return mean precision, recall, AP50 and AP50-95."""
+        return self.mp, self.mr, self.map50, self.map
+
+    def class_result(self, row: int) -> tuple[float, float, float, float]:
+        """Return precision, recall, AP50 and AP50-95 of the class in a row, `ap_class_index[row]`."""
+        return float(self.p[row]), float(self.r[row]), float(self.ap50[row]), float(self.ap[row])
 
 
 @dataclass
@@ -120,8 +133,7 @@ class Metrics:
     @property
     def results_dict(self) -> dict[str, float]:
         """Mean precision, recall, AP50 and AP50-95 by key, and the fitness."""
-        means = (self.box.mp, self.box.mr, self.box.map50, self.box.map)
-        return {**dict(zip(KEYS, means, strict=True)), "fitness": self.fitness}
+        return {**dict(zip(KEYS, self.box.mean_results(), strict=True)), "fitness": self.fitness}
 
     def summary(self, decimals: int = 5) -> list[dict[str, Any]]:
         """Return one row per class with labels: its counts and metrics, rounded."""
@@ -151,6 +163,14 @@ class Metrics:
             MissingPackageError: polars is not installed.
         """
         return rows_to_df(self.summary(decimals))
+
+    def _repr_html_(self) -> str:
+        """Return the metrics of all classes together and of each, for notebooks."""
+        means = dict(zip(("precision", "recall", "mAP50", "mAP50-95"), self.box.mean_results(), strict=True))
+        counts = {"class": "all", "images": self.num_images, "instances": int(self.nt_per_class.sum())}
+        first = counts | {key: round(value, 5) for key, value in (means | {"f1": mean(self.box.f1)}).items()}
+        rows = self.summary()
+        return rows_to_html([{key: first[key] for key in row} for row in rows[:1]] + rows)
 
     def table(self) -> str:
         """Return the metrics as aligned text: a header, `all`, then the classes if there are several."""

@@ -27,7 +27,14 @@ import torch
 
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.device import Precision
-from detector.errors import CheckpointError, DataError, DetectorError, SettingsError, error_text
+from detector.errors import (
+    CheckpointError,
+    DataError,
+    DetectorError,
+    RunCompleteError,
+    SettingsError,
+    error_text,
+)
 from detector.nn.model import ModelConfig
 from detector.settings import LOGGER_NAMES, TrainSettings, format_value
 from detector.training.saving import PREVIOUS_STATE, STATE
@@ -92,7 +99,7 @@ class RunState:
 
         Raises:
             SettingsError: naming every given setting whose change would make it another run.
-            CheckpointError: if the run has come to its end and no more epochs are asked for.
+            RunCompleteError: if the run has come to its end and no more epochs are asked for.
         """
         saved = self.content["settings"]
         given = {
@@ -121,7 +128,7 @@ class RunState:
         settings.resume = False
         done = self.content["epoch"] + 1
         if self.finished and (settings.epochs == "auto" or settings.epochs <= done):
-            raise CheckpointError(
+            raise RunCompleteError(
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to continue, such as epochs={2 * done}"
             )
@@ -169,6 +176,7 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
 
     Raises:
         CheckpointError: if there is no such run, or its state can't be read.
+        RunCompleteError: if all runs in `project` are complete.
     """
     force, named = False, resume
     if isinstance(resume, str) and resume.split(":")[0] == FORCE:
@@ -179,10 +187,12 @@ def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
         for folder in dict.fromkeys(file.parent.parent for file in files):
             if not (state := _open(folder, force)).finished:
                 return state
-        raise CheckpointError(
-            f"resume={format_value(resume)}: there is no unfinished run in {Path(project).absolute()}; name its "
-            "folder, as in resume=runs/train"
-        )
+        where = f"resume={format_value(resume)}: there is no unfinished run in {Path(project).absolute()}"
+        if files:
+            raise RunCompleteError(
+                f"{where}, the runs there are complete; name one to continue it with more epochs="
+            )
+        raise CheckpointError(f"{where}; name its folder, as in resume=runs/train")
     path = Path(named)
     folder = path.parent.parent if path.suffix == ".pt" else path
     if not (folder / STATE).is_file() and not (folder / PREVIOUS_STATE).is_file():

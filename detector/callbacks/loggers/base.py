@@ -167,13 +167,9 @@ class Logger(Callback):
         )
         if found:
             self.log_images({f"pictures/{path.stem}": path for path in found}, step)
-        if (
-            self.log_model
-            and trainer.settings.save
-            and trainer.best.is_file()
-            and not trainer.best.is_symlink()
-        ):
-            self.log_file(trainer.best)
+        weights = trainer.final_weights
+        if self.log_model and weights is not None and not weights.is_symlink():
+            self.log_file(weights)
 
     def teardown(self, trainer: Any) -> None:
         self.exception = trainer.exception
