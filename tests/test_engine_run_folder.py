@@ -1,7 +1,9 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,14 +43,76 @@ def test_one_process_trains_in_a_folder_at_a_time(tmp_path):
     command = [sys.executable, "-c", TRAINING, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"trains\n"
-        with pytest.raises(
-            SettingsError, match=r"another process is training in .*; wait until it has ended"
-        ):
+        with pytest.raises(SettingsError, match=r"another training runs in .*; wait until it has ended"):
             RunLock(tmp_path)
         other.kill()  # without a word of good-bye
     lock = RunLock(tmp_path)
     lock.release()
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_one_thread_trains_in_a_folder_at_a_time(tmp_path):
+    lock = RunLock(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(SettingsError, match="another training runs in"):
+            pool.submit(RunLock, tmp_path).result()
+        lock.release()
+        pool.submit(RunLock, tmp_path).result().release()
+
+
+def test_a_callback_that_copies_its_run_folder_leaves_it_locked(train_tiny, tmp_path):
+    refused = []
+
+    def copy(trainer):
+        shutil.copytree(trainer.save_dir, tmp_path / "copy")
+        with subprocess.Popen(
+            [sys.executable, "-c", TRAINING, trainer.save_dir],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as other:
+            refused.append(b"another training runs in" in other.stderr.read())
+
+    train_tiny(("on_train_start", copy), epochs=1)
+    assert refused == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_lock_ends_with_its_training_whatever_it_forked(tmp_path):
+    lock = RunLock(tmp_path)
+    ready, begun = os.pipe()
+    waiting, end = os.pipe()
+    if (child := os.fork()) == 0:  # as a worker of the loader, which may outlive a training that is killed
+        os.close(end)
+        os.write(begun, b"x")
+        os.read(waiting, 1)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        lock.close()  # as the system does when the process is killed
+        RunLock(tmp_path).release()
+    finally:
+        for descriptor in (ready, begun, waiting, end):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+
+
+def test_a_lock_file_that_its_owner_has_just_removed_is_not_taken_for_one(tmp_path, monkeypatch):
+    first, opened = RunLock(tmp_path), []
+    plain_open = Path.open
+
+    def open_late(path, *rest):
+        file = plain_open(path, *rest)
+        if path.name == "run.lock" and not opened:
+            opened.append(file)
+            first.release()  # between opening and locking
+        return file
+
+    monkeypatch.setattr(Path, "open", open_late)
+    second = RunLock(tmp_path)
+    with pytest.raises(SettingsError, match="another training runs in"):
+        RunLock(tmp_path)
+    second.release()
 
 
 def test_a_second_training_leaves_the_folder_of_the_first_alone(tmp_path, drawn_dataset, tiny_model):
@@ -59,7 +123,7 @@ def test_a_second_training_leaves_the_folder_of_the_first_alone(tmp_path, drawn_
         [sys.executable, "-c", TRAINING, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         other.stdout.readline()
-        with pytest.raises(SettingsError, match="another process is training in"):
+        with pytest.raises(SettingsError, match="another training runs in"):
             YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, exist_ok=True, device="cpu")
         assert sorted(path.name for path in folder.iterdir()) == ["run.lock", "weights"]
         other.kill()
@@ -114,7 +178,7 @@ def test_where_there_are_no_locks_a_training_continues(tmp_path, monkeypatch, ca
     if missing == "fcntl":
         monkeypatch.setattr("detector.engine.run_folder.sys.platform", "win32")
     else:
-        monkeypatch.setattr("fcntl.lockf", unsupported)
+        monkeypatch.setattr("fcntl.flock", unsupported)
     RunLock(tmp_path).release()
     assert ("can't be locked ([Errno" in caplog.text) == (missing == "support")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import yaml
 
@@ -97,17 +100,20 @@ def write_yaml(path: Path, values: dict[str, Any]) -> None:
 
 
 class RunLock:
-    """A run folder that only this process trains in.
+    """A run folder that only one training writes to, of all processes and threads.
 
-    The system releases the lock when the process ends, for whatever reason. Nothing is locked on Windows, nor in
-    network folders without locks; there a warning is logged.
+    The system releases the lock when the process ends, for whatever reason; to copy the folder does not. Nothing is
+    locked on Windows, nor in network folders without locks; there a warning is logged.
 
     Args:
         folder: the run folder; `weights` is made in it.
 
     Raises:
-        SettingsError: if another process trains there, or it can't be written to.
+        SettingsError: if another training runs there, or it can't be written to.
     """
+
+    held: ClassVar[WeakSet[RunLock]] = WeakSet()
+    """The locks of this process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
@@ -117,32 +123,63 @@ class RunLock:
                 self.path.unlink()
             (folder / "weights").mkdir(exist_ok=True)
             self._file = self.path.open("a")
+            while not self._lock():  # whoever had it until now has removed the file
+                self._file.close()
+                self._file = self.path.open("a")
         except OSError as error:
             raise cannot_write(f"to {folder}", error) from None
-        try:
-            _lock(self._file)
-        except (BlockingIOError, PermissionError):  # POSIX allows both when another process has the lock
-            self._file.close()
-            raise SettingsError(
-                f"another process is training in {folder}; wait until it has ended, or choose another name="
-            ) from None
-        except OSError as error:
-            log.warning(
-                "%s can't be locked (%s): make sure that no other process trains there", folder, error
-            )
         for place in (folder, folder / "weights"):
             remove_leftovers(place)
 
+    def _lock(self) -> bool:
+        """Lock the open file; return False if it is not the one at the path any more.
+
+        The lock is that of the open file, and not of the process: it excludes other threads, and other handles of
+        the file may be closed. Forked processes have to close their copy, or they would keep it beyond this one.
+        """
+        if sys.platform == "win32":
+            return True
+        import fcntl
+
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows both when another one has the lock
+            self._file.close()
+            raise SettingsError(
+                f"another training runs in {self.path.parent}; wait until it has ended, or choose another name="
+            ) from None
+        except OSError as error:
+            log.warning(
+                "%s can't be locked (%s): make sure that no other training runs there",
+                self.path.parent,
+                error,
+            )
+            return True
+        _close_locks_in_children()
+        self.held.add(self)
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
-        """Let other processes train there."""
+        """Let other trainings write there."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the lock goes with its last handle."""
+        self.held.discard(self)
         self._file.close()
 
 
-def _lock(file: IO[str]) -> None:
-    """Take a lock that processes forked from this one do not share, or raise OSError."""
-    if sys.platform != "win32":
-        import fcntl
+@cache
+def _close_locks_in_children() -> None:
+    """From now on, let every forked process close the locks it gets a copy of."""
 
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def close_all() -> None:
+        for lock in list(RunLock.held):
+            lock.close()
+
+    os.register_at_fork(after_in_child=close_all)
