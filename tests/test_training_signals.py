@@ -8,7 +8,7 @@ import pytest
 
 from detector import YOLO
 from detector.checkpoints.checkpoint import load_checkpoint
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, DetectorError
 from detector.training.saving import STATE, RunSaver
 from detector.training.signals import Interrupts, Terminated
 
@@ -51,6 +51,64 @@ def test_a_signal_that_python_swallows_is_raised_at_the_next_deferred_block(monk
         Noisy()
         with pytest.raises(Terminated), interrupts.deferred():
             pass
+
+
+def test_a_signal_of_another_kind_waits_as_the_first_does():
+    done = []
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(Terminated, match="SIGTERM") as caught,
+        interrupts.deferred(),
+    ):
+        send(signal.SIGHUP)
+        send(signal.SIGTERM)
+        done.append("all")
+    assert (done, caught.value.code) == (["all"], 143)
+
+
+def test_a_closed_terminal_saves_as_sigterm_does(train_tiny, tmp_path, caplog):
+    def close(trainer):
+        if trainer.global_step == 3:
+            for process in trainer.data.train_loader._feed._loader._iterator._workers:
+                os.kill(process.pid, signal.SIGHUP)  # it goes to the whole group
+            send(signal.SIGHUP)
+
+    with pytest.raises(Terminated, match="SIGHUP") as caught:
+        train_tiny(workers=1, callbacks=[("on_train_batch_end", close)], epochs=3)
+    assert caught.value.code == 129
+    state = load_checkpoint(tmp_path / "train" / STATE)
+    assert state["counters"]["global_step"] == 3
+    assert "the run ends by Terminated: terminated (SIGHUP)" in caplog.text
+
+
+@pytest.mark.parametrize("event", ["on_train_batch_end", "on_model_save", "on_fit_epoch_end"])
+def test_a_worker_that_is_killed_is_the_reason_and_costs_no_step(train_tiny, tmp_path, event):
+    def kill(trainer):
+        if trainer.epoch == 1:
+            process = trainer.data.train_loader._feed._loader._iterator._workers[0]
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            trainer.save_checkpoint(tmp_path / "mine.pt")  # where torch raises its error, unless it waits
+
+    with pytest.raises(
+        DetectorError, match=r"a process that loads images was killed from outside .*fewer workers="
+    ):
+        train_tiny(workers=1, callbacks=[(event, kill)], epochs=3)
+    state = load_checkpoint(tmp_path / "train" / STATE)
+    assert state["counters"]["global_step"] == {"on_train_batch_end": 3}.get(event, 4)
+
+
+def test_validation_names_a_killed_worker_too(train_tiny, drawn_dataset, tmp_path):
+    def die(validator):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    yolo = train_tiny()
+    with pytest.raises(
+        DetectorError, match=r"killed from outside \(DataLoader worker \(pid 7\) .*Killed\), as"
+    ):
+        yolo.val(
+            data=drawn_dataset, workers=0, project=tmp_path, plots=False, callbacks=[("on_val_start", die)]
+        )
 
 
 def test_a_signal_that_was_ignored_stays_ignored():

@@ -68,6 +68,8 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = 
                 torch.save(content, file)
                 append_checksum(file)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        if "DataLoader worker" in str(error):  # it is raised wherever the process is when a worker is killed
+            raise
         raise CheckpointError(
             f"can't write {path}: {error}; what was there before is untouched. Free some space or choose another "
             f"project="

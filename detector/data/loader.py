@@ -21,7 +21,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from detector.data.batch import Batch, assemble
 from detector.data.dataset import DetectionDataset, Key, TrainKey
 from detector.data.memory import BufferRing, free_memory, slot_view, start_method
-from detector.errors import DataError, DetectorError
+from detector.errors import DataError, DetectorError, first_line
 
 _AHEAD = 2  # batches each worker prepares in advance
 _IN_USE = 3  # batches the caller may hold before new memory is taken
@@ -306,13 +306,25 @@ def _unchanged(found: Any) -> Any:
     return found
 
 
+def worker_death(error: BaseException) -> DetectorError | None:
+    """Return what to say instead of torch's error about a worker process that was killed; None of another error."""
+    if not (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
+        return None
+    return DetectorError(
+        f"a process that loads images was killed from outside ({first_line(error)}), as systems do when memory runs "
+        "out; use fewer workers= or a smaller batch="
+    )
+
+
 def _begin_work(_worker: int) -> None:
     """Set one thread per worker, as the workers themselves are the parallelism, and leave signals to the training.
 
-    Ctrl-C and service managers signal the workers as well. Were one of them to die of it, torch would raise an
-    error in the training at any place, such as within a save, instead of letting it end cleanly.
+    Ctrl-C, a terminal that is closed and service managers signal the workers as well. Were one of them to die of
+    it, torch would raise an error in the training at any place instead of letting it end cleanly.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -21,6 +21,7 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.state import gather_states, restore_states
 from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
+from detector.data.loader import worker_death
 from detector.device import select_device, select_precision
 from detector.engine.engine import Engine
 from detector.engine.loaders import TrainingData, located_data
@@ -152,7 +153,7 @@ class Trainer(Engine):
                 self.set_up()
                 self.fit()
             except BaseException as error:
-                self.exception = self.signals.take() or error
+                self.exception = self.signals.take() or worker_death(error) or error
             finally:
                 self.tear_down()
         return self.final_metrics

@@ -198,6 +198,7 @@ def validate(
         CheckpointError: if the model's class count is not the data set's.
     """
     from detector.callbacks.builtin.sample_images import Pictures
+    from detector.data.loader import worker_death
     from detector.engine.loaders import make_val_loader, num_workers, open_data, read_split
 
     config = open_data(settings)
@@ -216,6 +217,8 @@ def validate(
     validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls)
     try:
         metrics = validator.run(backend, loader, annotations)
+    except RuntimeError as error:
+        raise worker_death(error) or error from None
     finally:
         loader.close()
     if settings.save_json:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a training between two steps, never within one or within a save."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end a training between two steps, never within one or within a save."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a training; the last when its terminal is closed, or the connection to it lost."""
+
+CHILD: Any = getattr(signal, "SIGCHLD", None)  # not on Windows
+
 
 class Terminated(SystemExit):
-    """SIGTERM arrived; the process ends with the code shells expect, 143."""
+    """SIGTERM or SIGHUP arrived; the process ends with the code shells expect, 143 or 129."""
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
     def __str__(self) -> str:
-        return "terminated (SIGTERM)"
+        return f"terminated ({signal.Signals(self.number).name})"
 
 
 class Interrupts:
@@ -34,7 +40,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDING:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # None: it is handled by something other than Python
                     self._before[number] = signal.signal(number, self._arrived)
@@ -46,8 +52,8 @@ class Interrupts:
         self._before.clear()
 
     def _arrived(self, number: int, _: FrameType | None) -> None:
-        error = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
-        again = type(self._pending) is type(error)
+        error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+        again = type(self._pending) is type(error) and self._pending.args == error.args
         self._pending = error
         if again or not self._deferring:
             raise error
@@ -63,11 +69,38 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal wait until the end of the block."""
+        """Let a signal wait until the end of the block, and torch's error about a worker process that was killed."""
         self._deferring = True
         try:
-            yield
+            with _children_waiting() as ended:
+                yield
         finally:
             self._deferring = False
         if (pending := self.take()) is not None:
             raise pending
+        for handler in ended[:1]:
+            handler(CHILD, None)
+
+
+@contextmanager
+def _children_waiting() -> Iterator[list[Any]]:
+    """Put off what is called when a child process ends; torch raises an error there if it was one of its workers.
+
+    Yields:
+        A list that is given the handler, once for every child that ended.
+    """
+    ended: list[Any] = []
+    before = signal.getsignal(CHILD) if CHILD is not None else None
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield ended
+        return
+
+    def wait(*_: Any) -> None:
+        ended.append(before)
+
+    signal.signal(CHILD, wait)
+    try:
+        yield ended
+    finally:
+        if signal.getsignal(CHILD) is wait:  # else someone has set another one meanwhile
+            signal.signal(CHILD, before)
