@@ -32,6 +32,7 @@ from detector.exporters.parity import (
 from detector.inference.exported_backend import run_file
 from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
+from detector.runtimes.checksum import PLACE, write_checksum
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
 from detector.settings import ExportSettings, format_value
 from detector.version import __version__
@@ -126,6 +127,8 @@ class Exporter(Engine):
                     f"the exported file is not the model, they differ in {', '.join(wrong)}; it is kept as {kept}"
                 )
             write(unverified, self.metadata)
+            if self.kind.checksum:
+                self.metadata["checksum"] = write_checksum(unverified)
             self.path = put(unverified, self.stem.with_name(f"{self.stem.name}{suffix}"))
         except DetectorError:
             raise
@@ -208,7 +211,7 @@ class Exporter(Engine):
             "licence": self.licence or "not stated",
             "origin": self.checkpoint.get("origin"),
             "parity": {},
-        }
+        } | ({"checksum": PLACE} if self.kind.checksum else {})
 
     def _verify(
         self, job: ExportSpec, write: Write, path: Path, images: list[NDArray[np.uint8]], origin: str

@@ -47,6 +47,7 @@ class Format:
         graph: the file runs by itself, on inputs of its size; False for weights alone.
         look: "module:function" that is given the path before `load`, and refuses a file that would run code when it is
             opened; empty if none does.
+        checksum: the metadata lies in the file or folder as it is given, so that a checksum can be put into it.
         packages: what must be importable to write and run it.
         extra: the extra of this package that installs them.
     """
@@ -60,6 +61,7 @@ class Format:
     computes: tuple[str, ...] = ()
     graph: bool = True
     look: str = ""
+    checksum: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
 
@@ -114,6 +116,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="ONNX: for ONNX Runtime and many others",
             export="detector.exporters.onnx:export",
             load="detector.runtimes.onnx:load",
+            checksum=True,
             precisions=("fp32", "fp16"),
             options=GRAPH_OPTIONS | {"opset", "simplify"},
             packages=("onnx", "onnxscript", "onnxslim", "onnxruntime"),
@@ -124,6 +127,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="OpenVINO: quickest on Intel and AMD processors",
             export="detector.exporters.openvino:export",
             load="detector.runtimes.openvino:load",
+            checksum=True,
             precisions=("fp32", "fp16", "int8"),
             options=GRAPH_OPTIONS | {"simplify"},
             computes=("fp32", "bf16"),
@@ -135,6 +139,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="TorchScript: for libtorch, runs with torch alone",
             export="detector.exporters.torchscript:export",
             load="detector.runtimes.torchscript:load",
+            checksum=True,
             look="detector.runtimes.torch_archives:look_into_script",
             precisions=("fp32", "bf16"),
             options=GRAPH_OPTIONS,
@@ -144,6 +149,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="a torch.export program, runs with torch alone",
             export="detector.exporters.torch_export:export",
             load="detector.runtimes.torch_export:load",
+            checksum=True,
             look="detector.runtimes.torch_archives:look_into_program",
             precisions=("fp32", "bf16"),
             options=GRAPH_OPTIONS,
@@ -153,6 +159,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="ncnn: for phones and small boards",
             export="detector.exporters.ncnn:export",
             load="detector.runtimes.ncnn:load",
+            checksum=True,
             precisions=("fp32", "fp16"),
             packages=("ncnn", "pnnx"),
             extra="ncnn",
@@ -162,6 +169,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             what="ExecuTorch: for phones and small devices",
             export="detector.exporters.executorch:export",
             load="detector.runtimes.executorch:load",
+            checksum=True,
             packages=("executorch",),
             extra="executorch",
         ),

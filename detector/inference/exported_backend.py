@@ -26,6 +26,7 @@ from detector.inference.pixels import to_input
 from detector.inference.torch_backend import VALIDATION_CONF, TorchBackend
 from detector.nn.model import DetectionModel
 from detector.runtimes import Runtime
+from detector.runtimes.checksum import missing_checksum, require_intact
 from detector.runtimes.contract import Contract, contract_from, contract_of
 from detector.settings import PredictSettings, ValSettings, format_value
 
@@ -72,6 +73,7 @@ class ExportedModel:
         found = format_of(self.path)
         assert found is not None, "see exporters.is_exported"
         self.kind, self.format = found
+        checksum = require_intact(self.path) if self.format.checksum else None
         if not trust:
             self.format.look_into(self.path)
         keep_freed_memory()
@@ -79,6 +81,8 @@ class ExportedModel:
         self._opening = threading.Lock()
         runtime = self.runtime(self._compute("auto"))
         self.metadata = dict(runtime.metadata)
+        if "checksum" in self.metadata:
+            self.metadata["checksum"] = checksum or missing_checksum(self.path)
         if self.metadata:
             self.contract = contract_of(self.metadata, self.path)
             if names is not None and dict(enumerate_names(names)) != self.contract.names:
