@@ -18,6 +18,7 @@ from detector.data.dataset import DetectionDataset
 from detector.data.formats.yolo import scan_yolo
 from detector.data.loader import TrainLoader, ValLoader
 from detector.errors import DataError, SettingsError
+from detector.files.folders import expand_home
 from detector.settings import DataSettings, TrainSettings
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def located_data(data: str | Path | None) -> str | None:
     """Return `data` as it is to be saved: a path absolute, as the file may be read in another folder; else as it is."""
     if data is None:
         return None
-    path = Path(data).expanduser()
+    path = expand_home(data)
     return str(path.absolute() if path.exists() else data)
 
 
