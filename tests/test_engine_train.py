@@ -341,7 +341,7 @@ def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, tr
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
 def test_averaged_weights_and_their_statistics_fit(model, train_tiny, request):
-    """On the images of the statistics the averaged network gives the same in both modes, however fast its weights have moved."""
+    """Both modes give the same on the images of the statistics, however fast the weights have moved."""
     differences = []
 
     def compare(trainer):
