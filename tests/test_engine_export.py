@@ -12,9 +12,10 @@ from detector.cli import main
 from detector.engine.export import choose_precision, put
 from detector.errors import DataError, ExportError
 from detector.exporters import FORMATS, Format, find_format
+from detector.exporters.job import ExportSpec
 from detector.exporters.parity import TOLERANCES
-from detector.inference.exported_backend import ExportedModel, run_file
-from detector.settings import ExportSettings
+from detector.inference.exported_backend import ExportedModel, pad_to, run_file
+from detector.settings import ExportSettings, PredictSettings
 
 
 def slow(name):
@@ -270,3 +271,66 @@ def test_a_size_that_is_not_a_multiple_of_32(trained, tmp_path, capsys):
 def test_precisions_of_the_table():
     assert choose_precision(ExportSettings(half=True), find_format("onnx")) == "fp16"
     assert choose_precision(ExportSettings(), find_format("pt2")) == "fp32"
+
+
+# ---- sizes and places ------------------------------------------------------------------------------------
+
+
+def test_a_dynamic_file_is_as_free_as_its_example(trained, tmp_path, capsys):
+    words = ["export", f"model={tmp_path / 'best.pt'}", "format=pt2", "dynamic=true"]
+    assert main([*words, "imgsz=32"]) == 5
+    assert capsys.readouterr().err == (
+        "error: imgsz=32: dynamic=true expects sides from 64 px on; try imgsz=64 or leave dynamic out\n"
+    )
+    job = ExportSpec(
+        trained.model,
+        "one2many",
+        (64, 8192),
+        300,
+        True,
+        "fp32",
+        False,
+        None,
+        None,
+        True,
+        lambda: iter(()),
+        {},
+    )
+    (sizes,) = job.dynamic_shapes()
+    assert sizes[0].max == 300 and sizes[3].root.max * 32 == 8192 and sizes[2].root.min * 32 == 64
+
+
+def test_a_dynamic_file_takes_narrow_images_and_any_number_of_them(exported):
+    path = exported(format="torchscript", dynamic=True)
+    opened = ExportedModel(path)
+    seen = []
+
+    class Watched:
+        in_torch, takes_pixels = True, False
+
+        def run(self, images):
+            seen.append(images.shape)
+            return np.zeros((len(images), 10, 84), np.float32)
+
+    backend = opened.backend(PredictSettings())
+    backend.runtime = Watched()
+    preds, _ = backend.forward(torch.zeros(300, 3, 32, 96, dtype=torch.uint8))
+    assert preds.shape[0] == 300 and seen == [(256, 3, 64, 96), (44, 3, 64, 96)]
+    strip = pad_to(torch.zeros(1, 3, 32, 96), 64)
+    assert torch.equal(strip[0, 0, 32:], torch.full((32, 96), 114 / 255)) and not strip[0, 0, :32].any()
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence_before_any_work(trained, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"^can't write to .*file/out \(.*\); choose another folder=$"):
+        trained.export(format="torchscript", folder=tmp_path / "file" / "out", **QUICK)
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("detector.engine.export.TemporaryFile", refuse)
+    with pytest.raises(
+        ExportError, match=r"^can't write to .* \(Permission denied\); choose another folder=$"
+    ):
+        trained.export(format="torchscript", **QUICK)
+    assert [path.name for path in tmp_path.glob("best*")] == ["best.pt"]

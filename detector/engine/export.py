@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from detector.data.letterbox import input_hw, letterbox_batch
 from detector.engine.engine import Engine
 from detector.errors import DataError, DetectorError, ExportError, error_text
 from detector.exporters import GRAPH_OPTIONS, Format, Write, find_format
-from detector.exporters.job import ExportSpec, Graph, suppress_in_torch
+from detector.exporters.job import MIN_CELLS, ExportSpec, Graph, suppress_in_torch
 from detector.exporters.parity import (
     PARITY_IMAGES,
     compare,
@@ -91,6 +92,12 @@ class Exporter(Engine):
         self.kind.need(f"format={settings.format}")
         self.head = model.head_for(False if self._wants_ranking() else None)
         self.imgsz = input_hw(settings.imgsz)
+        minimum = MIN_CELLS * max(model.strides)
+        if settings.dynamic and min(self.imgsz) < minimum:
+            raise ExportError(
+                f"imgsz={format_value(settings.imgsz)}: dynamic=true expects sides from {minimum} px on; "
+                f"try imgsz={minimum} or leave dynamic out"
+            )
         self.licence, contradicts = choose_licence(settings.licence, self.checkpoint.get("origin"))
         if contradicts:
             log.warning(
@@ -109,13 +116,13 @@ class Exporter(Engine):
         """
         settings, suffix = self.settings, self.kind.suffix
         self.fire("on_export_start")
+        require_writable(self.stem.parent)
         images, origin = self._parity_images()
         if self.precision == "int8":
             self._calibration_images()  # before minutes of work
         job = self._job()
         self.metadata = self._describe(job)
         unverified = self.stem.with_name(f"{self.stem.name}.{os.getpid()}.unverified{suffix}")
-        unverified.parent.mkdir(parents=True, exist_ok=True)
         try:
             write = self.kind.capture(job)
             self._verify(job, write, unverified, images, origin)
@@ -338,6 +345,22 @@ def parity_sizes(contract: Contract) -> list[tuple[int, int]]:
     stride = contract.stride
     smaller = max(height // 2 // stride, 2) * stride, max(width // 2 // stride, 2) * stride
     return list(dict.fromkeys([(height, width), smaller, (height, smaller[1])]))
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and make sure that files can be written to it: before minutes of work.
+
+    Raises:
+        ExportError: if not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"can't write to {folder.absolute()} ({error.strerror or error}); choose another folder="
+        ) from None
 
 
 def put(source: Path, target: Path) -> Path:

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.nn.model import DetectionModel
 
-MAX_BATCH, MAX_SIDE = 256, 4096  # of a dynamic file; exporters need upper bounds
+MAX_BATCH, MAX_SIDE = (
+    256,
+    4096,
+)  # of a dynamic file, unless it is exported with more; exporters need upper bounds
+MIN_CELLS = 2  # of a side of a dynamic file, in its largest stride: torch takes one for a constant
 
 Suppress = Callable[[Tensor, Tensor, float, float], Tensor]
 """(boxes (B, A, 4) xyxy, scores (B, C, A), minimum score, maximum IoU) -> (B, A) float, 1 for boxes that stay."""
@@ -78,9 +82,10 @@ class ExportSpec:
             return None
         stride = max(self.model.strides)
         dim = torch.export.Dim
-        height, width = (stride * dim(side, min=2, max=MAX_SIDE // stride) for side in ("rows", "columns"))
+        cells = max(MAX_SIDE, *self.imgsz) // stride
+        height, width = (stride * dim(side, min=MIN_CELLS, max=cells) for side in ("rows", "columns"))
         first = 1 if self.preprocess else 2
-        return ({0: dim("batch", min=1, max=MAX_BATCH), first: height, first + 1: width},)
+        return ({0: dim("batch", min=1, max=max(MAX_BATCH, self.batch)), first: height, first + 1: width},)
 
 
 class Graph(nn.Module):
@@ -168,14 +173,21 @@ def rank_pairs(boxes: Tensor, probabilities: Tensor, max_det: int) -> Tensor:
 
 
 def suppress_in_torch(boxes: Tensor, scores: Tensor, conf: float, iou: float) -> Tensor:
-    """Suppress with torchvision: see `Suppress`. Images and classes are moved apart, in float64."""
+    """Suppress with torchvision: see `Suppress`. Images and classes are moved apart, in float64.
+
+    Two empty boxes are put after the others, which suppress nothing: torch.export takes it for granted that two or
+    more boxes stay, and its program would fail on an image without.
+    """
     from torchvision.ops import nms
 
+    pad = nn.functional.pad
     best, labels = scores.max(1)
     images, anchors = (best > conf).nonzero().unbind(1)
     some, values = boxes[images, anchors].double(), best[images, anchors]
     planes = images * scores.shape[1] + labels[images, anchors]
     span = boxes.amax() - boxes.amin() + 1
-    kept = nms(some + (planes * span.double())[:, None], values.double(), iou)
-    stay = torch.zeros_like(best)
-    return stay.index_put((images[kept], anchors[kept]), torch.ones_like(values)[kept])
+    moved = pad(some + (planes * span.double())[:, None], (0, 0, 0, 2))
+    kept = nms(moved, pad(values.double(), (0, 2), value=-1.0), iou)
+    places = pad(images * best.shape[1] + anchors + 1, (0, 2))[kept]  # the empty boxes' place is 0
+    stay = pad(torch.zeros_like(best).flatten(), (1, 0))
+    return stay.index_put((places,), stay.new_ones(1))[1:].reshape(best.shape)

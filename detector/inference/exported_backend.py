@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.boxes import NMSParams, to_detections
-from detector.data.letterbox import input_hw
+from detector.data.letterbox import GREY, input_hw
 from detector.device import Precision, select_device, select_precision
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
+from detector.exporters.job import MAX_BATCH, MIN_CELLS
 from detector.files.folders import expand_home
 from detector.inference.backend import InferenceBackend
 from detector.inference.malloc import keep_freed_memory
@@ -81,8 +82,8 @@ class ExportedModel:
         self._opening = threading.Lock()
         runtime = self.runtime(self._compute("auto"))
         self.metadata = dict(runtime.metadata)
-        if "checksum" in self.metadata:
-            self.metadata["checksum"] = checksum or missing_checksum(self.path)
+        if "checksum" in self.metadata and checksum is None:
+            missing_checksum(self.path)
         if self.metadata:
             self.contract = contract_of(self.metadata, self.path)
             if names is not None and dict(enumerate_names(names)) != self.contract.names:
@@ -235,6 +236,8 @@ class ExportedBackend:
         Returns:
             The file's predictions: (B, 4 + C, A) or (B, max_det, 6) float32; and nothing.
         """
+        if self.contract.dynamic:
+            images = pad_to(images, MIN_CELLS * self.contract.stride)
         return torch.from_numpy(run_file(self.runtime, self.contract, images, self.path)), None
 
     @torch.inference_mode()
@@ -269,6 +272,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def pad_to(images: Tensor, minimum: int) -> Tensor:
+    """Pad images on the right and at the bottom with grey, so that no side is below `minimum` px."""
+    height, width = images.shape[2:]
+    right, bottom = max(minimum - width, 0), max(minimum - height, 0)
+    if not right and not bottom:
+        return images
+    grey = GREY if images.dtype == torch.uint8 else GREY / 255
+    return torch.nn.functional.pad(images, (0, right, 0, bottom), value=grey)
+
+
 def pick_rows(rows: Tensor, params: NMSParams) -> Tensor:
     """Choose among the detections of one image, (N, 6), as asked; the file has suppressed already."""
     rows = rows[rows[:, 4] > params.conf]
@@ -293,11 +306,11 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
         ExportError: if it fails, or its output has another shape.
     """
     batch = to_input(images, runtime, contract)
-    size = contract.batch or len(batch)
+    size = contract.batch or min(len(batch), MAX_BATCH)
     portions = []
     for start in range(0, len(batch), size):
         portion = batch[start : start + size]
-        if len(portion) < size:
+        if contract.batch and len(portion) < size:
             filling = np.zeros((size - len(portion), *portion.shape[1:]), portion.dtype)
             portion = np.concatenate([portion, filling])
         try:

@@ -24,13 +24,17 @@ PARTS = ("model.xml", "model.bin", "model.ncnn.param", "model.ncnn.bin", "detect
 
 
 def write_checksum(path: Path) -> str:
-    """Put its checksum into a file or a folder that was just written with `PLACE` in its metadata, and return it.
+    """Put its checksum into a file or a folder that was just written with `PLACE` in its metadata.
+
+    Returns:
+        `checksum` as the metadata in the file has it now.
 
     Raises:
         ExportError: if that is not there.
     """
     parts = _parts(path)
-    if parts[0].read_bytes()[:4] == ZIP:
+    is_zip = parts[0].read_bytes()[:4] == ZIP
+    if is_zip:
         _write_comment(path)
     else:
         contents = [part.read_bytes() for part in parts]
@@ -38,7 +42,8 @@ def write_checksum(path: Path) -> str:
         with parts[part].open("r+b") as file:
             file.seek(at)
             file.write(_digest(contents, part, at))
-    return require_intact(path) or missing_checksum(path)
+    digest = require_intact(path) or missing_checksum(path)
+    return PLACE if is_zip else digest
 
 
 def require_intact(path: Path) -> str | None:
