@@ -18,13 +18,15 @@ import pytest
 import torch
 from support.ultralytics_files import ultralytics_network, write_program, write_ultralytics
 
-from detector.checkpoints.checkpoint import read_weights
+from detector import YOLO
+from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detector.checkpoints.safetensors_file import read_tensor_file
 from detector.checkpoints.ultralytics import read_ultralytics_checkpoint
 from detector.data.config import load_data_config
 from detector.errors import CheckpointError, DataError, DetectorError, ModelError
 from detector.files.archives import unpack
 from detector.nn.model import DetectionModel, load_model_config
+from detector.runtimes.contract import contract_of
 
 MARK = "code-has-run"
 SHELL = f"touch {MARK}".encode()
@@ -392,3 +394,56 @@ def test_each_kind_of_file_has_its_error(tmp_path: Path) -> None:
             read(tmp_path / "a.yaml")
     with pytest.raises(CheckpointError):
         read_ultralytics_checkpoint(write_program(tmp_path / "a.pt", b"}."))
+
+
+# ---- small files that ask for endless work --------------------------------------------------------------
+
+
+def test_a_checkpoint_of_lists_that_share_themselves_ends(tmp_path: Path, finder_weights: Path) -> None:
+    content = load_checkpoint(finder_weights)
+    shared: list[Any] = ["x"]
+    for _ in range(25):
+        shared = [shared, shared]
+    for place in ("settings", "metrics", "model"):
+        save_checkpoint(tmp_path / "a.pt", content | {place: content[place] | {"names": shared}})
+        assert "asks for too much: more than 200,000 values" in sentence(read_weights, tmp_path / "a.pt")
+    deep: list[Any] = []
+    for _ in range(200):
+        deep = [deep]
+    save_checkpoint(tmp_path / "a.pt", content | {"settings": {"deep": deep}})
+    assert "levels; at most 32 are read" in sentence(read_weights, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("reg_max", [2_000_000_000, 10_000_000])
+def test_a_checkpoint_of_endless_layers_ends(tmp_path: Path, finder_weights: Path, reg_max: int) -> None:
+    content = load_checkpoint(finder_weights)
+    save_checkpoint(tmp_path / "a.pt", content | {"model": content["model"] | {"reg_max": reg_max}})
+    assert "at most" in sentence(YOLO, tmp_path / "a.pt")
+
+
+def test_an_empty_weight_of_endless_rows_ends(tmp_path: Path, tiny_model: Path) -> None:
+    model = DetectionModel(load_model_config(tiny_model))
+    network = ultralytics_network(model)
+    layer: Any = network._modules["model"][len(model.model) - 1]
+    for part in ("cv3", "0", "2"):
+        modules = layer._modules
+        layer = modules[part] if part in modules else modules[int(part)]
+    layer._parameters["weight"] = torch.nn.Parameter(torch.empty(3_000_000_000, 0))
+    path = write_ultralytics(tmp_path / "a.pt", network)
+    assert "asks for too much: 3,000,000,000 classes; at most 100,000" in sentence(read_weights, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("imgsz", [3_200_000_000, 32], "3,200,000,000 px of a side of the input; at most 32,768"),
+        ("batch", 2_000_000_000, "2,000,000,000 images per run; at most 16,384"),
+    ],
+)
+def test_an_exported_file_of_endless_inputs_ends(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    metadata: dict[str, Any] = {
+        "schema": 1, "names": {"0": "a"}, "stride": 32, "imgsz": [32, 32], "batch": 1, "dynamic": False,
+        "preprocess": False, "output": {"kind": "raw"}, "suppression": None, "head": "one2many", "precision": "fp32",
+    }  # fmt: skip
+    assert contract_of(metadata, tmp_path).batch == 1
+    assert message in sentence(lambda path: contract_of(metadata | {key: value}, path), tmp_path / "a.onnx")

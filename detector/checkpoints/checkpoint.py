@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from detector.checkpoints.network import check_content
+from detector.checkpoints.network import check_bounds, check_content
 from detector.checkpoints.origin import check_origin, origin_of
 from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
@@ -88,6 +88,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"weights {str(path)!r} do not exist: looked at {path.absolute()}")
     content: Any = read_tensor_file(path) if path.suffix == ".safetensors" else _load_plain(path)
     _check_format(content, path)
+    check_bounds(content, path)
     check_content(content, path)
     check_origin(content.get("origin"), path)
     return content  # type: ignore[no-any-return]

@@ -14,9 +14,22 @@ import torch
 from torch import Tensor
 
 from detector.errors import CheckpointError
+from detector.files.bounds import BoundsError, require_bounded
 from detector.nn.model import DetectionModel, ModelConfig
 
 KEYS = {"model": dict, "weights": dict, "settings": dict, "epoch": int, "metrics": dict}
+
+
+def check_bounds(content: Mapping[str, Any], path: str | Path) -> None:
+    """Make sure that what a checkpoint holds besides the states of callbacks, which may be long, has an end.
+
+    Raises:
+        CheckpointError: naming what is too much.
+    """
+    try:
+        require_bounded({key: value for key, value in content.items() if key != "callbacks"})
+    except BoundsError as error:
+        raise CheckpointError(f"{path}: asks for too much: {error}; it was not loaded") from None
 
 
 def check_content(content: Mapping[str, Any], path: str | Path) -> None:

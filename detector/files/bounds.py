@@ -20,6 +20,8 @@ LIMITS: Mapping[str, int] = MappingProxyType(
         "layers": 2000,  # of a network, repetitions counted; the largest that ships has about 60
         "as a number of a layer": 100_000,  # channels, kernels, bins; the largest that ships has 1024
         "weights": 1 << 31,  # of a network, together: 8 GiB in float32; the largest that ships has 60 million
+        "px of a side of the input": 1 << 15,  # of an exported file
+        "images per run": 1 << 14,  # likewise: that many are made of one
         "dimensions": 64,  # of a tensor: as many as torch has
         "elements along one dimension": 1 << 33,  # an empty tensor may state any number
     }

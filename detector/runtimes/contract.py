@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from detector.boxes import NMSParams
 from detector.errors import ExportError, first_line
+from detector.files.bounds import BoundsError, require_within
 from detector.runtimes import TensorSpec
 from detector.settings import explain_validation, format_value, type_text
 
@@ -95,10 +96,21 @@ def contract_of(metadata: Mapping[str, Any], path: Path) -> Contract:
     except ValidationError as error:
         problems = explain_validation(error, Contract, given, _sentence, _expected)
     else:
-        problems = contradictions(contract)
+        problems = too_much(contract) or contradictions(contract)
     if problems:
         raise ExportError(f"{path}: its metadata is damaged: {'; '.join(problems)}; export the model again")
     return contract
+
+
+def too_much(contract: Contract) -> list[str]:
+    """Return in words what a file asks for that would fill the memory."""
+    try:
+        require_within("classes", len(contract.names))
+        require_within("px of a side of the input", max(contract.imgsz))
+        require_within("images per run", contract.batch or 1)
+    except BoundsError as error:
+        return [str(error)]
+    return []
 
 
 def contradictions(contract: Contract) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from detector.checkpoints.network import build_on_meta, cannot_build, compare_shapes
 from detector.checkpoints.ultralytics.unpickler import Placeholder
 from detector.errors import CheckpointError
+from detector.files.bounds import BoundsError, require_within
 from detector.nn.config import config_from_table
 from detector.nn.model import DetectionModel, ModelConfig
 
@@ -94,6 +95,10 @@ def _rows(table: Mapping[str, Any], modules: Mapping[str, Placeholder], path: Pa
 
 def _names(root: Placeholder, count: int, path: Path) -> list[str]:
     """Return the class names, as many as the class layer has rows."""
+    try:
+        require_within("classes", count)
+    except BoundsError as error:
+        raise CheckpointError(f"{path}: asks for too much: {error}; it was not loaded") from None
     names = _plain(root.state.get("names"), path, "class names")
     if names is None:
         return [f"class_{number}" for number in range(count)]
