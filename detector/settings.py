@@ -7,6 +7,7 @@ The user-facing keys are those known from other YOLO trainers.
 from __future__ import annotations
 
 import numbers
+import re
 import types
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -437,7 +438,13 @@ class PredictSettings(Settings):
     imgsz: int | list[int] = setting(
         640, "model", "longer side of the network input, or [height, width]", unit="px"
     )
-    batch: int = setting(1, "data", "images per batch", ge=1)
+    batch: int = setting(
+        1,
+        "data",
+        "images per batch; a batch of several shapes is padded to the full square, so that results depend on the "
+        "batch by a little: rect=false pads every image so",
+        ge=1,
+    )
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
     trust: bool = setting(False, "model", TRUST_HELP)
@@ -724,9 +731,15 @@ def explain_validation(
 
 
 def _shown(value: Any) -> str:
-    return shorten(
-        excerpt(value) if isinstance(value, (bytes, bytearray, memoryview)) else format_value(value)
+    """Return a given value for a message: of any length, and text that reads like a number in quotes."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return excerpt(value)
+    if isinstance(value, (list, tuple)):
+        return shorten(f"[{','.join(_shown(part) for part in value[:100])}]")
+    is_number = isinstance(value, str) and re.fullmatch(
+        r"[-+.\d]+(e[-+]?\d+)?|true|false|none", value, re.IGNORECASE
     )
+    return repr(value) if is_number else shorten(format_value(value))
 
 
 def _expected(key: str, field: FieldInfo) -> str:

@@ -75,6 +75,7 @@ def test_path_is_relative_to_the_yaml_not_to_the_working_folder(
     [
         ("names: [cat, 7]", {0: "cat", 1: "7"}),
         ("names: {1: dog, 0: cat}", {0: "cat", 1: "dog"}),
+        ("names: {'1': dog, '0': cat}", {0: "cat", 1: "dog"}),
         ("nc: 2", {0: "class_0", 1: "class_1"}),
         ("nc: 2\nnames: [a, b]", {0: "a", 1: "b"}),
     ],
@@ -87,6 +88,7 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
     ("text", "message"),
     [
         (SPLITS + "names: {0: a, 2: b}", "names has the ids 0, 2; expected 0 to 1, each once."),
+        (SPLITS + "names: {0: a, '0': b}", "names has the ids 0, '0'; expected 0 to 1, each once."),
         (SPLITS + "names: {x: a}", "names has the ids x; expected 0 to 0, each once."),
         (SPLITS + "names: {}", "names: {}; expected a list of class names or a map from id to name."),
         (SPLITS + "names: [yes, b]", "names: True can't be a class name; put it in quotes."),

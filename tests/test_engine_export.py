@@ -75,6 +75,17 @@ def test_a_dynamic_file_runs_at_three_sizes_and_batches_1_and_4(name, trained, e
             assert np.abs(found - expected.numpy()).max() < 1e-2, (height, width, batch)
 
 
+def test_a_dynamic_file_takes_as_many_images_as_it_was_exported_for_and_more(trained, tmp_path):
+    path = trained.export(format="pt2", dynamic=True, imgsz=64, batch=300, verbose=False)
+    opened = ExportedModel(path)
+    images = torch.zeros(301, 3, 64, 64)
+    assert run_file(opened.runtime(None), opened.contract, images, path).shape[0] == 301
+    with pytest.raises(
+        ExportError, match=r"failed on an input of \(1, 3, 32, 32\); give sides of 64 to 4096 px \("
+    ):
+        run_file(opened.runtime(None), opened.contract, images[:1, :, :32, :32], path)
+
+
 @pytest.mark.parametrize("name", SOME_GRAPHS)
 def test_suppression_and_normalisation_inside_the_file(name, trained, exported, sample_image):
     settings = {"conf": 0.1, "iou": 0.5, "max_det": 20}
@@ -183,7 +194,9 @@ def test_what_an_exporter_raises_is_one_sentence_and_leaves_nothing(moment, trai
 
     monkeypatch.setattr(Format, "capture", fail if moment == "capture" else lambda self, job: fail)
     with pytest.raises(
-        ExportError, match=r"^format=torchscript: the model can't be exported: RuntimeError: no kernel$"
+        ExportError,
+        match=r"^format=torchscript: the model can't be exported with these settings; try others, or another "
+        r"format= \(RuntimeError: no kernel\)$",
     ):
         trained.export(format="torchscript", **QUICK)
     assert [path.name for path in tmp_path.glob("best*")] == ["best.pt"]
@@ -254,6 +267,10 @@ def test_a_corrupted_file_is_one_sentence(name, exported, tmp_path, capsys):
         (["format=pt2", "opset=18"], "opset=18: format=pt2 knows dynamic, nms, preprocess; leave it out"),
         (["format=safetensors", "dynamic=true"], "dynamic=true: format=safetensors knows none of these"),
         (["format=openvino", "half=true", "int8=true"], "half and int8 are both set"),
+        (
+            ["format=pt2", "dynamic=true", "imgsz=32"],
+            "imgsz=32: dynamic=true expects sides from 64 px on",
+        ),
     ],
 )
 def test_options_that_a_format_does_not_know(words, message, trained, tmp_path, capsys):

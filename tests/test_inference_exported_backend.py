@@ -62,6 +62,12 @@ def test_an_exported_file_is_not_trained_changed_or_exported(trained, drawn_data
         YOLO(tmp_path / "best.pt", imgsz=96)
 
 
+def test_ids_that_json_wrote_as_text_are_the_ids(exported):
+    path = exported(format="torchscript")
+    names = YOLO(path).names
+    assert YOLO(path, names={str(number): name for number, name in names.items()}).names == names
+
+
 def test_a_single_head_has_no_nms_free_form(trained, sample_image):
     path = trained.export(format="torchscript", nms=False, imgsz=96, verbose=False)
     assert YOLO(path).exported.contract.kind == "raw", "raw output, as the head has it"

@@ -77,6 +77,10 @@ class DataYaml(BaseModel):
             names = dict(enumerate(names))
         if not isinstance(names, dict) or not names:
             raise ValueError("expected a list of class names or a map from id to name")
+        numbers = {
+            int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in names.items()
+        }
+        names = numbers if len(numbers) == len(names) else names  # '0' is the id 0, unless both are there
         if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
             raise ValueError(f"names has the ids {_few(names)}; expected 0 to {len(names) - 1}, each once")
         wrong = [name for name in names.values() if type(name) not in (str, int, float)]
@@ -200,5 +204,5 @@ def _expected(_: str, field: FieldInfo) -> str:
 
 
 def _few(values: Any) -> str:
-    listed = [str(value) for value in values]
+    listed = [repr(value) if isinstance(value, str) and value.isdecimal() else str(value) for value in values]
     return ", ".join(listed[:8]) + (" ..." if len(listed) > 8 else "")

@@ -65,7 +65,7 @@ class Exporter(Engine):
             and `settings.data` names none.
 
     Raises:
-        ExportError: for an unknown format, or options it does not know.
+        ExportError: for an unknown format, options it does not know, or a size that a dynamic file does not take.
         SettingsError: if `licence` contradicts that of the weights the model was made from.
         MissingPackageError: if its packages are not installed.
     """
@@ -141,7 +141,8 @@ class Exporter(Engine):
             raise
         except Exception as error:  # each exporter has its own errors
             raise ExportError(
-                f"format={settings.format}: the model can't be exported: {first_sentence(error)}"
+                f"format={settings.format}: the model can't be exported with these settings; try others, or another "
+                f"format= ({first_sentence(error)})"
             ) from error
         finally:
             remove(unverified)

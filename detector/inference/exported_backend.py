@@ -19,7 +19,7 @@ from detector.data.letterbox import GREY, input_hw
 from detector.device import Precision, select_device, select_precision
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
-from detector.exporters.job import MAX_BATCH, MIN_CELLS
+from detector.exporters.job import MAX_BATCH, MAX_SIDE, MIN_CELLS
 from detector.files.folders import expand_home
 from detector.inference.backend import InferenceBackend
 from detector.inference.malloc import keep_freed_memory
@@ -317,7 +317,12 @@ def run_file(runtime: Runtime, contract: Contract, images: Tensor, path: Path) -
             portions.append(runtime.run(portion))
         except Exception as error:  # each runtime has its own errors
             shape = ", ".join(map(str, portion.shape))
-            raise ExportError(f"{path}: failed on an input of ({shape}) ({first_line(error)})") from error
+            limits = (
+                f"; give sides of {MIN_CELLS * contract.stride} to {MAX_SIDE} px" if contract.dynamic else ""
+            )
+            raise ExportError(
+                f"{path}: failed on an input of ({shape}){limits} ({first_line(error)})"
+            ) from error
     preds = portions[0] if len(portions) == 1 else np.concatenate(portions)
     wanted = 4 + len(contract.names) if contract.kind == "raw" else 6
     if preds.ndim != 3 or preds.shape[1 if contract.kind == "raw" else 2] != wanted:
@@ -348,7 +353,10 @@ def select_name(amp: bool | str) -> str:
     return "fp32" if amp is False else str(amp)
 
 
-def enumerate_names(names: Mapping[int, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield class id and name of a list or a map of names, or of a single name."""
-    names = [names] if isinstance(names, str) else names
-    yield from names.items() if isinstance(names, Mapping) else enumerate(names)
+def enumerate_names(names: Mapping[Any, str] | Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield class id and name of a list or a map of names, or of a single name; JSON has ids as text."""
+    if isinstance(names, Mapping):
+        for key, name in names.items():
+            yield int(key) if isinstance(key, str) and key.isdecimal() else key, name
+    else:
+        yield from enumerate([names] if isinstance(names, str) else names)

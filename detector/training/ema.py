@@ -33,6 +33,11 @@ class ModelEMA(Generic[ModuleT]):
         self._source = [theirs[key] for key in floating]
         self._counters = [(mine[key], theirs[key]) for key in mine if key not in set(floating)]
 
+    @property
+    def ema(self) -> ModuleT:
+        """The averaged model, under the name that callbacks of other trainers read."""
+        return self.model
+
     def decay_at(self, updates: int) -> float:
         """Return the decay of update number `updates` (from 1)."""
         return min(self.decay, (1 + updates) / (50 + updates))
