@@ -78,6 +78,7 @@ def test_a_path_of_a_data_set_is_saved_so_that_it_is_found_from_any_folder(tmp_p
     assert located_data(Path("my.yaml")) == str(tmp_path / "my.yaml")
     assert located_data("coco8.yaml") == "coco8.yaml"
     assert located_data(None) is None
+    assert located_data("x" * 5000) == "x" * 5000
 
 
 def test_weights_validate_from_another_folder_than_they_were_trained_in(

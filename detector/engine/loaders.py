@@ -99,7 +99,10 @@ def located_data(data: str | Path | None) -> str | None:
     if data is None:
         return None
     path = expand_home(data)
-    return str(path.absolute() if path.exists() else data)
+    try:
+        return str(path.absolute() if path.exists() else data)
+    except (OSError, ValueError):  # too long, or with a zero in it: opening it says so
+        return str(data)
 
 
 def open_data(settings: DataSettings) -> DataConfig:

@@ -15,7 +15,7 @@ LIMITS: Mapping[str, int] = MappingProxyType(
         "values": 200_000,  # of a document; what is shared counts as often as it is used
         "levels": 32,  # of lists within lists
         "classes": 100_000,  # the largest public lists of names have 22,000
-        "images to draw": 100_000,  # of a synthetic data set; the packaged one has 704
+        "images to draw": 100_000,  # of a synthetic data set; the packaged one has 1536
         "px of an image's side": 4096,  # likewise; it has 320
         "layers": 2000,  # of a network, repetitions counted; the largest that ships has about 60
         "as a number of a layer": 100_000,  # channels, kernels, bins; the largest that ships has 1024
