@@ -15,6 +15,8 @@ from torch import Tensor
 
 EPS = 1e-7  # keeps areas and sides from being divided by zero
 MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression: bounds its quadratic time
+GIANT = 1e5  # px; coordinates from here on need float64 when planes of classes are laid next to each other
+MAX_COORDINATE = 1e9  # px; what lies outside is compared as if it lay there
 MIN_PREFIX = 1024  # up to this many candidates are suppressed at once, unsorted
 
 
@@ -195,6 +197,24 @@ def _candidates(preds: Tensor, conf: float, multi_label: bool, wanted: Tensor | 
     return rows if len(rows) <= MAX_CANDIDATES else rows[scores.topk(MAX_CANDIDATES).indices]
 
 
+def _comparable(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return candidates and the boxes to compare them by, so that none spoils the comparison of the others.
+
+    Boxes that are not finite are dropped. Among giant ones, float32 would not tell the planes of the classes apart.
+
+    Args:
+        rows: (k, 6) float, x1, y1, x2, y2 in input px, score, label.
+
+    Returns:
+        (k', 6) float, and (k', 4) of their boxes, float64 if there are giants.
+    """
+    boxes = rows[:, :4]
+    if not len(rows) or bool(boxes.abs().amax() < GIANT):  # false for NaN
+        return rows, boxes
+    rows = rows[boxes.isfinite().all(1)]
+    return rows, rows[:, :4].double().clamp(-MAX_COORDINATE, MAX_COORDINATE)
+
+
 def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
     """Indices of the first `max_det` survivors of greedy suppression, best first.
 
@@ -206,12 +226,12 @@ def _keep(boxes: Tensor, scores: Tensor, iou: float, max_det: int) -> Tensor:
 
     size = max(MIN_PREFIX, 4 * max_det)
     if len(boxes) <= size:
-        survivors: Tensor = nms(boxes, scores, iou)
+        survivors: Tensor = nms(boxes, scores.to(boxes.dtype), iou)
         return survivors[:max_det]
     order = scores.argsort(descending=True, stable=True)
     boxes, scores = boxes[order], scores[order]
     while True:
-        kept = nms(boxes[:size], scores[:size], iou)[:max_det]
+        kept = nms(boxes[:size], scores[:size].to(boxes.dtype), iou)[:max_det]
         if len(kept) == max_det or size >= len(boxes):
             return order[kept]
         size *= 4
@@ -239,9 +259,9 @@ def non_max_suppression(preds: Tensor, params: NMSParams) -> list[Tensor]:
             detections.append(preds.new_zeros(0, 6, dtype=torch.promote_types(preds.dtype, torch.float32)))
             continue
         rows = _candidates(image_preds, params.conf, params.multi_label, wanted)
-        boxes, labels = rows[:, :4], rows[:, 5:]
+        rows, boxes = _comparable(rows)
         if not params.agnostic and len(rows):  # one plane per class, so that classes never touch
-            boxes = boxes + labels * (boxes.max() - boxes.min() + 1)
+            boxes = boxes + rows[:, 5:] * (boxes.max() - boxes.min() + 1)
         detections.append(rows[_keep(boxes, rows[:, 4], params.iou, params.max_det)])
     return detections
 
@@ -296,7 +316,8 @@ def nms_free_detections(preds: Tensor, params: NMSParams) -> list[Tensor]:
             scores = scores.where(scores == scores.amax(1, keepdim=True), 0)
         preds = torch.cat((preds[:, :4], scores * wanted[:, None]), 1)
     rows = top_detections(preds, params.max_det, params.agnostic)
-    return [image_rows[image_rows[:, 4] > params.conf] for image_rows in rows]
+    wanted_rows = (rows[..., 4] > params.conf) & rows[..., :4].isfinite().all(-1)
+    return [image_rows[image_wanted] for image_rows, image_wanted in zip(rows, wanted_rows, strict=True)]
 
 
 def to_detections(preds: Tensor, params: NMSParams, nms: bool) -> list[Tensor]:

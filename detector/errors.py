@@ -77,11 +77,17 @@ class MissingPackageError(DetectorError, ImportError):
     """An optional package is needed for what was asked."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string."""
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the closest allowed name, or an empty string.
+
+    Args:
+        name: what was given.
+        allowed: what could have been meant.
+        cutoff: how alike the two must be, in 0..1.
+    """
     from difflib import get_close_matches
 
-    found = get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    found = get_close_matches(name, list(allowed), n=1, cutoff=cutoff)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 

@@ -288,6 +288,9 @@ class TrainSettings(DataSettings):
         "nominal batch: gradients accumulate over this many images per step; none = one step per batch",
         ge=1,
     )
+    clip_grad: float = setting(
+        10.0, "optimisation", "scale the gradients of a step down to at most this norm; 0 = never", ge=0.0
+    )
     multi_scale: float = setting(0.0, "optimisation", "vary the input size by this fraction", ge=0.0, lt=1.0)
 
     box: float = setting(7.5, "loss", "gain of the box (CIoU) loss", ge=0.0)
@@ -752,4 +755,7 @@ def format_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(format_value(part) for part in value) + "]"
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # Python does not write whole numbers of more than 4300 digits
+        return f"a whole number of {value.bit_length()} bits"

@@ -203,3 +203,22 @@ def test_an_image_without_detections_gives_no_rows(dtype: torch.dtype, expected:
     none, one = non_max_suppression(preds, NMSParams(0.5, 0.7))
     assert none.shape == (0, 6) and one.shape == (1, 6)
     assert none.dtype == one.dtype == expected
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e12, 3e37])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_one_box_that_is_no_box_leaves_the_suppression_of_the_others_as_it_is(bad, agnostic):
+    good = torch.tensor([[100.0, 100, 50, 50], [101, 100, 50, 50], [300, 100, 50, 50], [301, 100, 50, 50]])
+    scores = torch.tensor([[0.9, 0.0], [0.8, 0.0], [0.0, 0.7], [0.0, 0.6]])
+    params = NMSParams(0.25, 0.5, agnostic=agnostic)
+    plain = non_max_suppression(torch.cat((good, scores), 1).T[None], params)[0]
+    odd = torch.cat((good, torch.tensor([[bad, 100.0, 50, 50]])))
+    preds = torch.cat((odd, torch.cat((scores, torch.tensor([[0.0, 0.5]])))), 1).T[None]
+    found = non_max_suppression(preds, params)[0]
+    assert len(plain) == 2 and torch.equal(found[:2], plain) and found.isfinite().all()
+    assert found.dtype == torch.float32 and len(found) == (2 if bad in (float("inf"),) or bad != bad else 3)
+
+
+def test_an_nms_free_head_gives_no_box_that_is_not_finite():
+    preds = torch.tensor([[100.0, 100, 50, 50, 0.9], [float("nan"), 100, 50, 50, 0.8]]).T[None]
+    assert len(nms_free_detections(preds, NMSParams(0.25, None))[0]) == 1

@@ -45,9 +45,9 @@ def test_lower_may_be_better_and_odd_names_become_file_names(trainer):
     assert files(trainer) == ["epoch2-val_loss_a__0.1000.pt", "last.pt"]
 
 
-def test_of_equals_the_first_is_kept(trainer):
+def test_of_equals_the_later_one_is_kept(trainer):
     run(ModelCheckpoint(), trainer, [0.2, 0.2])
-    assert files(trainer) == ["epoch1-fitness_0.2000.pt", "last.pt"]
+    assert files(trainer) == ["epoch2-fitness_0.2000.pt", "last.pt"]
 
 
 def test_all_or_none_may_be_kept(trainer):

@@ -27,6 +27,14 @@ def test_less_than_min_delta_is_no_improvement():
     assert [monitor.improves(value) for value in (0.25, 0.3, 0.375)] == [True, False, True]
 
 
+def test_of_equal_values_the_one_with_the_smaller_loss_is_an_improvement():
+    monitor = Monitor("Mine", "fitness", "max")
+    epochs = [(0.0, 3.0), (0.0, 2.0), (0.0, 2.5), (0.0, 2.0), (0.1, 9.0), (0.0, 1.0), (0.1, math.nan)]
+    found = [monitor.improves(monitor.read(trainer(value, **{"val/loss": loss}))) for value, loss in epochs]
+    assert found == [True, True, False, False, True, False, False]
+    assert (monitor.best, monitor.best_loss) == (0.1, 9.0)
+
+
 def test_nan_and_infinity_are_never_better():
     monitor = Monitor("Mine", "fitness", "max")
     assert [monitor.improves(v) for v in (math.nan, math.inf, 0.1, math.nan)] == [False, False, True, False]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.training import quick_settings, train
 
@@ -263,6 +264,27 @@ def test_the_same_logger_serves_another_run(tiny_model, drawn_dataset, tmp_path)
     logger.calls, logger.fails = [], ()
     run(logger, tiny_model, drawn_dataset, tmp_path / "runs", epochs=1)
     assert logger.calls[0] == ("open", "train-2") and logger.calls[-1] == ("close", False)
+
+
+class Picky(Recorder):
+    """Takes no name with a slash at its start."""
+
+    def refuses(self, name):
+        return super().refuses(name) or ("it starts with a slash" if name.startswith("/") else None)
+
+
+def test_a_metric_that_a_backend_refuses_is_named_once_and_the_others_are_logged(caplog):
+    logger = Picky()
+    logger.is_open = True
+    for step in (1, 2):
+        logger.log_metrics({"/recall": 0.5, "": 0.5, "note": "good", "mine": np.float32(0.5), "n": 3}, step)
+    logger.log_metrics({"/recall": 0.5}, 3)
+    assert logger.calls == [("log_metrics", {"mine": 0.5, "n": 3.0}, step) for step in (1, 2)]
+    assert caplog.messages == [
+        "Recorder: the metric '/recall' is left out: it starts with a slash",
+        "Recorder: the metric '' is left out: it has no name",
+        "Recorder: the metric 'note' is left out: is not a number",
+    ]
 
 
 # ---------------------------------------------------------------------- when one fails

@@ -210,6 +210,21 @@ def test_names_keep_what_mlflow_allows():
     assert key("metrics/mAP50(B)") == "metrics/mAP50_B_"
 
 
+def test_names_that_mlflow_refuses_cost_no_other_metric(train_logged, project, caplog):
+    bad = ["/recall", "a//b", "", "x" * 300, "a/../b", ".", "a/"]
+    many = {f"many/{number}": 1.0 for number in range(1200)}
+    mine = (
+        "on_fit_epoch_end",
+        lambda trainer: trainer.metrics.update({**dict.fromkeys(bad, 0.5), "my/b": 1, **many}),
+    )
+    seen = train_logged(mine, project=project, epochs=1)
+    run = last_run(mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db"), "signs")
+    assert run.info.status == "FINISHED" and run.data.metrics["my/b"] == 1.0
+    assert {name for name in seen[0] if name not in bad} | {"many/1199"} <= run.data.metrics.keys()
+    left_out = [line for line in caplog.messages if line.startswith("MLflow: the metric ")]
+    assert len(left_out) == len(bad) - 1, "the one without a name is left out of all metrics"
+
+
 def test_a_server_gets_the_whole_run(train_logged, tmp_path, server, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "street")

@@ -32,7 +32,7 @@ def test_what_does_not_match_is_warned_of_on_both_sides(caplog):
 
 def test_a_state_of_plain_data_and_tensors_is_taken():
     value = {"a": [1, 2.5, None, True, "x"], 3: (torch.ones(2),)}
-    assert gather_states([Counter(value)])["Counter"]["value"] is value
+    assert gather_states([Counter(value)])["Counter"]["value"] == value
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from support.ultralytics_files import ultralytics_network, write_ultralytics
@@ -46,6 +47,21 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
 class Evil:
     def __reduce__(self):
         return print, ("ran",)
+
+
+def test_what_can_not_be_read_back_is_refused_by_name_and_replaces_nothing(tmp_path, monkeypatch):
+    path, keep = tmp_path / "a.pt", tmp_path / "before.pt"
+    save_checkpoint(path, content(0) | {"metrics": {"a": np.float64(0.5)}})
+    assert type(load_checkpoint(path)["metrics"]["a"]) is float
+    with pytest.raises(
+        CheckpointError, match=r"can't write .*a.pt: metrics\['b'\] is a PosixPath; expected None, num"
+    ):
+        save_checkpoint(path, content(1) | {"metrics": {"b": tmp_path}}, keep=keep)
+    with monkeypatch.context() as patch:
+        patch.setattr("detector.checkpoints.torch_zip.MAX_PICKLE_BYTES", 100_000)
+        with pytest.raises(CheckpointError, match=r"could not be opened again \(.*before is untouched$"):
+            save_checkpoint(path, content(1) | {"metrics": {"list": list(range(100_000))}}, keep=keep)
+    assert load_checkpoint(path)["metrics"] == {"a": 0.5} and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

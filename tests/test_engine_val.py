@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
@@ -104,3 +105,18 @@ def test_as_a_single_class_every_detection_counts_for_every_box(trained, tmp_pat
     metrics = trained.val(project=tmp_path, single_cls=True, conf=0.0, **QUICK)
     assert classes == {0.0}
     assert len(metrics.names) == 1
+
+
+def test_weights_are_validated_as_in_their_training_unless_something_else_is_given(train_tiny, tmp_path):
+    own = {"conf": 0.01, "iou": 0.45, "max_det": 7, "agnostic_nms": True}
+    train_tiny(epochs=1, **own)
+    model = YOLO(tmp_path / "train/weights/best.pt")
+    model.val(project=tmp_path, **QUICK)
+    suppression = model.validator.suppression
+    assert (suppression.conf, suppression.iou, suppression.max_det, suppression.agnostic) == tuple(
+        own.values()
+    )
+    model.val(project=tmp_path, conf=0.5, **QUICK)
+    assert (model.validator.suppression.conf, model.validator.suppression.max_det) == (0.5, 7)
+    model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64)
+    assert model.predictor.settings.conf == 0.25, "prediction keeps its own"

@@ -63,3 +63,43 @@ def test_freezing_everything_is_one_sentence(model):
         SettingsError, match=r"freeze=\['model'\]: this freezes every layer; leave out some, such as"
     ):
         FrozenLayers(model, ["model"])
+
+
+def test_modes_that_a_callback_changed_are_restored_with_one_warning(model, caplog):
+    layers = FrozenLayers(model, 2)
+    model.train()
+    layers.keep_in_eval()
+    modes = [module.training for module in model.modules()]
+    for change in (model.eval, model.train, model.model[5].eval):
+        change()
+        layers.restore()
+        assert [module.training for module in model.modules()] == modes
+    (warning,) = caplog.messages
+    assert warning.startswith("train() or eval() was called by a callback on the model and ")
+
+
+def test_what_freeze_froze_stays_frozen_unless_it_is_unfrozen(model, caplog):
+    layers = FrozenLayers(model, 1)
+    layers.keep_in_eval()
+    model.requires_grad_(True)
+    layers.restore()
+    assert not model.get_submodule("model.0.conv").weight.requires_grad
+    assert "freeze= is undone by a callback for model.0.conv.weight and 2 more" in caplog.text
+    layers.unfreeze()
+    layers.restore()
+    assert model.get_submodule("model.0.conv").weight.requires_grad
+
+
+def test_what_a_callback_freezes_is_part_of_the_state_until_it_is_unfrozen(model):
+    layers = FrozenLayers(model, 1)
+    weight = model.get_submodule("model.5.conv").weight
+    weight.requires_grad_(False)
+    layers.restore()
+    assert "model.5.conv.weight" in layers.parameters
+    again = DetectionModel(replace(load_model_config("yolo11n"), names=("a",)))
+    resumed = FrozenLayers(again, 1)
+    resumed.restrict(list(layers.parameters))
+    assert not again.get_submodule("model.5.conv").weight.requires_grad
+    weight.requires_grad_(True)
+    layers.restore()
+    assert "model.5.conv.weight" not in layers.parameters and weight.requires_grad

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from detector.nn.model import DetectionModel, load_model_config
-from detector.training.optim import build_optimizer, choose_recipe
+from detector.training.optim import build_optimizer, choose_recipe, clip_gradients
 
 
 def test_a_learning_rate_that_is_given_is_kept():
@@ -55,3 +55,30 @@ def test_auto_is_musgd_with_a_larger_rate_in_short_runs():
     assert (short.optimizer, short.lr0, short.warmup_bias_lr) == ("MuSGD", 0.02, 0.0)
     assert (long.optimizer, long.lr0) == ("MuSGD", 0.01)
     assert choose_recipe("AdamW", None, None, 2, 500).lr0 == 0.001667
+
+
+def test_gradients_are_scaled_down_to_a_norm_and_their_norm_before_is_known():
+    parameter = nn.Parameter(torch.zeros(2))
+    for limit, after in ((10.0, [3.0, 4.0]), (1.0, [0.6, 0.8]), (0.0, [3.0, 4.0])):
+        parameter.grad = torch.tensor([3.0, 4.0])
+        assert clip_gradients([parameter], limit) == 5.0
+        assert torch.allclose(parameter.grad, torch.tensor(after))
+
+
+def test_a_training_clips_to_its_setting_and_knows_the_norm(train_tiny):
+    norms = []
+
+    def look(trainer):
+        grads = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        norms.append(
+            (
+                trainer.grad_norm.item(),
+                torch.linalg.vector_norm(torch.cat([g.flatten() for g in grads])).item(),
+            )
+        )
+
+    train_tiny(("on_before_zero_grad", look), clip_grad=0.5, epochs=1)
+    assert all(before > 0.5 and after == pytest.approx(0.5, rel=1e-3) for before, after in norms)
+    norms.clear()
+    train_tiny(("on_before_zero_grad", look), clip_grad=0.0, epochs=1)
+    assert all(before > 10 and after == pytest.approx(before, rel=1e-4) for before, after in norms)

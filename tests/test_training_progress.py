@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from detector.errors import CheckpointError
+from detector.errors import CallbackError, CheckpointError
 from detector.training.progress import EpochMeters, Progress
 
 
@@ -47,3 +48,39 @@ def test_a_state_of_another_loss_is_refused():
         CheckpointError, match="sums 3 loss terms, this version has 2; resume it with the version"
     ):
         EpochMeters(2, torch.device("cpu")).load_state_dict(state)
+
+
+def test_of_equal_epochs_the_smaller_loss_is_the_best_else_the_later_one():
+    progress = Progress(epochs=9)
+    best = []
+    for epoch, (fitness, loss) in enumerate(
+        [
+            (0.0, 3.0),
+            (0.0, 2.0),
+            (0.0, 2.5),
+            (0.0, 2.0),
+            (0.0, None),
+            (0.5, 9.0),
+            (0.4, 1.0),
+            (float("nan"), 0.0),
+        ]
+    ):
+        progress.take_if_better(fitness, loss, epoch)
+        best.append(progress.best_epoch)
+    assert best == [0, 1, 1, 3, 4, 5, 5, 5]
+
+
+def test_states_of_earlier_versions_lack_some_counters():
+    state = Progress(epochs=5, best_fitness=0.4, best_loss=0.1).state_dict()
+    del state["counters"]["best_loss"], state["counters"]["stop_reason"]
+    again = Progress(epochs=1)
+    again.load_state_dict(state)
+    assert (again.best_fitness, again.best_loss) == (0.4, None)
+
+
+def test_counters_take_numbers_of_every_library_and_nothing_else():
+    progress = Progress(epochs=np.int64(5))
+    progress.best_fitness, progress.stop = np.float32(0.5), torch.tensor(True)
+    assert (type(progress.epochs), type(progress.best_fitness), progress.stop) == (int, float, True)
+    with pytest.raises(CallbackError, match=r"^trainer.epochs = '3': expected a whole number$"):
+        progress.epochs = "3"

@@ -32,12 +32,14 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
     Attributes:
         objects: the callback objects among what was added, in order.
         seconds: (event, name of the function) -> time spent in it.
+        running: the event and the function that is being called, or None.
     """
 
     def __init__(self) -> None:
         super().__init__((name, []) for name in EVENTS)
         self.objects: list[object] = []
         self.seconds: dict[tuple[str, str], float] = {}
+        self.running: tuple[str, CallbackFn] | None = None
         self._once: list[tuple[str, CallbackFn]] = []
 
     # ------------------------------------------------------------------ registering
@@ -196,7 +198,7 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
     def _call(self, event: str, fn: CallbackFn, engine: object) -> None:
         if self._once and any(name == event and is_same(once, fn) for name, once in self._once):
             self._take_off(event, fn)
-        start = perf_counter()
+        start, outer, self.running = perf_counter(), self.running, (event, fn)
         try:
             result = fn(engine)
             if result is not None:
@@ -205,8 +207,13 @@ class CallbackRegistry(dict[str, list[CallbackFn]]):
             add_note(error, f"in the callback {describe(fn)} on {event}")
             raise
         finally:
+            self.running = outer
             key = (event, short_name(fn))
             self.seconds[key] = self.seconds.get(key, 0.0) + perf_counter() - start
+
+    def running_text(self) -> str | None:
+        """Name the function that is being called, with its place and its event, or return None."""
+        return f"the callback {describe(self.running[1])} on {self.running[0]}" if self.running else None
 
     def slow_callbacks(self, seconds: float, share: float = 0.01) -> list[tuple[str, str, float]]:
         """Return (event, function, its seconds) of all that took more than this share of `seconds`, slowest first."""

@@ -10,26 +10,28 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from detector.callbacks.registry import describe
 from detector.errors import CallbackError, error_text
+from detector.files.plain_data import EXPECTED, NotPlainDataError, to_plain
 
 log = logging.getLogger(__name__)
 
 
 def gather_states(objects: Iterable[object]) -> dict[str, Any]:
-    """Return name -> state of every object that has one.
+    """Return name -> state of every object that has one, as plain data: see `to_plain`.
 
     Raises:
-        CallbackError: if a state is more than plain data and tensors.
+        CallbackError: if a state is more than plain data and tensors, with the callback and its place.
     """
     states = {}
     for name, obj in _stateful(objects):
-        state = obj.state_dict()
-        if (problem := find_unserializable(state, "its state_dict()")) is not None:
+        try:
+            states[name] = to_plain(obj.state_dict(), "its state_dict()")
+        except NotPlainDataError as problem:
             raise CallbackError(
-                f"the state of the callback {name} can't be saved: {problem}; "
-                "expected None, numbers, strings, lists, dicts and tensors"
-            )
-        states[name] = state
+                f"the state of the callback {name} can't be saved: {problem}; expected {EXPECTED}: "
+                f"{describe(obj.state_dict)}"
+            ) from None
     return states
 
 
@@ -73,24 +75,3 @@ def _stateful(objects: Iterable[object]) -> Iterator[tuple[str, Any]]:
             name = type(obj).__name__
             number = counts[name] = counts.get(name, 0) + 1
             yield (name if number == 1 else f"{name}#{number}"), obj
-
-
-def find_unserializable(value: object, place: str) -> str | None:
-    """Say where a value holds more than plain data and tensors, or return None."""
-    kind = type(value)
-    if (
-        value is None
-        or kind in (bool, int, float, str)
-        or (kind.__module__ == "torch" and kind.__name__ == "Tensor")
-    ):
-        return None
-    if kind is dict:
-        items = value.items()  # type: ignore[attr-defined]
-        if (odd := next((key for key, _ in items if type(key) not in (str, int)), None)) is not None:
-            return f"{place} has the key {odd!r}"
-        parts = [(item, f"{place}[{key!r}]") for key, item in items]
-    elif kind in (list, tuple):
-        parts = [(item, f"{place}[{number}]") for number, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
-    else:
-        return f"{place} is a {kind.__name__}"
-    return next((problem for part in parts if (problem := find_unserializable(*part)) is not None), None)

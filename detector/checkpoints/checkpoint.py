@@ -34,10 +34,11 @@ from detector.checkpoints.network import check_bounds, check_content
 from detector.checkpoints.origin import check_origin, origin_of
 from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
-from detector.checkpoints.torch_zip import append_checksum, check_archive
+from detector.checkpoints.torch_zip import append_checksum, check_archive, check_container
 from detector.checkpoints.ultralytics import describe, read_ultralytics_checkpoint
 from detector.errors import CheckpointError, first_line
 from detector.files.atomic import atomic_write
+from detector.files.plain_data import EXPECTED, NotPlainDataError, to_plain
 from detector.version import __version__
 
 FAMILY, NEWEST = "detector/", 1
@@ -51,15 +52,24 @@ class NotPlainError(CheckpointError):
 def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = None) -> None:
     """Write a checkpoint to a temporary file, flush it to disk and rename it to `path`; see `atomic_write`.
 
+    What is written is read back before it replaces anything.
+
     Args:
         path: .pt, or .safetensors.
         checkpoint: its content, but for format and version.
         keep: the file that was at `path` stays under this name.
 
     Raises:
-        CheckpointError: if it can't be written; what was at `path` before is still there.
+        CheckpointError: if it holds more than plain data, or can't be written; what was at `path` before is still
+            there.
     """
-    content = {"format": FORMAT, "version": __version__, **checkpoint}
+    try:
+        plain = {key: to_plain(value, key) for key, value in checkpoint.items()}
+    except NotPlainDataError as problem:
+        raise CheckpointError(
+            f"can't write {path}: {problem}; expected {EXPECTED}. What was there before is untouched"
+        ) from None
+    content = {"format": FORMAT, "version": __version__, **plain}
     try:
         with atomic_write(path, keep) as file:
             if path.suffix == ".safetensors":
@@ -67,13 +77,36 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = 
             else:
                 torch.save(content, file)
                 append_checksum(file)
+            file.flush()
+            _read_back(Path(file.name), path)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        if isinstance(error, CheckpointError):
+            raise
         if "DataLoader worker" in str(error):  # it is raised wherever the process is when a worker is killed
             raise
         raise CheckpointError(
             f"can't write {path}: {error}; what was there before is untouched. Free some space or choose another "
             f"project="
         ) from error
+
+
+def _read_back(written: Path, path: Path) -> None:
+    """Open what was just written for `path`, without reading the tensors of a .pt: its checksum covers them.
+
+    Raises:
+        CheckpointError: if it can't be opened.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            read_tensor_file(written)
+            return
+        check_container(written)
+        torch.load(written, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever it is: the file is of no use
+        raise CheckpointError(
+            f"can't write {path}: it could not be opened again ({first_line(error)}); what was there before is "
+            f"untouched"
+        ) from None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for weights that are there and have its shapes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 from detector.errors import CheckpointError
 from detector.files.bounds import BoundsError, require_bounded
 from detector.nn.model import DetectionModel, ModelConfig
+
+log = logging.getLogger(__name__)
 
 KEYS = {"model": dict, "weights": dict, "settings": dict, "epoch": int, "metrics": dict}
 
@@ -92,6 +95,11 @@ def build_network(config: ModelConfig, weights: Mapping[str, Tensor], path: str 
     compare_shapes(network, weights, path)
     own = {name: weights[name].to(value.dtype, copy=True) for name, value in network.state_dict().items()}
     network.load_state_dict({name: value.contiguous() for name, value in own.items()}, assign=True)
+    if wrong := [name for name, value in own.items() if not bool(value.isfinite().all())]:
+        log.warning(
+            "%s: %d of its %d weights hold NaN or infinity (%s ...): it finds nothing, or anything; take an earlier "
+            "file of that run, or train again with a smaller lr0", path, len(wrong), len(own), wrong[0],
+        )  # fmt: skip
     return network
 
 

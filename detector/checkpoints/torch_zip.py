@@ -87,9 +87,16 @@ def open_archive(path: Path) -> zipfile.ZipFile:
             start = file.read(4)
         if start != b"PK\x03\x04":
             raise CheckpointError(_what_else(path, start))
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(f"{path}: has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        _check_size(path, size)
         verify_checksum(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read as a checkpoint ({error}); is it cut short?") from None
+    return _open_container(path, size)
+
+
+def _open_container(path: Path, size: int) -> zipfile.ZipFile:
+    """Open a zip file of `size` bytes and look at its entries."""
+    try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path}: can't be read as a checkpoint ({error}); is it cut short?") from None
@@ -106,6 +113,22 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def check_archive(path: Path) -> None:
     """Make sure that a file is safe to open with torch: see `open_archive`."""
     open_archive(path).close()
+
+
+def check_container(path: Path) -> None:
+    """Do the checks of `open_archive` on a file that was just written, but for the checksum.
+
+    Raises:
+        CheckpointError: if it would be refused.
+    """
+    size = path.stat().st_size
+    _check_size(path, size)
+    _open_container(path, size).close()
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"{path}: has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
 
 
 def _problem(entries: list[zipfile.ZipInfo], size: int) -> str:

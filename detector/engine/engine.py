@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from detector.callbacks.registry import CallbackRegistry
+from detector.errors import CallbackError, nearest
+from detector.training.checked import shown
 
 
 class Engine:
@@ -12,10 +16,41 @@ class Engine:
 
     Attributes:
         callbacks: event name -> list of functions, called in order with this engine.
+        title: what messages call it.
+        settable: attributes that callbacks set, for hints.
+        hints: attribute that can't be set -> what to do instead; "" for all others.
     """
+
+    title: ClassVar[str] = "engine"
+    settable: ClassVar[tuple[str, ...]] = ()
+    hints: ClassVar[Mapping[str, str]] = MappingProxyType({"": "give it another name"})
 
     def __init__(self, callbacks: CallbackRegistry | None = None) -> None:
         self.callbacks = callbacks or CallbackRegistry()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = getattr(type(self), name, None)
+        if (callable(known) and not isinstance(known, type)) or (
+            isinstance(known, property) and not known.fset
+        ):
+            what = "a method" if callable(known) else "read only"
+            raise CallbackError(
+                f"{self.title}.{name} = {shown(value)}: {name} is {what}; {self.hints.get(name, self.hints[''])}"
+            )
+        if known is None and name not in self.__dict__:
+            self._refuse_misspelt(name, value)
+        super().__setattr__(name, value)
+
+    def _refuse_misspelt(self, name: str, value: Any) -> None:
+        """Refuse a new attribute that a callback sets, if its name is almost that of one that callbacks set."""
+        callbacks = self.__dict__.get("callbacks")
+        if callbacks is None or callbacks.running is None or name.startswith("_"):
+            return
+        if hint := nearest(name, self.settable, 0.85):
+            raise CallbackError(
+                f"{self.title}.{name} = {shown(value)}: there is no attribute {name!r}{hint} What a callback keeps "
+                "for itself belongs to the callback, or gets a name that begins with _"
+            )
 
     def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:
         """Register a callback on this engine; see `CallbackRegistry.add`."""

@@ -12,14 +12,15 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.state import gather_states, restore_states
-from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision
@@ -27,7 +28,7 @@ from detector.engine.engine import Engine
 from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
-from detector.errors import DetectorError
+from detector.errors import CallbackError, DetectorError, error_text
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
@@ -42,6 +43,7 @@ from detector.training.batch_norm import (
     recompute_statistics,
 )
 from detector.training.build import build_model, build_optimization
+from detector.training.checked import CheckedAttributes, MetricsDict, check_groups, shown
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
@@ -53,7 +55,8 @@ from detector.training.multi_scale import (
     sample_side,
     smallest_side,
 )
-from detector.training.progress import EpochMeters, FromProgress, Progress
+from detector.training.optim import clip_gradients, gradient_norm
+from detector.training.progress import EpochMeters, FromProgress, Progress, StopFlag
 from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
 from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
@@ -65,24 +68,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_GRAD_NORM = 10.0
 
-
-class Trainer(Engine):
+class Trainer(CheckedAttributes, Engine):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
     `batch_index`, `preds`, `loss` (the sum over the batch, undivided; `on_loss` may add to it), `loss_items` (means per
     image, see `loss_names`), `lr`, `metrics`, `fitness`,
     `best_fitness`, `model`, `ema`, `optimizer`, `settings` (also `args`), `save_dir`, `last`, `best`,
-    `csv`, `validator`, `device`, `loggers`, `exception`; what they may do: set `stop = True`, which ends
-    the run cleanly after the current batch; set `fitness` in `on_fit_epoch_end`; `save_checkpoint(path)`;
-    `unfreeze(layers)`; `schedule.scale` and `schedule.paused`, see `Schedule`.
+    `csv`, `validator`, `device`, `loggers`, `exception`, `grad_norm`, `stop_reason`; what they may do: set
+    `stop = True`, which ends the run cleanly after the current batch; set `fitness` in `on_fit_epoch_end`;
+    `save_checkpoint(path)`; `unfreeze(layers)`; `schedule.scale` and `schedule.paused`, see `Schedule`.
 
     Attributes:
         settings: the checked settings; they stay as they were given.
         progress: where the training stands, see `Progress`.
         meters: what is summed over the current epoch.
+        grad_norm: () float, norm of the gradients in the last optimizer step before they were clipped, on the device.
         final_metrics: the metrics of the best weights, once they are validated in full.
         final_model: the network with the best weights, on the CPU, once the training has ended.
         final_weights: the file they are from, None if nothing is saved.
@@ -99,8 +101,24 @@ class Trainer(Engine):
         origin: where those weights come from, see `checkpoints/origin.py`; a resumed run has its own.
     """
 
-    epochs, global_step, stop = FromProgress(), FromProgress(), FromProgress()
+    epochs, global_step, stop_reason = FromProgress(), FromProgress(), FromProgress()
     best_fitness, best_epoch = FromProgress(), FromProgress()
+    stop = StopFlag()
+    should_stop, stop_training = StopFlag("stop"), StopFlag("stop")  # as other trainers call it
+
+    title = place = "trainer"
+    checked: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **dict.fromkeys(("epoch", "start_epoch", "batch_index", "num_batches", "batch_size"), "int"),
+        }
+    )
+    settable = ("stop", "stop_reason", "epochs", "metrics", "fitness", "best_fitness", "loss", "loss_items")
+    hints: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "": "to end the run set trainer.stop = True, and settings are given to train()",
+            "lr": "set trainer.schedule.scale, or trainer.schedule.paused = True and the optimizer's own rates",
+        }
+    )
 
     def __init__(
         self,
@@ -125,9 +143,11 @@ class Trainer(Engine):
         self.preds: Any = None
         self.loss: Tensor | None = None
         self.loss_items: Tensor | None = None
-        self.metrics: dict[str, float] = {}
+        self.grad_norm: Tensor | None = None
+        self._refused_metrics: set[str] = set()
+        self.metrics = {}
         self._fitness: float | None = None
-        self._best_before: tuple[float | None, int | None] = None, None
+        self._best_before: tuple[float | None, float | None, int | None] = None, None, None
         self.final_metrics: Metrics | None = None
         self.final_model: DetectionModel | None = None
         self.final_weights: Path | None = None
@@ -138,6 +158,28 @@ class Trainer(Engine):
         self.is_new_folder = False  # it was made by this run
         self._end_of_epoch: dict[str, Any] | None = None  # the state from before the end of an epoch
         self._mosaic_was_closed = False
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Name -> number, of this epoch; numbers of any library become Python's, and what is not one is left out."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        if not isinstance(values, Mapping):
+            raise CallbackError(f"trainer.metrics = {shown(values)}: expected a dict of names and numbers")
+        if values is not self.__dict__.get("_metrics"):  # as after |=
+            self._metrics = MetricsDict(values, self._warn_of_metric)
+
+    def _warn_of_metric(self, name: Any, problem: str) -> None:
+        """Name a metric that is left out, once in a run."""
+        if (text := shown(name)) not in self._refused_metrics:
+            self._refused_metrics.add(text)
+            caller = self.callbacks.running_text()
+            log.warning(
+                "the metric %s %s; it is left out of files and loggers%s",
+                text, problem, f": {caller}" if caller else "",
+            )  # fmt: skip
 
     # ------------------------------------------------------------------ the run
 
@@ -190,6 +232,7 @@ class Trainer(Engine):
             with self.signals.deferred():
                 if self.exception is not None:
                     self.save_on_exception(self.exception)
+                    self.stop_reason = error_text(self.exception)
                     self.callbacks.fire_every("on_exception", self)
                 self.close()
                 failure = self.callbacks.fire_every("teardown", self)
@@ -271,6 +314,8 @@ class Trainer(Engine):
         self.recipe, self.optimizer, self.schedule = build_optimization(
             settings, self.model, self.epochs, self.num_batches, self.batch_size
         )
+        check_groups(self.optimizer)
+        self.optimizer.register_load_state_dict_post_hook(check_groups)
         self.frozen = FrozenLayers(self.model, settings.freeze)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
@@ -325,7 +370,10 @@ class Trainer(Engine):
     def train_batch(self, batch: Batch) -> None:
         """Train on a batch, with its events; a signal waits for the end, so that no state lies within it."""
         with self.signals.deferred():
+            self.frozen.restore()
             self.fire("on_train_batch_start")
+            if not self.model.training:
+                self.frozen.restore()
             self.step(batch)
             self.fire("on_train_batch_end")
             if self.saver.is_due:
@@ -376,8 +424,12 @@ class Trainer(Engine):
     def optimizer_step(self) -> None:
         """Clip the gradients, step, clear the gradients, and average the weights."""
         self.scaler.unscale_(self.optimizer)
-        self.fire("on_before_optimizer_step")
-        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM, foreach=True)
+        if self.callbacks["on_before_optimizer_step"]:
+            self.grad_norm = gradient_norm(self.model.parameters())
+            self.fire("on_before_optimizer_step")
+        self.grad_norm = clip_gradients(self.model.parameters(), self.settings.clip_grad)
+        if not self.scaler.is_enabled():  # it skips steps whose gradients overflow
+            self.finite.check_gradients(self.epoch, self.grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
@@ -392,6 +444,7 @@ class Trainer(Engine):
 
     def end_of_epoch(self) -> None:
         """Put this epoch's training metrics together."""
+        self.finite.finish(self.epoch)
         self._end_of_epoch = self.state_dict()
         seconds, means = self.meters.seconds, self.meters.mean_losses()
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
@@ -421,7 +474,7 @@ class Trainer(Engine):
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
         last_epoch = self.epoch + 1 >= self.epochs or self.stop
-        self._best_before = self.best_fitness, self.best_epoch
+        self._best_before = self.best_fitness, self.progress.best_loss, self.best_epoch
         if self.data.val_loader is None or not (self.settings.val or last_epoch):
             self.fitness = None
             return
@@ -448,10 +501,9 @@ class Trainer(Engine):
         self._fitness = number = as_fitness(value)
         if self._end_of_epoch is None:
             return
-        best, epoch = self._best_before
-        if number is not None and math.isfinite(number) and (best is None or number > best):
-            best, epoch = number, self.epoch
-        self.best_fitness, self.best_epoch = best, epoch
+        self.best_fitness, self.progress.best_loss, self.best_epoch = self._best_before
+        if number is not None:
+            self.progress.take_if_better(number, self.metrics.get("val/loss"), self.epoch)
 
     # ------------------------------------------------------------------ saving and the end
 
@@ -459,7 +511,7 @@ class Trainer(Engine):
         """End the epoch: last.pt, best.pt when it is the best so far, epochN.pt when asked for, and the state."""
         progress = self.progress
         with self.signals.deferred():
-            progress.done = self.should_stop()
+            progress.done = self.is_over()
             if self.settings.save:
                 is_best = self.best_epoch == self.epoch or self.data.val_loader is None
                 self.saver.save_weights(self.checkpoint(), self.epoch, is_best)
@@ -478,7 +530,7 @@ class Trainer(Engine):
         """Write the averaged weights as they are now to a checkpoint at `path`; whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, self.checkpoint())
+        self.saver.save_checkpoint(path, self.checkpoint())
         return path
 
     def save_on_exception(self, error: BaseException) -> None:
@@ -500,7 +552,7 @@ class Trainer(Engine):
             "origin": self.origin,
         }  # fmt: skip
 
-    def should_stop(self) -> bool:
+    def is_over(self) -> bool:
         """Return whether to end after this epoch; fits the epochs to the time budget, if there is one."""
         if self.settings.time is not None:
             elapsed, budget = perf_counter() - self.started, self.settings.time * 3600
@@ -509,6 +561,9 @@ class Trainer(Engine):
             if epochs != self.epochs:
                 self.epochs = self.schedule.epochs = epochs
                 self.fire("on_params_update")
+        if not self.stop and self.epoch + 1 >= self.epochs:
+            used_up = f" in the {self.settings.time:g} hours of time=" if self.settings.time else ""
+            self.stop_reason = f"all {self.epochs} epochs are done{used_up}"
         return bool(self.stop or self.epoch + 1 >= self.epochs)
 
     def final_eval(self) -> None:
@@ -564,7 +619,7 @@ class Trainer(Engine):
             **self.progress.state_dict(),
             "seconds": perf_counter() - self.started,
             "schedule": self.schedule.state_dict(),
-            "metrics": self.metrics,
+            "metrics": dict(self.metrics),
             "callbacks": gather_states(self.callbacks.objects),
             "random": random_states(),
         }

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detector.checkpoints.transfer import Transfer, transfer_weights
+from detector.errors import CheckpointError
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
+from detector.training.finite import find_non_finite
 from detector.training.optim import Recipe, build_optimizer, choose_recipe
 from detector.training.schedule import Schedule
 
@@ -34,6 +36,9 @@ def build_model(
 
     Returns:
         The model on the CPU, and which weights it was given.
+
+    Raises:
+        CheckpointError: if the weights to start from are not finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -41,6 +46,11 @@ def build_model(
     model.select_head(settings.nms)
     if weights is None:
         return model, None
+    if (name := find_non_finite({"weights": weights})) is not None:
+        raise CheckpointError(
+            f"can't train from weights that hold NaN or infinity ({name}); take an earlier file of that run, or start "
+            "from others with pretrained="
+        )
     return model, transfer_weights(model, weights, weight_names or {})
 
 

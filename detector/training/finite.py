@@ -1,9 +1,11 @@
-"""The non-finite check: end the training when the loss is NaN or infinite, and report where."""
+"""The non-finite checks: end the training when loss, gradients or weights are NaN or infinite, and report where."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,22 +13,31 @@ from torch import Tensor
 from detector.errors import CallbackError, TrainingError
 
 
+@dataclass
+class _Step:
+    step: int
+    loss: Tensor
+    items: Tensor
+    paths: list[str]
+    grad_norm: Tensor | None = None
+
+
 class NonFiniteCheck:
-    """Checks the loss of every step.
+    """Checks the loss and the gradients of every step.
 
     Args:
         terms: names of the loss terms.
         weights: folder of the last good weights, for the message.
-        late: check the loss of the previous step, so that the host never synchronises with the device for the
-            step it has just queued (CUDA).
+        late: check the previous step, so that the host never synchronises with the device for the step it has just
+            queued (CUDA); `finish` checks the last one.
     """
 
     def __init__(self, terms: Sequence[str], weights: Path, late: bool) -> None:
         self.terms, self.weights, self.late = terms, weights, late
-        self._waiting: tuple[int, Tensor, Tensor, list[str]] | None = None
+        self._waiting: _Step | None = None
 
     def check(self, epoch: int, step: int, loss: Tensor, items: Tensor, paths: list[str]) -> None:
-        """Check a step.
+        """Check the loss of a step.
 
         Args:
             epoch: from 0.
@@ -38,16 +49,98 @@ class NonFiniteCheck:
         Raises:
             TrainingError: naming the step, each loss term and the files of the batch.
         """
-        now = (step, loss, items, paths)
-        checked = self._waiting if self.late else now
-        self._waiting = now
-        if checked is None or bool(torch.isfinite(checked[1])):
+        if self.late:
+            self.finish(epoch)
+        self._waiting = _Step(step, loss, items, paths)
+        if not self.late:
+            self._check(epoch, self._waiting)
+
+    def check_gradients(self, epoch: int, grad_norm: Tensor) -> None:
+        """Check the gradients of the step whose loss was checked last, before the weights change.
+
+        Args:
+            epoch: from 0.
+            grad_norm: () float, the norm of all gradients.
+
+        Raises:
+            TrainingError: as `check`.
+        """
+        if self._waiting is not None:
+            self._waiting.grad_norm = grad_norm
+            if not self.late:
+                self._check(epoch, self._waiting)
+
+    def finish(self, epoch: int) -> None:
+        """Check the step that waits for it, before its weights are validated and saved.
+
+        Raises:
+            TrainingError: as `check`.
+        """
+        step, self._waiting = self._waiting, None
+        if step is not None and self.late:
+            self._check(epoch, step)
+
+    def _check(self, epoch: int, step: _Step) -> None:
+        norm = step.grad_norm
+        if bool(torch.isfinite(step.loss if norm is None else step.loss + norm)):
             return
-        step, _, items, paths = checked
-        values = ", ".join(f"{n}={v:g}" for n, v in zip(self.terms, items.tolist(), strict=True))
+        what = "gradients are" if bool(torch.isfinite(step.loss)) else "loss is"
+        values = [f"{n}={v:g}" for n, v in zip(self.terms, step.items.tolist(), strict=True)]
+        if norm is not None:
+            values.append(f"gradient norm={norm.item():g}")
         raise TrainingError(
-            f"the loss is not finite at epoch {epoch + 1}, step {step}: {values}; the last good weights are in "
-            f"{self.weights}; try a smaller lr0 or amp=false. Files of that batch: {', '.join(paths)}"
+            f"the {what} not finite at epoch {epoch + 1}, step {step.step}: {', '.join(values)}; the last good "
+            f"weights are in {self.weights}; try a smaller lr0 or amp=false. Files of that batch: "
+            f"{', '.join(step.paths)}"
+        )
+
+
+def find_non_finite(content: Mapping[str, Any]) -> str | None:
+    """Return the name of the first weight of a checkpoint or a state that is NaN or infinite, or None.
+
+    In a state, averaged weights, the optimizer's and accumulated gradients count as well; the latter not with a loss
+    scaler, which lets some overflow.
+
+    Args:
+        content: of a checkpoint or a state.
+    """
+    keys = ["weights", "ema", "optimizer", *(() if content.get("scaler") else ("grads",))]
+    tensors = [pair for key in keys if key in content for pair in _tensors(content[key], key)]
+    for device in {value.device for _, value in tensors}:  # one synchronisation each
+        here = [(name, value) for name, value in tensors if value.device == device]
+        if not bool(torch.stack([value.isfinite().all() for _, value in here]).all()):
+            return next(name for name, value in here if not bool(value.isfinite().all()))
+    return None
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor of floats in nested data, by its place."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _tensors(item, f"{name}[{number}]")
+
+
+def require_finite(content: Mapping[str, Any], path: Path, good: Path) -> None:
+    """Refuse to save weights that are of no use over others.
+
+    Args:
+        content: of a checkpoint or a state.
+        path: the file it is for.
+        good: folder of the last good weights, for the message.
+
+    Raises:
+        TrainingError: naming the first weight that is not finite.
+    """
+    if (name := find_non_finite(content)) is not None:
+        raise TrainingError(
+            f"{path} is not written: {name} is not finite; the last good weights are in {good}; try a smaller lr0 "
+            f"or amp=false, and look at callbacks that change weights"
         )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detector.errors import CallbackError, SettingsError, nearest
+from detector.files.plain_data import to_float
 from detector.metrics.metrics import KEYS
+from detector.training.checked import shown
 
 DEFAULT = "metrics/mAP50-95"
 
@@ -75,11 +77,7 @@ def as_fitness(value: Any) -> float | None:
     Raises:
         CallbackError: if it is not a number.
     """
-    if value is None:
-        return None
-    try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise CallbackError(f"trainer.fitness was set to {value!r}; expected a number, or None") from None
+    number = to_float(value)
+    if number is None and value is not None:
+        raise CallbackError(f"trainer.fitness was set to {shown(value)}; expected a number, or None")
+    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -58,6 +59,22 @@ def choose_recipe(
     if warmup_bias_lr is None:
         warmup_bias_lr = 0.0 if automatic or adam_like else 0.1
     return Recipe(optimizer, lr0, warmup_bias_lr)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the common norm of all gradients, () float, on the device."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients, foreach=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down so that their common norm is at most `max_norm`; 0 leaves them as they are.
+
+    Returns:
+        () float, the norm before, on the device; NaN or infinite if a gradient is.
+    """
+    limit = max_norm or math.inf
+    return nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
 
 
 @dataclass

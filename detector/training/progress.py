@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from detector.callbacks.builtin.monitor import compare
 from detector.errors import CheckpointError
+from detector.training.checked import CheckedAttributes
 
 
 @dataclass
-class Progress:
-    """The counters and flags of a training.
+class Progress(CheckedAttributes):
+    """The counters and flags of a training; what callbacks set of them is checked.
 
     Attributes:
         epochs: planned epochs; `time=` and callbacks may change them.
@@ -25,7 +27,9 @@ class Progress:
         global_step: batches since the start.
         last_step: the `global_step` of the last optimizer step, -1 before the first.
         best_fitness: the highest fitness so far; `best_epoch` is the epoch it is from, from 0.
+        best_loss: the validation loss of that epoch, which decides among equals; None without one.
         stop: end the run cleanly after the current batch.
+        stop_reason: who asked for it, or None.
         done: no epoch follows.
         finished: the run has come to its end, final evaluation and all.
         in_step: within a step, where no state can be taken; not part of the state.
@@ -38,10 +42,37 @@ class Progress:
     last_step: int = -1
     best_fitness: float | None = None
     best_epoch: int | None = None
+    best_loss: float | None = None
     stop: bool = False
+    stop_reason: str | None = None
     done: bool = False
     finished: bool = False
     in_step: bool = field(default=False, repr=False)
+
+    place: ClassVar[str] = "trainer"
+    checked: ClassVar[Mapping[str, str]] = {
+        "epochs": "int",
+        "epochs_done": "int",
+        "batches_done": "int",
+        "global_step": "int",
+        "last_step": "int",
+        "best_fitness": "float | None",
+        "best_epoch": "int | None",
+        "best_loss": "float | None",
+        "stop": "bool",
+        "stop_reason": "str | None",
+    }
+
+    def take_if_better(self, fitness: float, loss: float | None, epoch: int) -> None:
+        """Keep an epoch as the best one, unless that was better: of equals the smaller loss, else the later one.
+
+        Args:
+            fitness: of the epoch; NaN is never better.
+            loss: its validation loss, if there is one.
+            epoch: from 0.
+        """
+        if compare(fitness, loss, self.best_fitness, self.best_loss) >= 0:
+            self.best_fitness, self.best_loss, self.best_epoch = fitness, loss, epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data; `epoch` is the last one that is done, -1 before the first has ended."""
@@ -56,25 +87,28 @@ class Progress:
         """Restore what `state_dict` returned; `finished` is left alone, since a resumed run continues past it."""
         self.epochs_done, self.batches_done = max(state["epoch"] + 1, 0), max(state["batches"], 0)
         for name, kind in COUNTERS.items():  # those only: a state may hold anything
-            value = state["counters"][name]
+            value = state["counters"].get(name) if name in OPTIONAL else state["counters"][name]
             setattr(self, name, None if value is None and name in OPTIONAL else kind(value))
+        if not (self.stop or self.done):
+            self.stop_reason = None
 
     def replan(self, epochs: int) -> None:
         """Set another number of epochs than those the run was started with."""
         self.epochs = epochs
         self.stop = self.done = self.epochs_done >= epochs
+        self.stop_reason = None
 
 
 COUNTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "epochs": int, "global_step": int, "last_step": int, "best_fitness": float, "best_epoch": int,
-        "stop": bool, "done": bool,
+        "best_loss": float, "stop": bool, "done": bool, "stop_reason": str,
     }
 )  # fmt: skip
 """What a state holds under `counters`: name -> what makes a value of it."""
 
-OPTIONAL = frozenset({"best_fitness", "best_epoch"})
-"""Counters that may be None."""
+OPTIONAL = frozenset({"best_fitness", "best_epoch", "best_loss", "stop_reason"})
+"""Counters that may be None; states of earlier versions lack the last two."""
 
 
 class EpochMeters:
@@ -142,13 +176,29 @@ class EpochMeters:
 
 
 class FromProgress:
-    """An attribute of the trainer that its `progress` holds."""
+    """An attribute of the trainer that its `progress` holds, there under the same name if no other is given."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str = "") -> None:
         self.name = name
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = self.name or name
+
     def __get__(self, trainer: Any, owner: type) -> Any:
-        return getattr(trainer.progress, self.name)
+        return self if trainer is None else getattr(trainer.progress, self.name)
 
     def __set__(self, trainer: Any, value: Any) -> None:
         setattr(trainer.progress, self.name, value)
+
+
+class StopFlag(FromProgress):
+    """`stop` under all its names; whoever sets it is named in `stop_reason`, unless there is a reason already."""
+
+    def __set__(self, trainer: Any, value: Any) -> None:
+        super().__set__(trainer, value)
+        progress = trainer.progress
+        if not progress.stop:
+            progress.stop_reason = None
+        elif progress.stop_reason is None:
+            caller = trainer.callbacks.running_text()
+            progress.stop_reason = f"stop was set by {caller}" if caller else "stop was set"

@@ -37,6 +37,7 @@ from detector.errors import (
 )
 from detector.nn.model import ModelConfig
 from detector.settings import LOGGER_NAMES, TrainSettings, format_value
+from detector.training.finite import find_non_finite
 from detector.training.saving import PREVIOUS_STATE, STATE
 from detector.version import __version__
 
@@ -220,7 +221,7 @@ def _open(folder: Path, force: bool) -> RunState:
 
 
 def _check_state(path: Path, content: Mapping[str, Any]) -> None:
-    """Make sure that a checkpoint is a state, and of this version."""
+    """Make sure that a checkpoint is a state, of this version, and of use."""
     if "optimizer" not in content:
         raise CheckpointError(
             f"{path}: holds weights only, a run can't be resumed from it; start from them with pretrained="
@@ -237,6 +238,10 @@ def _check_state(path: Path, content: Mapping[str, Any]) -> None:
                 f"{path}: its {key} is a {type(content[key]).__name__}, expected a {kind.__name__}; a run can't be "
                 "resumed from it, start from its weights with pretrained="
             )
+    if (name := find_non_finite(content)) is not None:
+        raise CheckpointError(
+            f"{path}: can't be resumed from, {name} is not finite; start a new run with a smaller lr0 or amp=false"
+        )
 
 
 def compare_data(state: RunState, now: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from detector.checkpoints.checkpoint import save_checkpoint
 from detector.errors import DetectorError, TrainingError, error_text
+from detector.training.finite import require_finite
 from detector.training.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -47,23 +48,41 @@ class RunSaver:
         return bool(self.minutes) and perf_counter() - self.saved_at > 60 * self.minutes
 
     def save_weights(self, content: Content, epoch: int, is_best: bool) -> None:
-        """Write a checkpoint to every file that is to have the weights after this epoch (from 0)."""
+        """Write a checkpoint to every file that is to have the weights after this epoch (from 0).
+
+        Raises:
+            TrainingError: if a weight is not finite.
+            CheckpointError: if it can't be written.
+        """
         paths = [self.last]
         if is_best:
             paths.append(self.best)
         if self.period > 0 and (epoch + 1) % self.period == 0:
             paths.append(self.last.with_name(f"epoch{epoch + 1}.pt"))
+        require_finite(content, self.last, self.last.parent)
         for path in paths:
             save_checkpoint(path, content)
+
+    def save_checkpoint(self, path: Path, content: Content) -> None:
+        """Write a checkpoint to any path.
+
+        Raises:
+            TrainingError: if a weight is not finite.
+            CheckpointError: if it can't be written.
+        """
+        require_finite(content, path, self.last.parent)
+        save_checkpoint(path, content)
 
     def save_state(self, state: Content) -> None:
         """Write a state; the previous one stays until the run has ended.
 
         Raises:
+            TrainingError: if a weight is not finite.
             CheckpointError: if it can't be written; the previous one is untouched.
         """
         if not self.enabled:
             return
+        require_finite(state, self.folder / STATE, self.last.parent)
         save_checkpoint(self.folder / STATE, state, keep=self.folder / PREVIOUS_STATE)
         self.saved_step, self.saved_at = state["counters"]["global_step"], perf_counter()
         if state["finished"]:
@@ -92,7 +111,7 @@ class RunSaver:
             return
         if progress.global_step > self.saved_step:
             try:
-                save_checkpoint(self.last, checkpoint())
+                self.save_checkpoint(self.last, checkpoint())
                 if not progress.in_step:
                     self.save_state(state())
             except DetectorError as problem:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
+
+from detector.training.checked import CheckedAttributes
 
 
 def linear_decay(progress: float, last: float) -> float:
@@ -21,7 +23,7 @@ def cosine_decay(progress: float, last: float) -> float:
 
 
 @dataclass
-class Schedule:
+class Schedule(CheckedAttributes):
     """Learning rates, momentum and accumulation as functions of the epoch and the global step.
 
     In the warm-up, learning rates rise linearly from 0 (biases: fall from `warmup_bias_lr`) to their
@@ -46,6 +48,21 @@ class Schedule:
     accumulate: int = 1
     scale: float = 1.0
     paused: bool = False
+
+    place: ClassVar[str] = "trainer.schedule"
+    checked: ClassVar[Mapping[str, str]] = {
+        "epochs": "int",
+        "batches": "int",
+        "lrf": "float",
+        "cosine": "bool",
+        "warmup_epochs": "float",
+        "warmup_bias_lr": "float",
+        "warmup_momentum": "float",
+        "momentum": "float",
+        "accumulate": "int",
+        "scale": "float",
+        "paused": "bool",
+    }
 
     def state_dict(self) -> dict[str, Any]:
         """Return what callbacks may have changed."""

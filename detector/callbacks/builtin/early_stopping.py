@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 class EarlyStopping(Callback):
     """Ends a training after `patience` epochs in which a metric did not improve. Epochs without validation don't count.
 
+    Of equal fitness, one with a smaller validation loss is an improvement.
+
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
         mode: "max" if higher values are better, "min" if lower ones are.
@@ -61,18 +63,17 @@ class EarlyStopping(Callback):
                 return
         self.waited += 1
         if self.waited >= self.patience:
-            trainer.stop = True
-            log.info(
-                "stopped early: no better %s%s in %d epochs; the best was epoch %d",
-                self.monitor.name,
-                "" if self.baseline is None else f" beyond {self.baseline:g}",
-                self.waited,
-                self.best_epoch + 1,
+            best, beyond = self.best_epoch + 1, "" if self.baseline is None else f" beyond {self.baseline:g}"
+            reason = (
+                f"no better {self.monitor.name}{beyond} in {self.waited} epochs; the best was epoch {best}"
             )
+            trainer.stop, trainer.stop_reason = True, reason
+            log.info("stopped early: %s", reason)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.monitor.best, "best_epoch": self.best_epoch, "waited": self.waited}
+        best, best_loss = self.monitor.best, self.monitor.best_loss
+        return {"best": best, "best_loss": best_loss, "best_epoch": self.best_epoch, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.monitor.restore(state["best"])
+        self.monitor.restore(state["best"], state.get("best_loss"))
         self.best_epoch, self.waited = int(state["best_epoch"]), int(state["waited"])

@@ -27,9 +27,9 @@ class ModelCheckpoint(Callback):
 
     With `filename`, they are called as it says: `"{epoch}-{metrics/mAP50:.3f}.pt"` gives `3-0.512.pt`.
 
-    A file that is pushed out by a better one is deleted; files this object did not write are left alone.
-    The list of files is part of the run's state: a resumed run continues with it. Whatever a state names, only
-    files with names of this form in `weights` are ever deleted.
+    Of equal values the later one counts as better. A file that is pushed out by a better one is deleted; files this
+    object did not write are left alone. The list of files is part of the run's state: a resumed run continues with it.
+    Whatever a state names, only files with names of this form in `weights` are ever deleted.
 
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
@@ -97,7 +97,7 @@ class ModelCheckpoint(Callback):
         if value is None or not math.isfinite(value):
             return
         new = (value, self._name(trainer, value))
-        ranked = sorted([*self.kept, new], key=lambda entry: self.monitor.rank(entry[0]))
+        ranked = sorted([new, *self.kept], key=lambda entry: self.monitor.rank(entry[0]))
         room = len(ranked) if self.top_k is None else self.top_k
         if new in ranked[room:]:
             return

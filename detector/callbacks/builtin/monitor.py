@@ -11,9 +11,35 @@ from detector.errors import CallbackError, nearest
 
 log = logging.getLogger(__name__)
 
+LOSS = "val/loss"
+"""The metric that decides between epochs of equal fitness; lower is better."""
+
+
+def compare(
+    value: float, loss: float | None, best: float | None, best_loss: float | None, min_delta: float = 0.0
+) -> int:
+    """Compare an epoch with the best one: 1 = better, 0 = as good, -1 = worse or not a finite number.
+
+    Of equal values, such as mAP 0 at the start or on a split without labels, that with the smaller loss is better.
+
+    Args:
+        value: of the epoch; higher is better.
+        loss: validation loss of the epoch, if there is one.
+        best: value of the best epoch, if there is one.
+        best_loss: its validation loss, if there is one.
+        min_delta: how much higher a value must be.
+    """
+    if best is None:
+        return 1 if math.isfinite(value) else -1
+    if value != best:
+        return 1 if math.isfinite(value) and value - best > min_delta else -1
+    if loss is None or best_loss is None or loss == best_loss:
+        return 0
+    return 1 if loss < best_loss else -1
+
 
 class Monitor:
-    """Reads a metric in each epoch and knows when it improved. NaN and infinity are never better.
+    """Reads a metric in each epoch and knows when it improved; see `compare`.
 
     Args:
         callback: class name of the callback that watches, for messages.
@@ -23,6 +49,8 @@ class Monitor:
 
     Attributes:
         best: the best value so far, or None.
+        best_loss: the validation loss of that epoch, or None.
+        loss: the validation loss of the epoch that was read last, or None; of other metrics than fitness, None.
 
     Raises:
         CallbackError: for arguments that can't be used.
@@ -42,6 +70,8 @@ class Monitor:
     def reset(self) -> None:
         """Forget what was seen, for another run."""
         self.best: float | None = None
+        self.best_loss: float | None = None
+        self.loss: float | None = None
         self.was_read = False
 
     def read(self, trainer: Any) -> float | None:
@@ -50,6 +80,7 @@ class Monitor:
         Raises:
             CallbackError: if validation ran and there is no such metric, naming those there are.
         """
+        self.loss = trainer.metrics.get(LOSS) if self.name == "fitness" else None
         value = trainer.fitness if self.name == "fitness" else trainer.metrics.get(self.name)
         if value is not None:
             self.was_read = True
@@ -64,16 +95,16 @@ class Monitor:
 
     def improves(self, value: float) -> bool:
         """Return whether a value is better than the best so far, which it then is itself."""
-        better = math.isfinite(value) and (
-            self.best is None or self.sign * (value - self.best) > self.min_delta
-        )
+        best = None if self.best is None else self.sign * self.best
+        better = compare(self.sign * value, self.loss, best, self.best_loss, self.min_delta) > 0
         if better:
-            self.best = value
+            self.best, self.best_loss = value, self.loss
         return better
 
-    def restore(self, best: Any) -> None:
-        """Set the best value, as a saved state holds it: a number or None."""
+    def restore(self, best: Any, best_loss: Any = None) -> None:
+        """Set the best value and its loss, as a saved state holds them: numbers or None."""
         self.best = None if best is None else float(best)
+        self.best_loss = None if best_loss is None else float(best_loss)
 
     def rank(self, value: float) -> float:
         """Return a key that sorts the best value first."""

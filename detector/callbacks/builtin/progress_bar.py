@@ -71,7 +71,8 @@ class ProgressBar(Callback):
             for name, value in metrics.items() if name.startswith("train/")
         ]  # fmt: skip
         parts += [f"{name.removeprefix('metrics/')} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
-        parts.append(f"{metrics['speed/images_per_second']:.0f} images/s")
+        if (speed := metrics.get("speed/images_per_second")) is not None:
+            parts.append(f"{speed:.0f} images/s")
         log.info("%s  %s", self._epoch(trainer), "  ".join(parts))
 
     def on_exception(self, trainer: Any) -> None:

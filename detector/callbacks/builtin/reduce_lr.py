@@ -17,7 +17,8 @@ class ReduceLROnPlateau(Callback):
     """Multiplies the learning rate by `factor` after `patience` epochs in which a metric did not improve.
 
     It works through `trainer.schedule.scale`, on top of the schedule: with `lrf=1` the rate is changed by
-    plateaus only. Epochs without validation don't count.
+    plateaus only. Epochs without validation don't count. Of equal fitness, one with a smaller validation loss is an
+    improvement.
 
     Args:
         monitor: "fitness", or a name of `trainer.metrics`.
@@ -84,8 +85,9 @@ class ReduceLROnPlateau(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs; the scale itself is saved with the schedule."""
-        return {"best": self.monitor.best, "waited": self.waited, "cooling": self.cooling}
+        best, best_loss = self.monitor.best, self.monitor.best_loss
+        return {"best": best, "best_loss": best_loss, "waited": self.waited, "cooling": self.cooling}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.monitor.restore(state["best"])
+        self.monitor.restore(state["best"], state.get("best_loss"))
         self.waited, self.cooling = int(state["waited"]), int(state["cooling"])

@@ -48,8 +48,9 @@ class TimeLimit(Callback):
 
     def on_train_batch_end(self, trainer: Any) -> None:
         if self.started is not None and perf_counter() - self.started >= self.seconds and not trainer.stop:
-            trainer.stop = True
-            log.info("stopped: the time limit of %g s is used up", self.seconds)
+            reason = f"the time limit of {self.seconds:g} s is used up"
+            trainer.stop, trainer.stop_reason = True, reason
+            log.info("stopped: %s", reason)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         """Stop if validation used up the time."""

@@ -16,6 +16,7 @@ from detector.callbacks.callback import Callback
 from detector.callbacks.secrets import mask_urls
 from detector.callbacks.state import load_state, state_of
 from detector.errors import error_text
+from detector.files.plain_data import to_float
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,29 @@ IMAGE_FILES = (
 
 RUN_ID = re.compile(r"\w[\w.:=@+-]{0,199}")
 """What a backend's name of a run may be; a state may hold anything, and some backends make folders of it."""
+
+
+def accept_metrics(method: Callable[..., Any]) -> Callable[..., None]:
+    """Wrap `log_metrics` of a logger: names that its backend refuses, and what is not a number, are left out.
+
+    Each is named once in a run.
+    """
+
+    @wraps(method)
+    def call(self: Logger, metrics: Mapping[str, Any], step: int) -> None:
+        accepted = {}
+        for name, value in metrics.items():
+            number = to_float(value)
+            problem = "is not a number" if number is None else self.refuses(name)
+            if problem is None:
+                accepted[name] = number
+            elif name not in self.left_out:
+                self.left_out.add(name)
+                log.warning("%s: the metric %s is left out: %s", self.title, _shortened(name), problem)
+        if accepted:
+            method(self, accepted, step)
+
+    return call
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., None]:
@@ -69,6 +93,7 @@ class Logger(Callback):
         run_id: the backend's name of the run; set by `open`, if a resumed training is to continue that run.
         continues: when a training is resumed, the `run_id` it had, or None; known when `open` is called.
         start_epoch: epochs the run has already, if it is resumed.
+        left_out: names of metrics that were left out of this run.
     """
 
     name: ClassVar[str] = ""
@@ -79,7 +104,8 @@ class Logger(Callback):
         super().__init_subclass__()
         for hook in HOOKS:
             if hook in cls.__dict__:
-                setattr(cls, hook, guarded(cls.__dict__[hook]))
+                method = cls.__dict__[hook]
+                setattr(cls, hook, guarded(accept_metrics(method) if hook == "log_metrics" else method))
 
     def __init__(self, log_model: bool = True) -> None:
         self.log_model = log_model
@@ -88,6 +114,7 @@ class Logger(Callback):
         self.run_id: str | None = None
         self.continues: str | None = None
         self.start_epoch = 0
+        self.left_out: set[Any] = set()
 
     # ------------------------------------------------------------------ before training
 
@@ -100,6 +127,10 @@ class Logger(Callback):
     def needs(cls) -> str | None:
         """Return what the user has to do before this logger can work, or None if nothing."""
         return None
+
+    def refuses(self, name: Any) -> str | None:
+        """Return why the backend does not take a metric of this name, or None if it does."""
+        return None if isinstance(name, str) and name.strip() else "it has no name"
 
     # ------------------------------------------------------------------ what a backend implements
 
@@ -133,6 +164,7 @@ class Logger(Callback):
         """Open, before other callbacks: their code may log to the run."""
         self.is_open, self.is_broken, self.exception = True, False, None
         self.run_id, self.continues, self.start_epoch = None, None, 0
+        self.left_out = set()
         if trainer.resume is not None:  # states are restored after this event, but opening needs this one
             saved = trainer.resume.content
             self.start_epoch = saved["epoch"] + 1
@@ -148,8 +180,7 @@ class Logger(Callback):
 
     @guarded
     def on_fit_epoch_end(self, trainer: Any) -> None:
-        metrics = {name: float(value) for name, value in trainer.metrics.items()}
-        self.log_metrics(metrics, trainer.epoch + 1)
+        self.log_metrics(dict(trainer.metrics), trainer.epoch + 1)
 
     @guarded
     def on_train_end(self, trainer: Any) -> None:
@@ -157,7 +188,7 @@ class Logger(Callback):
         step = trainer.epoch + 1
         if trainer.final_metrics is not None:
             metrics = trainer.final_metrics.results_dict.items()
-            best = {f"best/{name.removeprefix('metrics/')}": float(value) for name, value in metrics}
+            best = {f"best/{name.removeprefix('metrics/')}": value for name, value in metrics}
             self.log_metrics(best, step)
         found = sorted(
             path
@@ -214,6 +245,11 @@ def origin_settings(origin: Mapping[str, Any] | None) -> dict[str, str]:
         "licence": origin["licence"] or "not stated",
     }
     return {f"origin/{key}": value for key, value in (values | {"chain": before}).items()}
+
+
+def _shortened(name: Any) -> str:
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text) - 2} letters)"
 
 
 def project_name(trainer: Any) -> str:

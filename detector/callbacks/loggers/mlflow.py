@@ -23,6 +23,8 @@ PARAMETERS_A_REQUEST = 100  # MLflow's own limit
 SECONDS = 15  # that a request may take; MLflow itself retries a dead server for minutes
 FILE_SECONDS = 120  # the same of an upload: weights are large
 PAUSE = 2  # seconds before the second and last attempt of a request
+METRICS_A_REQUEST = 1000  # likewise
+LETTERS = 250  # of a name, likewise
 REFUSED = re.compile(r"[^\w\-./: ]")  # what MLflow does not allow in names
 
 
@@ -119,7 +121,19 @@ class MLflowLogger(Logger):
 
         now = int(time() * 1000)
         rows = [Metric(key(name), value, now, step) for name, value in metrics.items()]
-        self._ask(lambda: self.client.log_batch(self.logs_to, metrics=rows))
+        for start in range(0, len(rows), METRICS_A_REQUEST):
+            part = rows[start : start + METRICS_A_REQUEST]
+            self._ask(lambda part=part: self.client.log_batch(self.logs_to, metrics=part))  # type: ignore[misc]
+
+    def refuses(self, name: Any) -> str | None:
+        """Return why MLflow does not take a metric of this name: it keeps each as a path."""
+        if (problem := super().refuses(name)) is not None:
+            return problem
+        if len(name) > LETTERS:
+            return f"it has {len(name)} letters, and at most {LETTERS} are allowed"
+        if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")):
+            return "expected parts between single slashes, such as my/recall"
+        return None
 
     def log_images(self, images: Mapping[str, Path], step: int) -> None:
         """Log images as artifacts: `pictures/results.png`, `predictions/epoch3.jpg`."""
