@@ -6,11 +6,9 @@ The user-facing keys are those known from other YOLO trainers.
 
 from __future__ import annotations
 
-import numbers
 import re
 import types
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, Valid
 from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, excerpt, nearest, shorten
+from detector.plain_data import to_number
 from detector.unsupported import ABSENT, RENAMED, WHOLE_FILE
 
 DEFAULT_MODEL = "yolo11n.yaml"
@@ -610,7 +609,10 @@ def plain_value(key: str, value: Any, field: FieldInfo) -> Any:
     if isinstance(value, (tuple, range, set, frozenset)) or (
         hasattr(value, "tolist") and hasattr(value, "ndim")
     ):
-        value = value.tolist() if hasattr(value, "tolist") else list(value)
+        try:
+            value = value.tolist() if hasattr(value, "tolist") else list(value)
+        except RuntimeError:  # a tensor without memory
+            return value
     if isinstance(value, list):
         value = [plain_number(part) for part in value]
     if type(value).__module__ == "torch" and type(value).__name__ == "device":
@@ -619,7 +621,12 @@ def plain_value(key: str, value: Any, field: FieldInfo) -> Any:
         return field.default  # not given
     if key == "names" and isinstance(value, Mapping) and list(value) == list(range(len(value))):
         return list(value.values())
-    if key == "imgsz" and isinstance(value, list) and list not in kinds and len(set(map(str, value))) == 1:
+    if (
+        key == "imgsz"
+        and isinstance(value, list)
+        and list not in kinds
+        and len(set(map(format_value, value))) == 1
+    ):
         return value[0]  # [640, 640] is a square
     if isinstance(value, PurePath) and Path not in kinds and str in kinds:
         return str(value)
@@ -632,7 +639,7 @@ def plain_value(key: str, value: Any, field: FieldInfo) -> Any:
     if isinstance(value, (int, float)) and not {int, float} & kinds:
         if bool in kinds and value in (0, 1):
             return bool(value)
-        return str(value) if str in kinds else value
+        return str(value) if str in kinds and abs(value) < 1e300 else value
     if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
         return int(value)
     return value
@@ -640,15 +647,8 @@ def plain_value(key: str, value: Any, field: FieldInfo) -> Any:
 
 def plain_number(value: Any) -> Any:
     """Return a number of any library as Python's int, float or bool; anything else as it is."""
-    if isinstance(value, (bool, int, float)) and type(value) in (bool, int, float):
-        return value
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return value.item()  # numpy's and torch's
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, (numbers.Real, Decimal)):
-        return float(value)
-    return value
+    number = to_number(value)
+    return value if number is None else number
 
 
 def kinds_of(annotation: Any) -> set[Any]:
@@ -749,12 +749,14 @@ def _expected(key: str, field: FieldInfo) -> str:
     return f"expected {type_text(field)}; the default is {key}={format_value(field.default)}"
 
 
-def format_value(value: Any) -> str:
-    """Write a value as one would on the command line: none, true, auto, 0.01."""
+def format_value(value: Any, depth: int = 0) -> str:
+    """Write a value as one would on the command line: none, true, auto, 0.01; lists to a depth of 20."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(format_value(part) for part in value) + "]"
+        if depth > 20:
+            return "[...]"
+        return "[" + ",".join(format_value(part, depth + 1) for part in value) + "]"
     try:
         return str(value)
     except ValueError:  # Python does not write whole numbers of more than 4300 digits

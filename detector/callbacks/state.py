@@ -12,7 +12,7 @@ from typing import Any
 
 from detector.callbacks.registry import describe
 from detector.errors import CallbackError, error_text
-from detector.files.plain_data import EXPECTED, NotPlainDataError, to_plain
+from detector.plain_data import EXPECTED, NotPlainDataError, to_plain
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from detector.checkpoints.torch_zip import append_checksum, check_archive, check
 from detector.checkpoints.ultralytics import describe, read_ultralytics_checkpoint
 from detector.errors import CheckpointError, first_line
 from detector.files.atomic import atomic_write
-from detector.files.plain_data import EXPECTED, NotPlainDataError, to_plain
+from detector.plain_data import EXPECTED, NotPlainDataError, to_plain
 from detector.version import __version__
 
 FAMILY, NEWEST = "detector/", 1

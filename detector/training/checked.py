@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch.optim import Optimizer
 
 from detector.errors import CallbackError
-from detector.files.plain_data import EXPECTED, NotPlainDataError, to_float, to_number, to_plain
+from detector.plain_data import EXPECTED, NotPlainDataError, to_float, to_number, to_plain
 
 log = logging.getLogger(__name__)
 

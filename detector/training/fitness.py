@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detector.errors import CallbackError, SettingsError, nearest
-from detector.files.plain_data import to_float
 from detector.metrics.metrics import KEYS
+from detector.plain_data import to_float
 from detector.training.checked import shown
 
 DEFAULT = "metrics/mAP50-95"

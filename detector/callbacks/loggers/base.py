@@ -16,7 +16,7 @@ from detector.callbacks.callback import Callback
 from detector.callbacks.secrets import mask_urls
 from detector.callbacks.state import load_state, state_of
 from detector.errors import error_text
-from detector.files.plain_data import to_float
+from detector.plain_data import to_float
 
 log = logging.getLogger(__name__)
 

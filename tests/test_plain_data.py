@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.values import PLAIN, STRANGE
 
-from detector.files.plain_data import NotPlainDataError, to_float, to_number, to_plain
+from detector.plain_data import NotPlainDataError, to_float, to_number, to_plain
 
 
 class Level(enum.IntEnum):
