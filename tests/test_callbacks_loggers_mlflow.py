@@ -9,13 +9,18 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 
 from detector import YOLO
-from detector.callbacks.loggers.mlflow import MLflowLogger, key
+from detector.callbacks.loggers.mlflow import MLflowLogger, key, sqlite_file
+from detector.files.locks import locked
 
 # MLflow declares its tables so.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -203,6 +208,79 @@ def test_trainings_in_two_threads_do_not_mix(train_logged, tmp_path):
     for name, rows in seen.items():
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/{name}/mlflow.db")
         check_run(client, last_run(client, name), rows)
+
+
+def logged(project, name):
+    """What a training of three epochs makes of the logger, without the training; returns the logger."""
+    settings = SimpleNamespace(project=project, imgsz=64, to_dict=lambda: {"lr0": 0.1})
+    trainer = SimpleNamespace(settings=settings, save_dir=project / name, resume=None, exception=None)
+    logger = MLflowLogger()
+    logger.on_pretrain_routine_start(trainer)
+    for trainer.epoch in range(3):
+        trainer.metrics = {"fitness": 0.5}
+        logger.on_fit_epoch_end(trainer)
+    logger.teardown(trainer)
+    return logger
+
+
+def test_a_store_that_another_run_is_making_is_waited_for(project):
+    with ThreadPoolExecutor(1) as pool:
+        with locked(project / "mlflow.db.lock"):
+            running = pool.submit(logged, project, "waits")
+            with pytest.raises(FutureTimeoutError):
+                running.result(timeout=1)
+        logger = running.result(timeout=60)
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    assert not logger.is_broken
+    assert len(client.get_metric_history(logger.run_id, "fitness")) == 3
+
+
+@pytest.mark.slow
+def test_runs_that_start_together_on_a_new_store_are_all_logged(tmp_path):
+    code = (
+        "import sys, mlflow\nfrom pathlib import Path\n"
+        "from test_callbacks_loggers_mlflow import logged\n"
+        "print('ready', flush=True); sys.stdin.read()\n"
+        "print(logged(Path(sys.argv[1]), sys.argv[2]).run_id)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "new"), f"run{number}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for run in runs:
+        assert run.stdout.readline() == b"ready\n"
+    for run in runs:
+        run.stdin.close()
+        run.stdin = None  # or communicate() would want to flush it
+    ids = [run.communicate()[0].decode().split()[-1] for run in runs]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert [len(client.get_metric_history(run_id, "fitness")) for run_id in ids] == [3, 3, 3]
+
+
+def test_an_experiment_that_another_run_has_just_made_is_taken(project, monkeypatch):
+    logged(project, "first")
+    plain, asked = mlflow.MlflowClient.get_experiment_by_name, []
+
+    def late(client, name):
+        asked.append(name)
+        return None if len(asked) == 1 else plain(client, name)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", late)
+    assert not logged(project, "second").is_broken
+    assert asked == ["signs", "signs"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [("sqlite:///a/b.db", "a/b.db"), ("sqlite:////a/b.db?x=1", "/a/b.db"), ("sqlite:///:memory:", None),
+     ("sqlite://", None), ("http://host", None), ("/runs", None)],
+)  # fmt: skip
+def test_the_file_of_a_store(uri, path):
+    assert sqlite_file(uri) == (None if path is None else Path(path))
 
 
 def test_names_keep_what_mlflow_allows():

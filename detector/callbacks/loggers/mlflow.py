@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 
 from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
 from detector.callbacks.secrets import mask_urls
+from detector.files.locks import locked
 
 log = logging.getLogger(__name__)
 
 PARAMETERS_A_REQUEST = 100  # MLflow's own limit
 SECONDS = 15  # that a request may take; MLflow itself retries a dead server for minutes
 FILE_SECONDS = 120  # the same of an upload: weights are large
+STORE_SECONDS = 300  # to wait for other runs that open the same store; the first one makes its tables
 PAUSE = 2  # seconds before the second and last attempt of a request
 METRICS_A_REQUEST = 1000  # likewise
 LETTERS = 250  # of a name, likewise
@@ -57,11 +59,15 @@ class MLflowLogger(Logger):
             import mlflow
         if (run := mlflow.active_run()) is None:
             folder = project_folder(trainer)
-            with self._switching, patience():
+            with self._switching, patience(), ExitStack() as held:
                 if not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() in self._stores:
                     self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
                     self._stores.append(self.own_store)
                     mlflow.set_tracking_uri(self.own_store)
+                store = folder / "mlflow.db" if self.own_store else sqlite_file(mlflow.get_tracking_uri())
+                if store is not None:
+                    # MLflow makes the tables of a new store, and two processes at once spoil it for each other
+                    held.enter_context(locked(store.with_name(f"{store.name}.lock"), STORE_SECONDS))
                 if self._can_continue():
                     run = mlflow.start_run(run_id=self.continues)
                 else:
@@ -103,7 +109,13 @@ class MLflowLogger(Logger):
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
         if (found := client.get_experiment_by_name(name)) is not None:
             return str(found.experiment_id)
-        return str(client.create_experiment(name, artifacts.as_uri() if self.own_store else None))
+        try:
+            return str(client.create_experiment(name, artifacts.as_uri() if self.own_store else None))
+        except mlflow.MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another run may have been quicker
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return str(found.experiment_id)
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log parameters. A joined or continued run may hold some from before; they can't be changed."""
@@ -189,6 +201,12 @@ def patience(seconds: int = SECONDS) -> AbstractContextManager[None]:
         MLFLOW_HTTP_REQUEST_TIMEOUT=str(seconds),
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
     )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store, or None for a store of another kind."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if path and path != uri.partition("?")[0] and not path.startswith(":") else None
 
 
 def end_run(client: Any, run_id: str, status: str) -> None:
