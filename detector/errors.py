@@ -18,6 +18,7 @@ Every message says what was given, what is allowed and what to do.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -118,4 +119,11 @@ def error_text(error: BaseException) -> str:
 def cannot_write(what: str, error: OSError) -> SettingsError:
     """Return the error to raise where the system does not allow to write `what`."""
     reason = error.strerror or str(error)
-    return SettingsError(f"can't write {what} ({reason}); free some space or choose another project=")
+    return SettingsError(f"can't write {what} ({reason}); {write_remedy(error)}")
+
+
+def write_remedy(error: BaseException) -> str:
+    """Return what to do about a failed write; only a full disk, or a writer that does not say why, asks for space."""
+    code = error.errno if isinstance(error, OSError) else None
+    full = code in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{'free some space or ' if full else ''}choose another project="

@@ -202,3 +202,4 @@ def test_a_folder_that_cant_be_written_is_one_sentence(
     with pytest.raises(SettingsError, match=message) as caught:
         YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, device="cpu")
     assert "\n" not in str(caught.value)
+    assert ("free some space" in str(caught.value)) == (code == errno.ENOSPC)

@@ -36,7 +36,7 @@ from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
 from detector.checkpoints.torch_zip import append_checksum, check_archive, check_container
 from detector.checkpoints.ultralytics import describe, read_ultralytics_checkpoint
-from detector.errors import CheckpointError, first_line
+from detector.errors import CheckpointError, first_line, write_remedy
 from detector.files.atomic import atomic_write
 from detector.plain_data import EXPECTED, NotPlainDataError, to_plain
 from detector.version import __version__
@@ -85,8 +85,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], keep: Path | None = 
         if "DataLoader worker" in str(error):  # it is raised wherever the process is when a worker is killed
             raise
         raise CheckpointError(
-            f"can't write {path}: {error}; what was there before is untouched. Free some space or choose another "
-            f"project="
+            f"can't write {path}: {error}; what was there before is untouched; {write_remedy(error)}"
         ) from error
 
 
