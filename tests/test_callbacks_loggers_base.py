@@ -22,7 +22,8 @@ QUICK = quick_settings(plugins=False, loggers="none")
 
 @pytest.fixture(autouse=True)
 def no_settings(tmp_path, monkeypatch):
-    """Nothing in the environment or in the current folder sets a backend up."""
+    """Nothing in the environment or in the current folder sets a backend up; no hint has been given yet."""
+    monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("WANDB_", "COMET_", "MLFLOW_", "NETRC")):
@@ -103,6 +104,8 @@ def test_auto_means_all_that_are_installed_and_set_up(installed, monkeypatch, ca
         "Comet is installed but not set up; to use it, run `comet login`, or set COMET_API_KEY, or set "
         "COMET_START_ONLINE=0 to log offline",
     ]
+    caplog.clear()
+    assert names("auto") == ["tensorboard", "mlflow"] and not caplog.messages, "hints come once per machine"
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("COMET_API_KEY", "key")
     assert names("auto") == ["tensorboard", "mlflow", "wandb", "comet"]
@@ -251,11 +254,78 @@ def test_a_failed_run_is_closed_as_failed(tiny_model, drawn_dataset, tmp_path):
     assert isinstance(logger.exception, ValueError)
 
 
-def test_a_run_that_could_not_begin_is_closed_as_failed(tiny_model, tmp_path):
+@pytest.mark.parametrize("content", [None, "train: nowhere\nval: nowhere\nnames: [a]\n"])
+def test_a_data_set_that_is_not_found_opens_no_logger(content, tiny_model, tmp_path):
     logger = Recorder()
+    if content:
+        (tmp_path / "none.yaml").write_text(content)
     with pytest.raises(DataError):
         run(logger, tiny_model, tmp_path / "none.yaml", tmp_path / "runs")
+    assert logger.hooks() == []
+
+
+def test_a_run_that_could_not_begin_is_closed_as_failed(tiny_model, drawn_dataset, tmp_path):
+    logger = Recorder()
+    with pytest.raises(SettingsError):
+        run(logger, tiny_model, drawn_dataset, tmp_path / "runs", fitness="nothing")
     assert logger.hooks() == ["open", "log_settings", "close"] and logger.calls[-1] == ("close", True)
+
+
+def test_a_logger_opens_later_if_a_callback_makes_the_data_set(tiny_model, drawn_dataset, tmp_path):
+    logger = Recorder()
+    yolo = YOLO(tiny_model)
+    yolo.add_callback(logger)
+    data = tmp_path / "made.yaml"
+    text = drawn_dataset.read_text().replace("path: data", f"path: {drawn_dataset.parent / 'data'}")
+    yolo.add_callback("on_pretrain_routine_start", lambda trainer: data.write_text(text) and None)
+    yolo.add_callback("on_pretrain_routine_end", lambda trainer: logger.calls.append(("user's",)))
+    yolo.train(data=data, project=tmp_path / "runs", **(QUICK | {"epochs": 1}))
+    assert logger.hooks()[-1] == "close" and logger.hooks()[:3] == ["open", "log_settings", "user's"]
+
+
+def test_a_logger_is_asked_to_write_before_the_first_epoch(tiny_model, drawn_dataset, tmp_path, caplog):
+    class Late(Recorder):
+        def verify(self):
+            self._note("verify")
+
+    logger, seen = Late(fails=("verify",)), []
+    run(
+        logger,
+        tiny_model,
+        drawn_dataset,
+        tmp_path / "runs",
+        then=lambda t: seen.append(logger.hooks()[-1]),
+        epochs=1,
+    )
+    assert seen[0] == "close", "it was left out before the first batch"
+    assert (
+        "Recorder failed and is left out of the rest of this run: OSError: verify: no space left"
+        in caplog.text
+    )
+
+
+def test_texts_histograms_and_plots_reach_a_logger(tiny_model, drawn_dataset, tmp_path, caplog):
+    from matplotlib.figure import Figure
+
+    caplog.set_level(logging.INFO)
+    logger = Recorder(log_model=False)
+
+    def log_all(trainer):
+        for given in trainer.loggers:
+            given.log_text("my/note", "hello", 1)
+            given.log_text("my/note", "again", 1)
+            given.log_histogram("my/weights", trainer.model.model[0].conv.weight, 1)
+            given.log_histogram("my/nothing", [float("nan")], 1)
+            given.log_figure("my/figure", Figure(), 1)
+
+    run(logger, tiny_model, drawn_dataset, tmp_path / "runs", then=lambda t: log_all(t) if t.batch_index == 0 else None,
+        epochs=1)  # fmt: skip
+    assert [call for call in logger.calls if call[0] == "log_images"] == [
+        ("log_images", ["my/weights"], 1), ("log_images", ["my/figure"], 1),
+    ]  # fmt: skip
+    logged = tmp_path / "runs/train/logged"
+    assert sorted(path.name for path in logged.iterdir()) == ["my_figure-1.png", "my_weights-1.png"]
+    assert caplog.messages.count("Recorder takes no texts: my/note is left out") == 1
 
 
 def test_the_same_logger_serves_another_run(tiny_model, drawn_dataset, tmp_path):

@@ -19,7 +19,7 @@ import mlflow
 import pytest
 
 from detector import YOLO
-from detector.callbacks.loggers.mlflow import MLflowLogger, key, sqlite_file
+from detector.callbacks.loggers.mlflow import MLflowLogger, key, sqlite_file, sqlite_uri
 from detector.files.locks import locked
 
 # MLflow declares its tables so.
@@ -334,3 +334,25 @@ def test_a_server_that_dies_costs_one_warning(train_logged, server, monkeypatch,
         "MLflow failed and is left out of the rest of this run: MlflowException: API request to " + uri
     )
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+@pytest.mark.parametrize("name", ["a?b", "My%20Drive", "a#b & c"])
+def test_the_address_of_a_store_names_its_folder_whatever_its_letters(name, tmp_path):
+    from sqlalchemy import create_engine, make_url
+
+    folder = tmp_path / name
+    folder.mkdir()
+    uri = sqlite_uri(folder / "mlflow.db")
+    assert make_url(uri).database == str(folder / "mlflow.db") and not make_url(uri).query
+    create_engine(uri).connect().close()
+    assert (folder / "mlflow.db").is_file() and list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.slow
+def test_a_store_in_a_folder_with_odd_letters_is_in_that_folder(train_logged, tmp_path):
+    """Both letters that an address reads otherwise; a migration of a new store takes MLflow half a minute."""
+    train_logged(project=tmp_path / "My%20Drive?" / "runs", epochs=1)
+    found = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("mlflow.db")}
+    assert found == {"My%20Drive?"} and [path.name for path in tmp_path.iterdir()] == ["My%20Drive?"]
+    run = last_run(mlflow.MlflowClient(sqlite_uri(tmp_path / "My%20Drive?/runs/mlflow.db")), "detector")
+    assert run.info.status == "FINISHED"

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detector import YOLO
@@ -93,6 +94,38 @@ def test_a_run_that_could_not_begin_leaves_no_folder(train_logged, tmp_path):
     with pytest.raises(DataError):
         train_logged(tensorboard=True, data=tmp_path / "none.yaml", project=tmp_path / "runs")
     assert not (tmp_path / "runs/train").exists()
+
+
+def test_the_file_is_there_before_the_first_epoch_and_a_folder_that_cant_be_written_is_known(
+    train_logged, tmp_path, caplog
+):
+    seen = []
+    train_logged(
+        ("on_train_epoch_start", lambda t: seen.append(list(t.save_dir.glob("events*")))), tensorboard=True, epochs=1,
+        project=tmp_path / "runs",
+    )  # fmt: skip
+    assert len(seen[0]) == 1
+    logger = TensorBoardLogger()
+    train_logged(
+        ("on_pretrain_routine_end", lambda t: setattr(logger, "folder", tmp_path / "gone")),
+        ("on_train_epoch_start", lambda t: seen.append(logger.is_broken)), logger, epochs=1, project=tmp_path / "runs",
+    )  # fmt: skip
+    assert seen[1] is True and "TensorBoard failed and is left out of the rest of this run" in caplog.text
+
+
+def test_texts_and_histograms_are_written_as_such(train_logged, tmp_path):
+    def log_all(trainer):
+        (logger,) = trainer.loggers
+        logger.log_text("my/note", "hello", 1)
+        logger.log_histogram("my/values", torch.tensor([[0.0, 1.0], [1.0, float("nan")]]), 1)
+
+    train_logged(("on_train_end", log_all), tensorboard=True, epochs=1, project=tmp_path / "runs")
+    reader = read(tmp_path / "runs/train")
+    assert text(reader, "my/note") == "hello"
+    (event,) = reader.Histograms("my/values")
+    found = event.histogram_value
+    assert event.step == 1 and (found.min, found.max, found.num) == (0, 1, 3)
+    assert [count for count in found.bucket if count] == [1, 2] and found.bucket_limit[-1] == 1
 
 
 def test_a_full_disk_ends_the_log_and_not_the_training(train_tiny, caplog, monkeypatch):

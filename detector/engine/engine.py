@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detector.callbacks.registry import CallbackRegistry
 from detector.errors import CallbackError, nearest
@@ -24,6 +24,18 @@ class Engine:
     title: ClassVar[str] = "engine"
     settable: ClassVar[tuple[str, ...]] = ()
     hints: ClassVar[Mapping[str, str]] = MappingProxyType({"": "give it another name"})
+    ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Attributes that callbacks written for other trainers read -> what to use here."""
+
+    if not TYPE_CHECKING:  # mypy is to know which attributes there are
+
+        def __getattr__(self, name: str) -> Any:
+            """Answer for an attribute that is not there: with what to use, the nearest one, or when there is one."""
+            kind = type(self).__name__.lower()
+            if (instead := self.ELSEWHERE.get(name)) is not None:
+                raise AttributeError(f"{kind}.{name}: there is no such attribute here; use {instead}")
+            known = [*vars(self), *(each for each in dir(type(self)) if not each.startswith("_"))]
+            raise AttributeError(f"{kind}.{name}: there is no such attribute now{nearest(name, known)}")
 
     def __init__(self, callbacks: CallbackRegistry | None = None) -> None:
         self.callbacks = callbacks or CallbackRegistry()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,9 @@ class Predictor(Engine):
         save_dir: the run folder, or None when nothing is written.
         speed: milliseconds per image by stage, over the whole run, once `on_predict_end` fires.
         unsaved: images of which a file could not be written.
+        dataset: the images, as they are read, or None before.
+        model: the network or exported file, ready to run; also `backend`.
+        device: where it runs.
 
     Args:
         settings: checked prediction settings.
@@ -56,12 +60,25 @@ class Predictor(Engine):
         SettingsError: if `classes` names one that the model does not have.
     """
 
+    ELSEWHERE = MappingProxyType(
+        {
+            "imgsz": "predictor.input_hw",
+            "im": "predictor.batch, whose items have path and image",
+            "plotted_img": "result.plot() of predictor.results",
+            "seen": "len(predictor.batch) in each batch",
+            "vid_path": "result.path of predictor.results",
+            "source_type": "predictor.dataset",
+        }
+    )
+
     def __init__(
         self, settings: PredictSettings, backend: InferenceBackend, callbacks: CallbackRegistry
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
-        self.backend = backend
+        self.backend = self.model = backend
+        self.device = backend.device
+        self.dataset: Source | None = None
         self.batch: list[SourceItem] | None = None
         self.results: list[Results] = []
         self.save_dir: Path | None = None
@@ -79,7 +96,7 @@ class Predictor(Engine):
 
     def stream(self, source: Source) -> Generator[Results, None, None]:
         """Yield the results of each image; closing the generator early still ends the prediction properly."""
-        settings = self.settings
+        settings, self.dataset = self.settings, source
         if settings.save or settings.save_txt or settings.save_crop:
             self.save_dir = make_run_folder(settings.project, settings.name or "predict", settings.exist_ok)
             self._require_other_folder(source)

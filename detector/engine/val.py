@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,23 @@ class Validator(Engine):
         save_dir: the run folder, or None.
         names: class id -> name.
         final: whether this is the run's last validation, the one whose metrics and images are kept.
+        settings: those of the validation or of the training it is in; also `args`.
+        device: where the network runs; known when `on_val_start` fires, as are the next two.
+        dataloader: the batches, while they are validated.
+        backend: the network, ready to run.
     """
+
+    ELSEWHERE = MappingProxyType(
+        {
+            "model": "validator.backend, or trainer.ema.model in a training",
+            "data": "validator.names and validator.dataloader",
+            "seen": "validator.metrics.num_images",
+            "jdict": "validator.evaluator.detections()",
+            "stats": "validator.evaluator",
+            "confusion_matrix": "validator.metrics.confusion_matrix",
+            "loss": "validator.losses",
+        }
+    )
 
     def __init__(
         self,
@@ -55,10 +72,13 @@ class Validator(Engine):
         callbacks: CallbackRegistry,
         save_dir: Path | None = None,
         single_cls: bool = False,
+        settings: DataSettings | None = None,
     ) -> None:
         super().__init__(callbacks)
         self.suppression, self.save_dir = suppression, save_dir
         self.single_cls = single_cls
+        self.settings = self.args = settings
+        self.dataloader: Iterable[Batch] | None = None
         self.batch: Batch | None = None
         self.preds: list[Tensor] | None = None
         self.metrics: Metrics | None = None
@@ -86,6 +106,7 @@ class Validator(Engine):
             final: also compute AP by size, curves and the confusion matrix.
         """
         self.final, self.names = final, annotations.names
+        self.backend, self.device, self.dataloader = backend, backend.device, loader
         crowd, limit = int(np.diff(annotations.offsets).max(initial=0)), self.suppression.max_det
         if final and crowd > limit:
             log.warning(
@@ -116,6 +137,7 @@ class Validator(Engine):
             terms = {f"val/{name}": value for name, value in zip(loss.names, means, strict=True)}
             self.losses = {"val/loss": sum(means), **terms}
         self.fire("on_val_end")
+        self.dataloader = None
         return self.metrics
 
     def _run_batch(self, backend: InferenceBackend, loss: Loss | None, timer: StageTimer) -> Tensor | None:
@@ -214,7 +236,7 @@ def validate(
     loader = make_val_loader(annotations, settings, settings.batch, workers, backend.device, rect)
     if settings.plots and not callbacks.has_kind(Pictures):
         callbacks.add(Pictures())
-    validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls)
+    validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls, settings)
     try:
         metrics = validator.run(backend, loader, annotations)
     except RuntimeError as error:

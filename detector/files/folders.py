@@ -15,7 +15,7 @@ from typing import Literal
 
 from detector.errors import SettingsError
 
-Kept = Literal["datasets", "downloads", "labels", "weights"]
+Kept = Literal["datasets", "downloads", "hints", "labels", "weights"]
 
 
 def resource_dir(name: str) -> Path:
@@ -63,6 +63,19 @@ def _cache_in_home() -> Path:
             f"no folder for caches: this account has no home, and {folder} can't be used; set DETECTOR_CACHE"
         )
     return folder
+
+
+def is_first_time(hint: str) -> bool:
+    """Return whether a hint is to be given: once per machine, which a mark in the cache remembers."""
+    try:
+        mark = cache_dir("hints") / hint
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except (OSError, SettingsError):  # no cache here: better twice than never
+        return True
+    return True
 
 
 def datasets_dir() -> Path:

@@ -16,6 +16,9 @@ from detector.settings import LOGGER_NAMES, TrainSettings
 
 log = logging.getLogger(__name__)
 
+OPENING = ("on_pretrain_routine_start", "on_pretrain_routine_end")
+"""Where loggers open: before other callbacks."""
+
 DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures)
 
 
@@ -49,9 +52,7 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
         else:
             registry.add(callback)
     for event, functions in registry.items():
-        functions.sort(
-            key=_opening if event == "on_pretrain_routine_start" else _group
-        )  # keeps the order else
+        functions.sort(key=_opening if event in OPENING else _group)  # keeps the order else
     return [known for known in registry.objects if isinstance(known, Logger)]
 
 
@@ -62,6 +63,6 @@ def _group(fn: object) -> int:
 
 
 def _opening(fn: object) -> int:
-    """Return the same for the event in which loggers open: they come first."""
+    """Return the same for the events in which loggers open: they come first."""
     group = _group(fn)
     return -1 if group == 2 else group

@@ -13,6 +13,7 @@ from detector.callbacks.loggers.mlflow import MLflowLogger
 from detector.callbacks.loggers.tensorboard import TensorBoardLogger
 from detector.callbacks.loggers.wandb import WandbLogger
 from detector.errors import MissingPackageError, SettingsError, nearest
+from detector.files.folders import is_first_time
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def _is_ready(logger: type[Logger], asked_by: str | None) -> bool:
     if (todo := logger.needs()) is not None:
         if asked_by:
             raise SettingsError(f"{asked_by}: {logger.title} is not set up; {todo}")
-        log.info("%s is installed but not set up; to use it, %s", logger.title, todo)
+        if is_first_time(f"{logger.name}-not-set-up"):
+            log.info("%s is installed but not set up; to use it, %s", logger.title, todo)
         return False
     return True

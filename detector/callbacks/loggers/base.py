@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detector.callbacks.callback import Callback
 from detector.callbacks.secrets import mask_urls
@@ -18,10 +18,17 @@ from detector.callbacks.state import load_state, state_of
 from detector.errors import error_text
 from detector.plain_data import to_float
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 log = logging.getLogger(__name__)
 
 HOOKS = ("open", "log_settings", "log_metrics", "log_images", "log_file", "close")
 """What a logger implements."""
+
+MORE_HOOKS = ("verify", "log_text", "log_histogram", "log_figure")
+"""What it may implement."""
 
 IMAGE_FILES = (
     "labels.jpg", "results.png", "confusion_matrix*.png", "*_curve.png", "train_batch*.jpg", "val_batch*.jpg",
@@ -94,6 +101,7 @@ class Logger(Callback):
         continues: when a training is resumed, the `run_id` it had, or None; known when `open` is called.
         start_epoch: epochs the run has already, if it is resumed.
         left_out: names of metrics that were left out of this run.
+        run_folder: the run folder.
     """
 
     name: ClassVar[str] = ""
@@ -102,19 +110,20 @@ class Logger(Callback):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for hook in HOOKS:
+        for hook in (*HOOKS, *MORE_HOOKS):
             if hook in cls.__dict__:
                 method = cls.__dict__[hook]
                 setattr(cls, hook, guarded(accept_metrics(method) if hook == "log_metrics" else method))
 
     def __init__(self, log_model: bool = True) -> None:
         self.log_model = log_model
-        self.is_open = self.is_broken = False
+        self.is_open = self.is_broken = self._says_no_texts = False
         self.exception: BaseException | None = None
         self.run_id: str | None = None
         self.continues: str | None = None
         self.start_epoch = 0
         self.left_out: set[Any] = set()
+        self.run_folder = Path()
 
     # ------------------------------------------------------------------ before training
 
@@ -158,11 +167,44 @@ class Logger(Callback):
         """End the run; also called after a failure of this logger."""
         raise NotImplementedError
 
+    # ------------------------------------------------------------------ what a backend may implement
+
+    def verify(self) -> None:
+        """Write what was given by now, before the first epoch; for a backend that writes late."""
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Log a text; a backend without texts says once that it leaves them out."""
+        if not self._says_no_texts:
+            self._says_no_texts = True
+            log.info("%s takes no texts: %s is left out", self.title, name)
+
+    @guarded
+    def log_histogram(self, name: str, values: Any, step: int) -> None:
+        """Log how numbers are distributed: those of a tensor, an array or a list. By default as a plot."""
+        counts, edges = histogram(values)
+        if counts.sum():
+            from matplotlib.figure import Figure
+
+            figure = Figure(figsize=(6, 4), layout="constrained")
+            axes = figure.add_subplot(xlabel=name, ylabel="count")
+            axes.stairs(counts, edges, fill=True)
+            self.log_figure(name, figure, step)
+
+    @guarded
+    def log_figure(self, name: str, figure: Any, step: int) -> None:
+        """Log a figure of matplotlib as an image, which is written to `logged/` in the run folder."""
+        path = self.run_folder / "logged" / f"{re.sub(r'[^-.0-9A-Za-z_]+', '_', name)}-{step}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        self.log_images({name: path}, step)
+
     # ------------------------------------------------------------------ events
 
     def on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Open, before other callbacks: their code may log to the run."""
-        self.is_open, self.is_broken, self.exception = True, False, None
+        """Open, before other callbacks: their code may log to the run. A data set that is not there opens nothing."""
+        self.is_open = self.is_broken = self._says_no_texts = False
+        self.exception = None
+        self.run_folder = Path(trainer.save_dir)
         self.run_id, self.continues, self.start_epoch = None, None, 0
         self.left_out = set()
         if trainer.resume is not None:  # states are restored after this event, but opening needs this one
@@ -170,6 +212,16 @@ class Logger(Callback):
             self.start_epoch = saved["epoch"] + 1
             state = state_of(self, trainer.callbacks.objects, saved["callbacks"])
             load_state(type(self).__name__, self, state or {})
+        if trainer.is_data_found:
+            self._start_run(trainer)
+
+    def on_pretrain_routine_end(self, trainer: Any) -> None:
+        """Open now, if the data set was only made by a callback."""
+        if not (self.is_open or self.is_broken):
+            self._start_run(trainer)
+
+    def _start_run(self, trainer: Any) -> None:
+        self.is_open = True
         self.open(trainer)
         self.log_settings(trainer.settings.to_dict() | origin_settings(trainer.origin))
 
@@ -177,6 +229,7 @@ class Logger(Callback):
     def on_train_start(self, trainer: Any) -> None:
         info = trainer.model.info(trainer.settings.imgsz)
         self.log_settings({"model/parameters": info.parameters, "model/GFLOPs": round(info.gflops, 3)})
+        self.verify()
 
     @guarded
     def on_fit_epoch_end(self, trainer: Any) -> None:
@@ -250,6 +303,21 @@ def origin_settings(origin: Mapping[str, Any] | None) -> dict[str, str]:
 def _shortened(name: Any) -> str:
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text) - 2} letters)"
+
+
+def histogram(values: Any, bins: int = 64) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the counts (bins,) and the edges (bins + 1,) of the finite ones among some numbers.
+
+    Args:
+        values: a tensor on any device, an array, or a list, of any shape.
+        bins: how many.
+    """
+    import numpy as np
+
+    values = values.detach().float().cpu() if hasattr(values, "detach") else values
+    numbers = np.asarray(values, np.float64).ravel()
+    counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins)
+    return counts, edges
 
 
 def project_name(trainer: Any) -> str:

@@ -86,6 +86,13 @@ class CometLogger(Logger):
     def log_file(self, path: Path) -> None:
         self.experiment.log_model("weights", str(path))
 
+    def log_text(self, name: str, text: str, step: int) -> None:
+        self.experiment.log_text(text, step=step, metadata={"name": name})
+
+    def log_histogram(self, name: str, values: Any, step: int) -> None:
+        values = values.detach().float().cpu().numpy() if hasattr(values, "detach") else values
+        self.experiment.log_histogram_3d(values, name=name, step=step)
+
     def close(self, failed: bool) -> None:
         """End the experiment, if it is ours; one that failed is tagged, and says why."""
         if not self.owns_run:

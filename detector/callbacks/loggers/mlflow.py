@@ -13,6 +13,7 @@ from shlex import quote
 from threading import Lock
 from time import perf_counter, sleep, time
 from typing import Any, ClassVar
+from urllib.parse import quote as quote_url
 
 from detector.callbacks.loggers.base import Logger, environment, project_folder, project_name
 from detector.callbacks.secrets import mask_urls
@@ -61,7 +62,7 @@ class MLflowLogger(Logger):
             folder = project_folder(trainer)
             with self._switching, patience(), ExitStack() as held:
                 if not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() in self._stores:
-                    self.own_store = f"sqlite:///{(folder / 'mlflow.db').as_posix()}"
+                    self.own_store = sqlite_uri(folder / "mlflow.db")
                     self._stores.append(self.own_store)
                     mlflow.set_tracking_uri(self.own_store)
                 store = folder / "mlflow.db" if self.own_store else sqlite_file(mlflow.get_tracking_uri())
@@ -156,6 +157,12 @@ class MLflowLogger(Logger):
     def log_file(self, path: Path) -> None:
         self._file(path, "weights")
 
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Log a text as an artifact: `notes/epoch3.txt`."""
+        self._ask(
+            lambda: self.client.log_text(self.logs_to, text, f"{key(name)}/epoch{step}.txt"), FILE_SECONDS
+        )
+
     def close(self, failed: bool) -> None:
         """End the run, if it is ours, and put MLflow back as it was."""
         if not (self.owns_run or self.own_store):
@@ -192,6 +199,23 @@ class MLflowLogger(Logger):
                 log.debug("MLflow: %s; once more in %d s", error, PAUSE)
                 sleep(PAUSE)
                 return call()
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a SQLite store, whatever letters its folder's name has.
+
+    What follows a `?` is options there, and some versions of SQLAlchemy read `%20` as a space. The driver is named
+    because MLflow makes the folder of a `sqlite:///` address, without reading it so.
+    """
+    from sqlalchemy import make_url
+
+    text = path.as_posix()
+    for uri in (f"sqlite:///{text}", f"sqlite+pysqlite:///{quote_url(text, safe='/:')}"):
+        if make_url(uri).database == text:
+            return uri
+    raise OSError(
+        f"MLflow can't keep its store in {path.parent}: rename the folder, or set MLFLOW_TRACKING_URI"
+    )
 
 
 def patience(seconds: int = SECONDS) -> AbstractContextManager[None]:

@@ -9,14 +9,14 @@ from shlex import quote
 from time import time
 from typing import Any
 
-from detector.callbacks.loggers.base import Logger, project_folder
+from detector.callbacks.loggers.base import Logger, histogram, project_folder
 from detector.errors import error_text
 
 log = logging.getLogger(__name__)
 
 
 class TensorBoardLogger(Logger):
-    """Writes TensorBoard's event file. There is none until the first value is written.
+    """Writes TensorBoard's event file, from the start of the first epoch on.
 
     The file is written in this thread and flushed after every epoch: no metric is lost when a run is
     killed, and a full disk is noticed where it happens. A resumed training writes another file into the folder,
@@ -57,6 +57,25 @@ class TensorBoardLogger(Logger):
     def log_file(self, path: Path) -> None:
         """Write where the weights are: TensorBoard takes no files."""
         self._write(0, [_text("weights", str(path))])
+
+    def verify(self) -> None:
+        """Write the head of the file: what can't be written is known before the first epoch."""
+        self._write(0, [])
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        self._write(step, [_text(name, text)])
+
+    def log_histogram(self, name: str, values: Any, step: int) -> None:
+        counts, edges = histogram(values)
+        limits, bucket = edges[1:].tolist(), counts.tolist()
+        histo = {
+            "min": edges[0],
+            "max": edges[-1],
+            "num": sum(bucket),
+            "bucket_limit": limits,
+            "bucket": bucket,
+        }
+        self._write(step, [{"tag": name, "histo": histo}])
 
     def close(self, failed: bool) -> None:
         """Write how the run ended, close the file and log the command that shows it."""

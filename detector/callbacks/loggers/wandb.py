@@ -6,11 +6,12 @@ import netrc
 import os
 import re
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from detector.callbacks.loggers.base import Logger, is_true, project_folder, project_name
+from detector.callbacks.loggers.base import Logger, histogram, is_true, project_folder, project_name
 from detector.callbacks.secrets import masked_command
 from detector.files.folders import expand_home
 
@@ -88,6 +89,16 @@ class WandbLogger(Logger):
         artifact = wandb.Artifact(f"run-{self.run.id}-weights", type="model")
         artifact.add_file(str(path))
         self.run.log_artifact(artifact, aliases=["best"])
+
+    def log_text(self, name: str, text: str, step: int) -> None:
+        import wandb
+
+        self._log({name: wandb.Html(f"<pre>{escape(text)}</pre>")}, step)
+
+    def log_histogram(self, name: str, values: Any, step: int) -> None:
+        import wandb
+
+        self._log({name: wandb.Histogram(np_histogram=histogram(values))}, step)
 
     def close(self, failed: bool) -> None:
         """Finish the run, if it is ours."""
