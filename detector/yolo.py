@@ -50,7 +50,7 @@ INHERITED = ("imgsz", "data", "single_cls", "classes")
 MEASURED_WITH = ("nms", "conf", "iou", "max_det", "agnostic_nms")
 """Settings of its training that change its metrics, which a loaded model brings to `val`, unless given again."""
 
-ENGINES_KEPT = ("trainer", "validator", "predictor", "exporter")
+ENGINES_KEPT = {"trainer": "train", "validator": "val", "predictor": "predict", "exporter": "export"}
 
 MUCH_MEMORY = 1 << 30  # bytes of images in a list of results, above which it is said how to avoid it
 
@@ -76,7 +76,7 @@ class YOLO:
         ckpt: the checkpoint it was loaded from, without its weights; empty for an architecture.
         callbacks: event name -> list of functions; every engine gets a copy.
         metrics: those of the last `train` or `val`.
-        trainer: the last training's engine; likewise `validator`, `predictor`, `exporter`.
+        trainer: the last training's engine; likewise `validator`, `predictor`, `exporter`. False before the first.
 
     Raises:
         CheckpointError: if the weights can't be read.
@@ -100,10 +100,11 @@ class YOLO:
             raise SettingsError(f"task={task}: only detection is available; leave task out")
         self.callbacks = CallbackRegistry()
         self.metrics: Metrics | None = None
-        self.trainer: Any = None
-        self.validator: Any = None
-        self.predictor: Any = None
-        self.exporter: Any = None
+        self.trainer: Any
+        self.validator: Any
+        self.predictor: Any
+        self.exporter: Any
+        self.__dict__ |= no_engines()
         self.ckpt: dict[str, Any] = {}
         self._backend: tuple[tuple[object, ...], InferenceBackend] | None = None
         self._device: str | None = None
@@ -133,7 +134,7 @@ class YOLO:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy take along: not the engines, nor what is kept for the next prediction."""
-        return self.__dict__ | dict.fromkeys((*ENGINES_KEPT, "_backend", "_tensors"))
+        return self.__dict__ | no_engines() | dict.fromkeys(("_backend", "_tensors"))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -488,6 +489,36 @@ class YOLO:
 
     def __repr__(self) -> str:
         return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"
+
+
+def no_engines() -> dict[str, NotYet]:
+    """Return what a model has before its first runs: the attribute of each engine."""
+    return {engine: NotYet(engine, method) for engine, method in ENGINES_KEPT.items()}
+
+
+class NotYet:
+    """An engine that there is not yet: false, and whatever is read of it is answered with what to use instead."""
+
+    def __init__(self, engine: str, method: str) -> None:
+        self.__dict__ |= {"_engine": engine, "_method": method}
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"no {self.__dict__.get('_engine')} yet"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by copy, pickle and notebooks
+            raise AttributeError(name)
+        engine, method = self.__dict__["_engine"], self.__dict__["_method"]
+        raise AttributeError(
+            f"model.{engine}.{name}: there is no {engine} before the first model.{method}(...); callbacks are added "
+            f"with model.add_callback(...), settings are arguments of {method}, and a callback gets the {engine} itself"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        getattr(self, name)
 
 
 log = logging.getLogger("detector")

@@ -72,7 +72,7 @@ def test_a_snippet_runs_and_so_do_its_callbacks(snippet, folder, small_runs):
     names = {"YOLO": YOLO, "Callback": Callback, "model": YOLO("yolo11n.yaml")}
     exec(compile(snippet, "docs/callbacks.md", "exec"), names)
     model = names["model"]
-    if model.trainer is None and any(model.callbacks.values()):
+    if not model.trainer and any(model.callbacks.values()):
         model.train(data="shapes.yaml", epochs=2)
     assert model.trainer or model.predictor or "remove_callback" in snippet
     for event, functions in model.callbacks.items():

@@ -75,14 +75,14 @@ def test_a_model_pickles_and_copies_before_and_after_prediction_and_training(
     opened_again(YOLO(trained.source))
     found = trained.predict(sample_image, imgsz=96, verbose=False)[0]
     for again in opened_again(trained):
-        assert again.predictor is None and again.trained
+        assert not again.predictor and again.trained
         assert torch.equal(
             again.predict(sample_image, imgsz=96, verbose=False)[0].boxes.data, found.boxes.data
         )
     done = train_tiny(model=trained, epochs=1)
     weights = done.model.state_dict()
     for again in opened_again(done):
-        assert again.trainer is None and again.source == done.source
+        assert not again.trainer and again.source == done.source
         assert all(torch.equal(value, weights[key]) for key, value in again.model.state_dict().items())
 
 
@@ -171,3 +171,18 @@ def test_a_program_without_stderr_trains_and_predicts(train_tiny, sample_image, 
     done = train_tiny(epochs=1, verbose=True)
     done.predict(sample_image, imgsz=64)
     assert len(package.handlers) == 1
+
+
+def test_an_engine_before_its_first_run_says_what_to_use_instead(tiny_model):
+    model = YOLO(tiny_model)
+    assert not any((model.trainer, model.validator, model.predictor, model.exporter))
+    with pytest.raises(
+        AttributeError, match=r"^model\.trainer\.add_callback: there is no trainer before the first model\."
+    ):
+        model.trainer.add_callback("on_train_end", print)
+    with pytest.raises(AttributeError, match=r"settings are arguments of train"):
+        model.trainer.epochs = 3
+    with pytest.raises(AttributeError, match=r"^model\.predictor\.results: there is no predictor before"):
+        print(model.predictor.results)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model.trainer)))
+    assert not again and repr(again) == "no trainer yet"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from detector.callbacks.builtin.model_statistics import ModelStatistics as ModelStatistics
     from detector.callbacks.builtin.notify import Notify as Notify
+    from detector.callbacks.builtin.on_non_finite import OnNonFinite as OnNonFinite
     from detector.callbacks.builtin.prediction_images import PredictionImages as PredictionImages
     from detector.callbacks.builtin.progress_bar import ProgressBar as ProgressBar
     from detector.callbacks.builtin.reduce_lr import ReduceLROnPlateau as ReduceLROnPlateau
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.sample_images import Pictures as Pictures
     from detector.callbacks.builtin.time_limit import TimeLimit as TimeLimit
     from detector.callbacks.builtin.unfreeze import Unfreeze as Unfreeze
+    from detector.callbacks.builtin.weight_averaging import WeightAveraging as WeightAveraging
     from detector.callbacks.callback import BaseCallback as BaseCallback
     from detector.callbacks.callback import Callback as Callback
     from detector.callbacks.registry import CallbackRegistry as CallbackRegistry
@@ -33,6 +35,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
         "ModelCheckpoint": "builtin.model_checkpoint",
         "ModelStatistics": "builtin.model_statistics",
         "Notify": "builtin.notify",
+        "OnNonFinite": "builtin.on_non_finite",
         "Pictures": "builtin.sample_images",
         "PredictionImages": "builtin.prediction_images",
         "ProgressBar": "builtin.progress_bar",
@@ -40,6 +43,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
         "ResourceMonitor": "builtin.resource_monitor",
         "TimeLimit": "builtin.time_limit",
         "Unfreeze": "builtin.unfreeze",
+        "WeightAveraging": "builtin.weight_averaging",
     }
 )
 """Every ready-made callback and the file it is in: what `callbacks=` knows by name."""

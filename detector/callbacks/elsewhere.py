@@ -63,12 +63,14 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "ProgressBar": "detector.callbacks.ProgressBar, which every training has",
         "ReduceLROnPlateau": "detector.callbacks.ReduceLROnPlateau",
         "RemoteMonitor": "detector.callbacks.Notify",
+        "StochasticWeightAveraging": "detector.callbacks.WeightAveraging",
         "SwapEMAWeights": "nothing to add: the weights are averaged in every training (trainer.ema)",
         "TensorBoard": "tensorboard=true",
         "TensorBoardLogger": "tensorboard=true",
-        "TerminateOnNaN": "nothing to add: a loss that is not finite ends every training",
+        "TerminateOnNaN": "nothing to add: a loss that is not finite ends every training (OnNonFinite continues it)",
         "Timer": "detector.callbacks.TimeLimit",
         "WandbLogger": "wandb=true",
+        "WeightAveraging": "detector.callbacks.WeightAveraging",
     }
 )
 """A class of Keras or Lightning -> what does the same here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from detector.engine.engine import Engine
 from detector.engine.loaders import TrainingData, is_data_found, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
-from detector.errors import CallbackError, DetectorError, error_text
+from detector.errors import CallbackError, DetectorError, TrainingError, error_text
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
@@ -36,6 +36,7 @@ from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
 from detector.training.auto import epochs_for
 from detector.training.autobatch import choose_batch
+from detector.training.averaging import mean_weights
 from detector.training.batch_norm import (
     FORWARD_BATCHES,
     STATISTICS_IMAGES,
@@ -85,6 +86,7 @@ class Trainer(CheckedAttributes, Engine):
         progress: where the training stands, see `Progress`.
         meters: what is summed over the current epoch.
         grad_norm: () float, norm of the gradients in the last optimizer step before they were clipped, on the device.
+        recovery: called when the loss is not finite; returns whether to continue with the next batch. None = end.
         final_metrics: the metrics of the best weights, once they are validated in full.
         final_model: the network with the best weights, on the CPU, once the training has ended.
         final_weights: the file they are from, None if nothing is saved.
@@ -173,6 +175,7 @@ class Trainer(CheckedAttributes, Engine):
         self.final_weights: Path | None = None
         self.final_checkpoint: dict[str, Any] = {}
         self.exception: BaseException | None = None
+        self.recovery: Callable[[TrainingError], bool] | None = None
         self.signals = Interrupts()
         self.lock: RunLock | None = None
         self.is_new_folder = False  # it was made by this run
@@ -395,7 +398,12 @@ class Trainer(CheckedAttributes, Engine):
             self.fire("on_train_batch_start")
             if not self.model.training:
                 self.frozen.restore()
-            self.step(batch)
+            try:
+                self.step(batch)
+            except TrainingError as error:
+                if self.recovery is None or not self.recovery(error):
+                    raise
+                self.count_batch()
             self.fire("on_train_batch_end")
             if self.saver.is_due:
                 self.save_state()
@@ -421,6 +429,11 @@ class Trainer(CheckedAttributes, Engine):
             self.optimizer_step()
             progress.last_step = progress.global_step
         self.meters.add(self.loss_items, len(images))
+        self.count_batch()
+
+    def count_batch(self) -> None:
+        """Count a batch that is done, or was left out."""
+        progress = self.progress
         progress.global_step += 1
         progress.batches_done = self.batch_index + 1
         progress.in_step = False
@@ -531,15 +544,19 @@ class Trainer(CheckedAttributes, Engine):
         if self.data.val_loader is None or not (self.settings.val or last_epoch):
             self.fitness = None
             return
-        self.ema.sync_counters()
-        backend = TorchBackend(self.ema.model, self.device, self.precision)
-        metrics = self.validator.run(
-            backend, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
-        )
+        metrics = self.measure()
         self.metrics |= self.validator.losses
         self.metrics |= metrics.results_dict
         del self.metrics["fitness"]
         self.fitness = self.fitness_by.of(self.metrics)
+
+    def measure(self) -> Metrics:
+        """Validate the averaged weights as they are now."""
+        self.ema.sync_counters()
+        backend = TorchBackend(self.ema.model, self.device, self.precision)
+        return self.validator.run(
+            backend, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
+        )
 
     @property
     def fitness(self) -> float | None:
@@ -585,6 +602,20 @@ class Trainer(CheckedAttributes, Engine):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.saver.save_checkpoint(path, self.checkpoint())
         return path
+
+    def save_average(self, parts: Sequence[Path], path: Path) -> Metrics:
+        """Write the mean of some checkpoints of this run to `path`, with statistics of its own; returns its metrics."""
+        now = {key: value.clone() for key, value in self.ema.model.state_dict().items()}
+        try:
+            self.ema.model.load_state_dict(mean_weights(parts))
+            self.recompute_statistics()
+            metrics = self.measure()
+            save_checkpoint(
+                path, self.checkpoint() | {"metrics": self.validator.losses | metrics.results_dict}
+            )
+        finally:
+            self.ema.model.load_state_dict(now)
+        return metrics
 
     def save_on_exception(self, error: BaseException) -> None:
         """Before an exception is raised again: save the training since the last save, and say how to resume it."""
