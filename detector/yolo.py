@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from detector.callbacks.loading import load_callbacks, restorable_callbacks
@@ -50,7 +51,9 @@ INHERITED = ("imgsz", "data", "single_cls", "classes")
 MEASURED_WITH = ("nms", "conf", "iou", "max_det", "agnostic_nms")
 """Settings of its training that change its metrics, which a loaded model brings to `val`, unless given again."""
 
-ENGINES_KEPT = {"trainer": "train", "validator": "val", "predictor": "predict", "exporter": "export"}
+ENGINES_KEPT = MappingProxyType(
+    {"trainer": "train", "validator": "val", "predictor": "predict", "exporter": "export"}
+)
 
 MUCH_MEMORY = 1 << 30  # bytes of images in a list of results, above which it is said how to avoid it
 
