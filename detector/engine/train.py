@@ -610,7 +610,7 @@ class Trainer(CheckedAttributes, Engine):
             self.ema.model.load_state_dict(mean_weights(parts))
             self.recompute_statistics()
             metrics = self.measure()
-            save_checkpoint(
+            self.saver.save_checkpoint(
                 path, self.checkpoint() | {"metrics": self.validator.losses | metrics.results_dict}
             )
         finally:
