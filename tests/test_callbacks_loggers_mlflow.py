@@ -213,7 +213,9 @@ def test_trainings_in_two_threads_do_not_mix(train_logged, tmp_path):
 def logged(project, name):
     """What a training of three epochs makes of the logger, without the training; returns the logger."""
     settings = SimpleNamespace(project=project, imgsz=64, to_dict=lambda: {"lr0": 0.1})
-    trainer = SimpleNamespace(settings=settings, save_dir=project / name, resume=None, exception=None)
+    trainer = SimpleNamespace(
+        settings=settings, save_dir=project / name, resume=None, exception=None, origin=None
+    )
     logger = MLflowLogger()
     logger.on_pretrain_routine_start(trainer)
     for trainer.epoch in range(3):
