@@ -72,6 +72,8 @@ def to_plain(value: Any, place: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("Tensor", "Parameter"):
+        if value.is_meta:
+            raise NotPlainDataError(f"{place} is a tensor without memory (device meta)")
         return value.detach() if value.requires_grad else value
     if depth > MAX_DEPTH:
         raise NotPlainDataError(

@@ -89,6 +89,7 @@ def test_the_place_of_what_is_not_plain_is_named():
     loop.append(loop)
     for value, message in (
         ({"a": [1, {2}]}, r"^it\['a'\]\[1\] is a set$"),
+        ({"a": torch.empty(2, device="meta")}, r"^it\['a'\] is a tensor without memory \(device meta\)$"),
         ({"a": Path("b")}, r"^it\['a'\] is a PosixPath$"),
         ({(1, 2): 3}, r"^it has the key \(1, 2\)$"),
         ({True: 3}, r"^it has the key True$"),

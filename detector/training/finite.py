@@ -116,7 +116,7 @@ def find_non_finite(content: Mapping[str, Any]) -> str | None:
 def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor of floats in nested data, by its place."""
     if isinstance(value, Tensor):
-        if value.is_floating_point():
+        if value.is_floating_point() and not value.is_meta:
             yield name, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
