@@ -168,8 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = YOLO(args.model if args.model.endswith(".yaml") else f"{args.model}.yaml")
     model.add_callback(watch)
     given = {key: getattr(args, key) for key in ("data", "epochs", "imgsz", "batch", "project")}
-    further = parse_words(args.settings, "train")
-    model.train(**(given | {"plots": False, "verbose": False, "loggers": "none"} | further))
+    words, in_file = parse_words(args.settings, "train")
+    model.train(**(given | {"plots": False, "verbose": False, "loggers": "none"} | in_file | words))
     table = [
         ["epoch", "training", *(f"{way}: loss, mAP" for way in WAYS), "statistics", "average", "epoch's way"]
     ]

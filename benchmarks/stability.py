@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "name": "run",
         "exist_ok": True,
     }
-    given |= parse_words(args.settings, "train")
+    words, in_file = parse_words(args.settings, "train")
+    given |= in_file | words
     available = len(TrainingData(TrainSettings.parse(given)).train_annotations)
     rows = [["images", "seeds", "class loss", "of nothing", "not sane", "mAP50-95"]]
     for count in map(int, args.images.split(",")):

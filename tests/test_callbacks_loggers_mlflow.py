@@ -214,7 +214,12 @@ def logged(project, name):
     """What a training of three epochs makes of the logger, without the training; returns the logger."""
     settings = SimpleNamespace(project=project, imgsz=64, to_dict=lambda: {"lr0": 0.1})
     trainer = SimpleNamespace(
-        settings=settings, save_dir=project / name, resume=None, exception=None, origin=None
+        settings=settings,
+        save_dir=project / name,
+        resume=None,
+        exception=None,
+        origin=None,
+        is_data_found=True,
     )
     logger = MLflowLogger()
     logger.on_pretrain_routine_start(trainer)

@@ -90,9 +90,9 @@ def test_both_states_damaged_is_one_sentence(finished_run, tmp_path, unpickled):
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_damaged_weights_are_refused(suffix, finished_run, tmp_path, unpickled):
     content = load_checkpoint(finished_run / "weights/best.pt")
-    del unpickled[:]
     path, chance = tmp_path / f"best{suffix}", random.Random(SEED)
     save_checkpoint(path, content)
+    del unpickled[:]  # writing reads back
     whole = path.read_bytes()
     for _ in range(PLACES if suffix == ".safetensors" else 50):
         path.write_bytes(damaged(whole, chance))
@@ -135,6 +135,7 @@ def test_every_bit_of_a_small_checkpoint_counts(tmp_path, unpickled):
     save_checkpoint(
         path, {"model": {}, "weights": {"w": torch.ones(2)}, "settings": {}, "epoch": 0, "metrics": {}}
     )
+    del unpickled[:]
     whole = path.read_bytes()
     for place in range(len(whole)):
         turned = bytearray(whole)

@@ -19,14 +19,16 @@ import torch
 from support.ultralytics_files import ultralytics_network, write_program, write_ultralytics
 
 from detector import YOLO
-from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from detector.checkpoints.checkpoint import FORMAT, load_checkpoint, read_weights, save_checkpoint
 from detector.checkpoints.safetensors_file import read_tensor_file
+from detector.checkpoints.torch_zip import append_checksum
 from detector.checkpoints.ultralytics import read_ultralytics_checkpoint
 from detector.data.config import load_data_config
 from detector.errors import CheckpointError, DataError, DetectorError, ModelError
 from detector.files.archives import unpack
 from detector.nn.model import DetectionModel, load_model_config
 from detector.runtimes.contract import contract_of
+from detector.version import __version__
 
 MARK = "code-has-run"
 SHELL = f"touch {MARK}".encode()
@@ -399,18 +401,25 @@ def test_each_kind_of_file_has_its_error(tmp_path: Path) -> None:
 # ---- small files that ask for endless work --------------------------------------------------------------
 
 
+def write_unchecked(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint as somebody else might: whatever it holds, with a right checksum."""
+    with path.open("w+b") as file:
+        torch.save({"format": FORMAT, "version": __version__} | content, file)
+        append_checksum(file)
+
+
 def test_a_checkpoint_of_lists_that_share_themselves_ends(tmp_path: Path, finder_weights: Path) -> None:
     content = load_checkpoint(finder_weights)
     shared: list[Any] = ["x"]
     for _ in range(25):
         shared = [shared, shared]
     for place in ("settings", "metrics", "model"):
-        save_checkpoint(tmp_path / "a.pt", content | {place: content[place] | {"names": shared}})
+        write_unchecked(tmp_path / "a.pt", content | {place: content[place] | {"names": shared}})
         assert "asks for too much: more than 200,000 values" in sentence(read_weights, tmp_path / "a.pt")
     deep: list[Any] = []
     for _ in range(200):
         deep = [deep]
-    save_checkpoint(tmp_path / "a.pt", content | {"settings": {"deep": deep}})
+    write_unchecked(tmp_path / "a.pt", content | {"settings": {"deep": deep}})
     assert "levels; at most 32 are read" in sentence(read_weights, tmp_path / "a.pt")
 
 

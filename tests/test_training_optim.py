@@ -81,4 +81,5 @@ def test_a_training_clips_to_its_setting_and_knows_the_norm(train_tiny):
     assert all(before > 0.5 and after == pytest.approx(0.5, rel=1e-3) for before, after in norms)
     norms.clear()
     train_tiny(("on_before_zero_grad", look), clip_grad=0.0, epochs=1)
-    assert all(before > 10 and after == pytest.approx(before, rel=1e-4) for before, after in norms)
+    assert all(after == pytest.approx(before, rel=1e-4) for before, after in norms)
+    assert max(before for before, _ in norms) > 0.5

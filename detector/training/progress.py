@@ -99,10 +99,16 @@ class Progress(CheckedAttributes):
         self.stop_reason = None
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got a {type(value).__name__}")
+    return value
+
+
 COUNTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "epochs": int, "global_step": int, "last_step": int, "best_fitness": float, "best_epoch": int,
-        "best_loss": float, "stop": bool, "done": bool, "stop_reason": str,
+        "best_loss": float, "stop": bool, "done": bool, "stop_reason": _text,
     }
 )  # fmt: skip
 """What a state holds under `counters`: name -> what makes a value of it."""
