@@ -106,6 +106,8 @@ def find_non_finite(content: Mapping[str, Any]) -> str | None:
     """
     keys = ["weights", "ema", "optimizer", *(() if content.get("scaler") else ("grads",))]
     tensors = [pair for key in keys if key in content for pair in _tensors(content[key], key)]
+    groups = "optimizer['param_groups']"  # may hold values of the user's own
+    tensors = [pair for pair in tensors if not pair[0].startswith(groups)]
     for device in {value.device for _, value in tensors}:  # one synchronisation each
         here = [(name, value) for name, value in tensors if value.device == device]
         if not bool(torch.stack([value.isfinite().all() for _, value in here]).all()):
