@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from inspect import get_annotations
 from typing import Any, ClassVar
 
 from torch.optim import Optimizer
@@ -70,11 +71,17 @@ class CheckedAttributes:
 
     Attributes:
         place: what messages call an object of the class.
-        checked: attribute -> its kind, see `KINDS`.
+        checked: attribute -> its kind, see `KINDS`; of a class that does not say, those it is annotated with.
     """
 
     place: ClassVar[str] = ""
     checked: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "checked" not in cls.__dict__:
+            kinds = get_annotations(cls)  # as they are written: texts
+            cls.checked = {name: kind for name, kind in kinds.items() if kind in KINDS}
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind = self.checked.get(name)

@@ -50,18 +50,6 @@ class Progress(CheckedAttributes):
     in_step: bool = field(default=False, repr=False)
 
     place: ClassVar[str] = "trainer"
-    checked: ClassVar[Mapping[str, str]] = {
-        "epochs": "int",
-        "epochs_done": "int",
-        "batches_done": "int",
-        "global_step": "int",
-        "last_step": "int",
-        "best_fitness": "float | None",
-        "best_epoch": "int | None",
-        "best_loss": "float | None",
-        "stop": "bool",
-        "stop_reason": "str | None",
-    }
 
     def take_if_better(self, fitness: float, loss: float | None, epoch: int) -> None:
         """Keep an epoch as the best one, unless that was better: of equals the smaller loss, else the later one.

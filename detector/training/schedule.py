@@ -50,19 +50,6 @@ class Schedule(CheckedAttributes):
     paused: bool = False
 
     place: ClassVar[str] = "trainer.schedule"
-    checked: ClassVar[Mapping[str, str]] = {
-        "epochs": "int",
-        "batches": "int",
-        "lrf": "float",
-        "cosine": "bool",
-        "warmup_epochs": "float",
-        "warmup_bias_lr": "float",
-        "warmup_momentum": "float",
-        "momentum": "float",
-        "accumulate": "int",
-        "scale": "float",
-        "paused": "bool",
-    }
 
     def state_dict(self) -> dict[str, Any]:
         """Return what callbacks may have changed."""
