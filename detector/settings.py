@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, Valid
 from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, excerpt, nearest, shorten
-from detector.plain_data import to_number
+from detector.plain_data import MAX_INTEGER_BITS, to_number
 from detector.unsupported import ABSENT, RENAMED, WHOLE_FILE
 
 DEFAULT_MODEL = "yolo11n.yaml"
@@ -83,6 +83,14 @@ class Settings(BaseModel):
         "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
     )
     plots: bool = setting(True, "output", "draw curves and sample images")
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_fit_into_files(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, int) and part.bit_length() > MAX_INTEGER_BITS for part in parts):
+            raise ValueError("expected a smaller number")
+        return value
 
     @field_validator("imgsz", mode="after", check_fields=False)
     @classmethod

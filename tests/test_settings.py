@@ -137,3 +137,8 @@ def test_a_number_that_is_not_finite_or_absurd_is_refused_at_the_start(key, valu
 )
 def test_one_class_name_is_a_list_of_one(given, names):
     assert PredictSettings.parse({"names": given}).names == names
+
+
+def test_a_number_that_no_file_can_hold_is_refused_at_once():
+    with pytest.raises(SettingsError, match=r"patience=1000.*: expected a smaller number"):
+        TrainSettings.parse({"patience": 10**700})
