@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 
 from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
-from detector.settings import ENGINES, format_value, type_text
+from detector.fields import format_value, type_text
+from detector.settings import ENGINES
 from detector.unsupported import ABSENT
 
 HEADER = ["event", "engine", "when", "how often", "available attributes"]
@@ -162,8 +163,8 @@ def _absent_markdown() -> list[str]:
 
 def help_text(engine: str) -> str:
     """Return a table of an engine's settings by theme."""
+    from detector.fields import format_value, type_text
     from detector.reference import settings_by_theme, unit_of
-    from detector.settings import format_value, type_text
 
     lines = [f"detector {engine} key=value ..."]
     for theme, fields in settings_by_theme(engine).items():

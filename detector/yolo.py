@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -22,9 +21,9 @@ from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.device import select_device
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
-from detector.files.names import printable
 from detector.inference.backend import InferenceBackend
 from detector.inference.exported_backend import ExportedModel, make_backend
+from detector.messages import announce, configure_logging
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
     DEFAULT_MODEL,
@@ -42,6 +41,8 @@ from detector.settings_file import read_cfg
 if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
     from detector.results import Results
+
+log = logging.getLogger("detector")
 
 tensor_version = attrgetter("_version")
 
@@ -524,9 +525,6 @@ class NotYet:
         getattr(self, name)
 
 
-log = logging.getLogger("detector")
-
-
 def class_names(content: dict[str, Any]) -> dict[int, str]:
     """Return class id -> name of a checkpoint; empty if it has no names."""
     return dict(enumerate(content["model"].get("names") or ()))
@@ -559,30 +557,3 @@ def require_any_match(transfer: Transfer, weights: str | Path) -> None:
         raise CheckpointError(
             f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})"
         )
-
-
-class _Stderr(logging.Handler):
-    """Writes messages to whatever `sys.stderr` is at the time."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is not None:  # a windowed program has none
-            sys.stderr.write(printable(self.format(record)) + "\n")
-            sys.stderr.flush()
-
-
-def announce(settings: Settings) -> None:
-    """Send this package's messages to stderr, and say which of the settings have no effect."""
-    configure_logging(settings.verbose)
-    if settings.unused:
-        log.info("no effect here: %s", ", ".join(settings.unused))
-
-
-def configure_logging(verbose: bool = True) -> None:
-    """Send this package's messages to stderr, unless the program has set up logging itself."""
-    if log.handlers or logging.getLogger().handlers:
-        return
-    handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO if verbose else logging.WARNING)
-    log.propagate = False

@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from detector.errors import SettingsError
+from detector.fields import type_text
 from detector.files.folders import resource_dir
 from detector.reference import default_yaml, settings_markdown
-from detector.settings import ENGINES, PredictSettings, TrainSettings, type_text
+from detector.settings import ENGINES, PredictSettings, TrainSettings
 
 BATCH = "expected auto, a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
 SCALE = "expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5"

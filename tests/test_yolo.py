@@ -55,7 +55,7 @@ def test_names_are_for_exported_files(tiny_model):
 
 
 def test_messages_do_nothing_to_the_terminal(capsys, monkeypatch):
-    from detector.yolo import _Stderr
+    from detector.messages import _Stderr
 
     handler = _Stderr()
     handler.emit(

@@ -20,9 +20,9 @@ from pydantic.fields import FieldInfo
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
 from detector.errors import DataError
+from detector.fields import explain_validation
 from detector.files.bounds import LIMITS, BoundsError, require_within
 from detector.files.safe_yaml import YamlError, read_yaml
-from detector.settings import explain_validation
 
 SPLITS = ("train", "val", "test", "minival")
 NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used

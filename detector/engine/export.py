@@ -30,12 +30,13 @@ from detector.exporters.parity import (
     format_parity,
     synthetic_images,
 )
+from detector.fields import format_value
 from detector.inference.exported_backend import run_file
 from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
 from detector.runtimes.checksum import PLACE, write_checksum
 from detector.runtimes.contract import SCHEMA, Contract, contract_of
-from detector.settings import ExportSettings, format_value
+from detector.settings import ExportSettings
 from detector.version import __version__
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from detector.device import Precision, select_device, select_precision
 from detector.errors import ExportError, SettingsError, first_line
 from detector.exporters import format_of
 from detector.exporters.job import MAX_BATCH, MAX_SIDE, MIN_CELLS
+from detector.fields import format_value
 from detector.files.folders import expand_home
 from detector.inference.backend import InferenceBackend
 from detector.inference.malloc import keep_freed_memory
@@ -29,7 +30,7 @@ from detector.nn.model import DetectionModel
 from detector.runtimes import Runtime
 from detector.runtimes.checksum import missing_checksum, require_intact
 from detector.runtimes.contract import Contract, contract_from, contract_of
-from detector.settings import PredictSettings, ValSettings, format_value
+from detector.settings import PredictSettings, ValSettings
 
 log = logging.getLogger(__name__)
 

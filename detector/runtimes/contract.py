@@ -12,9 +12,9 @@ from pydantic.fields import FieldInfo
 
 from detector.boxes import NMSParams
 from detector.errors import ExportError, first_line
+from detector.fields import explain_validation, format_value, type_text
 from detector.files.bounds import BoundsError, require_within
 from detector.runtimes import TensorSpec
-from detector.settings import explain_validation, format_value, type_text
 
 SCHEMA = 1
 DEFAULT_STRIDES = (8, 16, 32)  # of a file that does not say

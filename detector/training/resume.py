@@ -35,8 +35,9 @@ from detector.errors import (
     SettingsError,
     error_text,
 )
+from detector.fields import format_value
 from detector.nn.model import ModelConfig
-from detector.settings import LOGGER_NAMES, TrainSettings, format_value
+from detector.settings import LOGGER_NAMES, TrainSettings
 from detector.training.finite import find_non_finite
 from detector.training.saving import PREVIOUS_STATE, STATE
 from detector.version import __version__

@@ -1,0 +1,38 @@
+"""The package's messages: where they go when a program has not set up logging itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from detector.files.names import printable
+from detector.settings import Settings
+
+log = logging.getLogger("detector")
+
+
+def announce(settings: Settings) -> None:
+    """Send this package's messages to stderr, and say which of the settings have no effect."""
+    configure_logging(settings.verbose)
+    if settings.unused:
+        log.info("no effect here: %s", ", ".join(settings.unused))
+
+
+def configure_logging(verbose: bool = True) -> None:
+    """Send this package's messages to stderr, unless the program has set up logging itself."""
+    if log.handlers or logging.getLogger().handlers:
+        return
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.propagate = False
+
+
+class _Stderr(logging.Handler):
+    """Writes messages to whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:  # a windowed program has none
+            sys.stderr.write(printable(self.format(record)) + "\n")
+            sys.stderr.flush()
