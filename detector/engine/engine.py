@@ -16,12 +16,10 @@ class Engine:
 
     Attributes:
         callbacks: event name -> list of functions, called in order with this engine.
-        title: what messages call it.
         settable: attributes that callbacks set, for hints.
         hints: attribute that can't be set -> what to do instead; "" for all others.
     """
 
-    title: ClassVar[str] = "engine"
     settable: ClassVar[tuple[str, ...]] = ()
     hints: ClassVar[Mapping[str, str]] = MappingProxyType({"": "give it another name"})
     ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -31,14 +29,18 @@ class Engine:
 
         def __getattr__(self, name: str) -> Any:
             """Answer for an attribute that is not there: with what to use, the nearest one, or when there is one."""
-            kind = type(self).__name__.lower()
             if (instead := self.ELSEWHERE.get(name)) is not None:
-                raise AttributeError(f"{kind}.{name}: there is no such attribute here; use {instead}")
+                raise AttributeError(f"{self.title}.{name}: there is no such attribute here; use {instead}")
             known = [*vars(self), *(each for each in dir(type(self)) if not each.startswith("_"))]
-            raise AttributeError(f"{kind}.{name}: there is no such attribute now{nearest(name, known)}")
+            raise AttributeError(f"{self.title}.{name}: there is no such attribute now{nearest(name, known)}")
 
     def __init__(self, callbacks: CallbackRegistry | None = None) -> None:
         self.callbacks = callbacks or CallbackRegistry()
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return type(self).__name__.lower()
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = getattr(type(self), name, None)

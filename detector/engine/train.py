@@ -24,8 +24,8 @@ from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision
-from detector.engine.engine import Engine
 from detector.engine.loaders import TrainingData, is_data_found, located_data
+from detector.engine.names_elsewhere import NamesElsewhere
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import CallbackError, DetectorError, TrainingError, error_text
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Trainer(CheckedAttributes, Engine):
+class Trainer(CheckedAttributes, NamesElsewhere):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
@@ -106,9 +106,8 @@ class Trainer(CheckedAttributes, Engine):
     epochs, global_step, stop_reason = FromProgress(), FromProgress(), FromProgress()
     best_fitness, best_epoch = FromProgress(), FromProgress()
     stop = StopFlag()
-    should_stop, stop_training = StopFlag("stop"), StopFlag("stop")  # as other trainers call it
 
-    title = place = "trainer"
+    place = "trainer"
     checked: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **dict.fromkeys(("epoch", "start_epoch", "batch_index", "num_batches", "batch_size"), "int"),
@@ -119,26 +118,6 @@ class Trainer(CheckedAttributes, Engine):
         {
             "": "to end the run set trainer.stop = True, and settings are given to train()",
             "lr": "set trainer.schedule.scale, or trainer.schedule.paused = True and the optimizer's own rates",
-        }
-    )
-
-    ELSEWHERE = MappingProxyType(
-        {
-            "scheduler": "trainer.schedule: its scale changes every rate, paused leaves them to you",
-            "lf": "trainer.schedule.factor(epoch)",
-            "accumulate": "trainer.schedule.accumulate",
-            "stopper": "trainer.stop = True, or the EarlyStopping among trainer.callbacks.objects",
-            "amp": "trainer.precision",
-            "trainset": 'trainer.data.config.splits["train"]',
-            "testset": 'trainer.data.config.splits["val"]',
-            "epoch_time": 'trainer.metrics["speed/images_per_second"]',
-            "epoch_time_start": 'trainer.metrics["speed/images_per_second"]',
-            "train_time_start": "trainer.started, of time.perf_counter()",
-            "plots": "the images of the run folder; loggers get them by themselves",
-            "run_callbacks": "trainer.fire(event)",
-            "resume_training": "trainer.start_epoch, which is above 0 when resumed",
-            "compute_loss": "trainer.loss_fn",
-            "criterion": "trainer.loss_fn",
         }
     )
 
@@ -475,38 +454,6 @@ class Trainer(CheckedAttributes, Engine):
     def lr(self) -> dict[str, float]:
         """The learning rate of every parameter group: `lr/pg0` and so on."""
         return {f"lr/pg{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
-
-    # names of other trainers, which published callbacks read
-
-    @property
-    def wdir(self) -> Path:
-        """The folder of the weights."""
-        return Path(self.last).parent
-
-    @property
-    def train_loader(self) -> Any:
-        """The batches to train on; `test_loader` those of the validation."""
-        return self.data.train_loader
-
-    @property
-    def test_loader(self) -> Any:
-        """The batches of the validation."""
-        return self.data.val_loader
-
-    @property
-    def tloss(self) -> Tensor:
-        """(L,) float32, the mean loss terms of this epoch so far, see `loss_names`."""
-        return self.meters.loss_sum / max(self.meters.images_seen, 1)
-
-    def label_loss_items(self, loss_items: Tensor | None = None, prefix: str = "train") -> Any:
-        """Return the names of the loss terms as metrics have them, with their values if there are any.
-
-        Args:
-            loss_items: (L,) values, or None for a list of the names only.
-            prefix: what the names begin with.
-        """
-        names = [f"{prefix}/{name}" for name in self.loss_names]
-        return names if loss_items is None else dict(zip(names, loss_items.tolist(), strict=True))
 
     def end_of_epoch(self) -> None:
         """Put this epoch's training metrics together."""
