@@ -98,11 +98,14 @@ def first_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0][:200].rstrip(".:")
 
 
-def excerpt(value: object) -> str:
-    """Return a value as Python shows it, cut to one line; bytes by their number."""
-    return (
-        f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray, memoryview)) else shorten(repr(value))
-    )
+def excerpt(value: object, limit: int = 200) -> str:
+    """Return a value as Python shows it, on one line of at most `limit` letters; bytes by their number."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value):,} bytes"
+    try:
+        return shorten(" ".join(repr(value).split()), limit)
+    except Exception:  # it is a stranger's object, or a number of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 def shorten(text: str, limit: int = 200) -> str:

@@ -87,12 +87,12 @@ def _names_no_address(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_names_no_address(part) for pair in value.items() for part in pair)
     if isinstance(value, str):
-        plain = printable(value)
+        plain = without_spaces(value)
         return ":/" not in plain and ":\\" not in plain and not plain.startswith("//")
     return value is None or isinstance(value, (int, float))
 
 
-def printable(text: str) -> str:
+def without_spaces(text: str) -> str:
     """Return a text without white space and control characters."""
     return "".join(char for char in text if char.isprintable() and not char.isspace())
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from detector.callbacks import READY_MADE
-from detector.callbacks.loading import printable, read_arguments, split_texts
+from detector.callbacks.loading import read_arguments, split_texts, without_spaces
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"]+)")
 MASK = "***"
@@ -61,7 +61,7 @@ def _mask_callback(text: str) -> str:
 
 def _without_urls(value: Any) -> Any:
     """Return the value of an argument; a text with a URL in it masked, and without white space."""
-    if isinstance(value, str) and (masked := mask_urls(plain := printable(value))) != plain:
+    if isinstance(value, str) and (masked := mask_urls(plain := without_spaces(value))) != plain:
         return masked
     return value
 

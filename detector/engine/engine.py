@@ -7,8 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.errors import CallbackError, nearest
-from detector.training.checked import shown
+from detector.errors import CallbackError, excerpt, nearest
 
 
 class Engine:
@@ -49,7 +48,7 @@ class Engine:
         ):
             what = "a method" if callable(known) else "read only"
             raise CallbackError(
-                f"{self.title}.{name} = {shown(value)}: {name} is {what}; {self.hints.get(name, self.hints[''])}"
+                f"{self.title}.{name} = {excerpt(value, 60)}: {name} is {what}; {self.hints.get(name, self.hints[''])}"
             )
         if known is None and name not in self.__dict__:
             self._refuse_misspelt(name, value)
@@ -62,8 +61,8 @@ class Engine:
             return
         if hint := nearest(name, self.settable, 0.85):
             raise CallbackError(
-                f"{self.title}.{name} = {shown(value)}: there is no attribute {name!r}{hint} What a callback keeps "
-                "for itself belongs to the callback, or gets a name that begins with _"
+                f"{self.title}.{name} = {excerpt(value, 60)}: there is no attribute {name!r}{hint} What a callback "
+                "keeps for itself belongs to the callback, or gets a name that begins with _"
             )
 
     def add_callback(self, event: Any, fn: Any = None, **options: Any) -> Any:

@@ -28,7 +28,7 @@ from detector.engine.loaders import TrainingData, is_data_found, located_data
 from detector.engine.names_elsewhere import NamesElsewhere
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.val import Validator, validation_suppression
-from detector.errors import CallbackError, DetectorError, TrainingError, error_text
+from detector.errors import CallbackError, DetectorError, TrainingError, error_text, excerpt
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
@@ -44,7 +44,7 @@ from detector.training.batch_norm import (
     recompute_statistics,
 )
 from detector.training.build import build_model, build_optimization
-from detector.training.checked import CheckedAttributes, MetricsDict, check_groups, shown
+from detector.training.checked import CheckedAttributes, MetricsDict, check_groups
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
@@ -169,13 +169,15 @@ class Trainer(CheckedAttributes, NamesElsewhere):
     @metrics.setter
     def metrics(self, values: Mapping[str, Any]) -> None:
         if not isinstance(values, Mapping):
-            raise CallbackError(f"trainer.metrics = {shown(values)}: expected a dict of names and numbers")
+            raise CallbackError(
+                f"trainer.metrics = {excerpt(values, 60)}: expected a dict of names and numbers"
+            )
         if values is not self.__dict__.get("_metrics"):  # as after |=
             self._metrics = MetricsDict(values, self._warn_of_metric)
 
     def _warn_of_metric(self, name: Any, problem: str) -> None:
         """Name a metric that is left out, once in a run."""
-        if (text := shown(name)) not in self._refused_metrics:
+        if (text := excerpt(name, 60)) not in self._refused_metrics:
             self._refused_metrics.add(text)
             caller = self.callbacks.running_text()
             log.warning(

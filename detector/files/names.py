@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from detector.errors import shorten
+
 MAX_NAME = 120  # bytes; file systems take 255, and suffixes and numbers are added
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # by Windows, with any suffix
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -19,8 +21,7 @@ def printable(text: str) -> str:
 
 def shortened(text: str, length: int = 60) -> str:
     """Return a text of one line and at most this many letters, without control characters."""
-    text = printable(" ".join(text.split()))
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return shorten(printable(" ".join(text.split())), length)
 
 
 def file_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 
-from detector.errors import CallbackError
+from detector.errors import CallbackError, excerpt
 from detector.plain_data import EXPECTED, NotPlainDataError, to_float, to_number, to_plain
 
 log = logging.getLogger(__name__)
@@ -54,16 +54,7 @@ def check_kind(place: str, kind: str, value: Any) -> Any:
             return int(number)
         if base in ("float", "number") and real is not None and (base == "number" or math.isfinite(real)):
             return real
-    raise CallbackError(f"{place} = {shown(value)}: expected {KINDS[kind]}")
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message: its first 60 letters."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # it is a stranger's object, or a number of thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    raise CallbackError(f"{place} = {excerpt(value, 60)}: expected {KINDS[kind]}")
 
 
 class CheckedAttributes:
@@ -145,7 +136,7 @@ class MetricsDict(CheckedDict):
         elif not _is_text(key):
             problem = "has letters in its name that no file can hold"
         elif number is None:
-            problem = f"is {shown(value)}: expected a number"
+            problem = f"is {excerpt(value, 60)}: expected a number"
         elif to_float(number) is None:
             problem = "is a number too large for a file of metrics"
         else:
@@ -184,7 +175,7 @@ class OptimizerGroup(CheckedDict):
         if key == "params":
             return key, value
         if not isinstance(key, str):
-            raise CallbackError(f"{place} has the key {shown(key)}: expected a text")
+            raise CallbackError(f"{place} has the key {excerpt(key, 60)}: expected a text")
         place += f"[{key!r}]"
         number = to_number(value)
         if type(self.get(key)) in (int, float):

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detector.errors import CallbackError, SettingsError, nearest
+from detector.errors import CallbackError, SettingsError, excerpt, nearest
 from detector.metrics.metrics import KEYS
 from detector.plain_data import to_float
-from detector.training.checked import shown
 
 DEFAULT = "metrics/mAP50-95"
 
@@ -79,5 +78,5 @@ def as_fitness(value: Any) -> float | None:
     """
     number = to_float(value)
     if number is None and value is not None:
-        raise CallbackError(f"trainer.fitness was set to {shown(value)}; expected a number, or None")
+        raise CallbackError(f"trainer.fitness was set to {excerpt(value, 60)}; expected a number, or None")
     return number

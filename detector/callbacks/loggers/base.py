@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from detector.callbacks.callback import Callback
 from detector.callbacks.secrets import mask_urls
 from detector.callbacks.state import load_state, state_of
-from detector.errors import error_text
+from detector.errors import error_text, excerpt
 from detector.plain_data import to_float
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def accept_metrics(method: Callable[..., Any]) -> Callable[..., None]:
                 accepted[name] = number
             elif name not in self.left_out:
                 self.left_out.add(name)
-                log.warning("%s: the metric %s is left out: %s", self.title, _shortened(name), problem)
+                log.warning("%s: the metric %s is left out: %s", self.title, excerpt(name, 80), problem)
         if accepted:
             method(self, accepted, step)
 
@@ -298,11 +298,6 @@ def origin_settings(origin: Mapping[str, Any] | None) -> dict[str, str]:
         "licence": origin["licence"] or "not stated",
     }
     return {f"origin/{key}": value for key, value in (values | {"chain": before}).items()}
-
-
-def _shortened(name: Any) -> str:
-    text = repr(name)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text) - 2} letters)"
 
 
 def histogram(values: Any, bins: int = 64) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
