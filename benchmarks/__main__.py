@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--models", help="models, separated by commas; default: yolov8n,yolo11n,yolo26n")
     parser.add_argument("--epochs", type=int, help="epochs of a training; the first is not counted")
+    parser.add_argument("--steps", type=int, help="batches of an epoch; default: 12")
+    parser.add_argument("--batch", type=int, help="images per training batch; default: 16")
+    parser.add_argument("--imgsz", type=int, help="input px of training and validation; default: 320")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="check that it runs; the numbers mean nothing")
     args = parser.parse_args(arguments)
@@ -78,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--only {','.join(unknown)}: the sections are {', '.join(SECTIONS)}")
     sizes = QUICK if args.quick else {}
     sizes = sizes | ({"models": tuple(args.models.split(","))} if args.models else {})
-    sizes = sizes | ({"epochs": args.epochs} if args.epochs else {})
+    given = {name: getattr(args, name) for name in ("epochs", "steps", "batch", "imgsz")}
+    sizes = sizes | {name: value for name, value in given.items() if value}
     data, image, device = load_data_config(args.data), read_image(args.image), select_device(args.device)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as name, mock.patch.dict(os.environ):
         os.environ["DETECTOR_CACHE"] = name  # label caches of the copied images are removed with them

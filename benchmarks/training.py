@@ -2,7 +2,8 @@
 
 The bare loop is forward, loss, backward and an AdamW step on one batch that stays in memory. The
 trainers run whole steps with mosaic, waits for data included, as their callbacks see them; the first epoch
-is a warm-up. `threads` of the peer are its default number, then as many as ours.
+is not counted, and rates don't warm up, as in most of a run. `threads` of the peer are its default number, then as
+many as ours.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def measure(
     yolo = YOLO(f"{model}.yaml")
     set_threads(yolo, threads)
     clock = EpochClock(yolo)
-    yolo.train(val=False, plots=False, close_mosaic=0, **settings)
+    yolo.train(val=False, plots=False, close_mosaic=0, warmup_epochs=0, **settings)
     seconds, waits = clock.epochs[1:], clock.waits[1:]
     return {
         "images_per_s": images * len(seconds) / sum(seconds),

@@ -55,8 +55,8 @@ def to_float(value: Any) -> float | None:
 def to_plain(value: Any, place: str, depth: int = 0) -> Any:
     """Return a value as plain data that a checkpoint can hold and give back.
 
-    Numbers and texts of subclasses become Python's own, mappings dicts, named tuples tuples. Tensors stay themselves,
-    without their history.
+    Numbers and texts of subclasses become Python's own, mappings dicts, named tuples tuples. Tensors lose their
+    history, and come to the CPU: a file is to open on machines without a GPU.
 
     Args:
         value: anything.
@@ -74,7 +74,7 @@ def to_plain(value: Any, place: str, depth: int = 0) -> Any:
     if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("Tensor", "Parameter"):
         if value.is_meta:
             raise NotPlainDataError(f"{place} is a tensor without memory (device meta)")
-        return value.detach() if value.requires_grad else value
+        return (value.detach() if value.requires_grad else value).cpu()
     if depth > MAX_DEPTH:
         raise NotPlainDataError(
             f"{place[:80]}... is nested more than {MAX_DEPTH} levels deep, or contains itself"

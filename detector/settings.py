@@ -276,6 +276,9 @@ class TrainSettings(DataSettings):
     )
     seed: int = setting(0, "training", "seed of weights, order and augmentation", ge=0)
     deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
+    cuda_graph: bool = setting(
+        True, "training", "on a GPU, record the training step once and repeat it: several times faster"
+    )
 
     optimizer: str = setting("auto", "optimisation", "one of " + ", ".join(OPTIMIZERS))
     lr0: float | None = setting(None, "optimisation", "first learning rate; none = by the optimizer", gt=0.0)

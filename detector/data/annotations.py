@@ -62,6 +62,10 @@ class Annotations:
         start, stop = self.offsets[index], self.offsets[index + 1]
         return self.boxes[start:stop], self.labels[start:stop]
 
+    def most_objects(self) -> int:
+        """Boxes of the image that has the most."""
+        return int(np.diff(self.offsets).max(initial=0))
+
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) boxes of each class."""
         return np.bincount(self.labels, minlength=len(self.names))

@@ -23,7 +23,7 @@ from detector.callbacks.state import gather_states, restore_states
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.data.loader import worker_death
-from detector.device import select_device, select_precision
+from detector.device import select_device, select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, is_data_found, located_data
 from detector.engine.names_elsewhere import NamesElsewhere
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
@@ -51,6 +51,7 @@ from detector.training.finite import NonFiniteCheck, require_loss
 from detector.training.fitness import Fitness, as_fitness
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import (
+    largest_side,
     require_batch_norm_fits,
     resize_batch,
     sample_side,
@@ -61,6 +62,14 @@ from detector.training.progress import EpochMeters, FromProgress, Progress, Stop
 from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
 from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
+from detector.training.step_graph import (
+    WORTHWHILE,
+    StepGraphs,
+    constants_of,
+    has_hooks,
+    pad_objects,
+    structure_of,
+)
 
 if TYPE_CHECKING:
     from detector.callbacks.loggers.base import Logger
@@ -68,6 +77,9 @@ if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+WITHIN_STEP = ("on_loss", "on_before_optimizer_step", "optimizer_step", "on_before_zero_grad")
+"""Events between the beginning of a step and its end."""
 
 
 class Trainer(CheckedAttributes, NamesElsewhere):
@@ -85,6 +97,7 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         settings: the checked settings; they stay as they were given.
         progress: where the training stands, see `Progress`.
         meters: what is summed over the current epoch.
+        graphs: the steps recorded as CUDA graphs; None where none are.
         grad_norm: () float, norm of the gradients in the last optimizer step before they were clipped, on the device.
         recovery: called when the loss is not finite; returns whether to continue with the next batch. None = end.
         final_metrics: the metrics of the best weights, once they are validated in full.
@@ -155,6 +168,7 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         self.final_checkpoint: dict[str, Any] = {}
         self.exception: BaseException | None = None
         self.recovery: Callable[[TrainingError], bool] | None = None
+        self.graphs: StepGraphs | None = None
         self.signals = Interrupts()
         self.lock: RunLock | None = None
         self.is_new_folder = False  # it was made by this run
@@ -271,14 +285,19 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         if self.device.type == "cpu":
             keep_freed_memory(training=True)
         elif self.device.type == "cuda" and settings.deterministic:
-            torch.backends.cudnn.benchmark = False
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            use_repeatable_algorithms()
         self.data = TrainingData(settings)
         self.make_model()
         images = len(self.data.train_annotations)
         self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
-            settings.batch, images, self.model, settings.imgsz, self.device, self.precision
+            settings.batch,
+            images,
+            self.model,
+            largest_side(settings.imgsz, settings.multi_scale),
+            self.device,
+            self.precision,
+            self.crowded_loss,
         )
         require_batch_norm_fits(
             images,
@@ -300,20 +319,32 @@ class Trainer(CheckedAttributes, NamesElsewhere):
             self.save_state()
 
     def make_model(self) -> None:
-        """Build the model, and put it on the device."""
+        """Build the model and its loss, and put the model on the device."""
         names = self.data.names
         model, self.transfer = build_model(
             self.settings, self.config, names, self.initial_weights, self.weight_names
         )
         self.model = model.to(self.device).to(memory_format=self.precision.layout)
-
-    def make_optimizer(self) -> None:
-        """Make the loss, the optimizer with its schedule, the loss scaler and the EMA."""
         settings = self.settings
         self.loss_fn = build_loss(
             self.model, settings.box, settings.cls, settings.dfl, self.data.class_weights(settings.cls_pw)
         )
         self.loss_names = self.loss_fn.names
+
+    def crowded_loss(self, images: Tensor) -> Tensor:
+        """Return the loss of images that hold as many objects as the fullest one of the data; to measure its memory.
+
+        Args:
+            images: (B, 3, H, W) float.
+        """
+        objects = max(self.data.train_annotations.most_objects(), 1)
+        boxes = images.new_tensor([0, 0, *images.shape[:1:-1]]).expand(len(images), objects, 4)
+        labels = torch.zeros(len(images), objects, dtype=torch.int64, device=images.device)
+        return self.loss_of(images, boxes, labels)[1]
+
+    def make_optimizer(self) -> None:
+        """Make the optimizer with its schedule, the loss scaler and the EMA."""
+        settings = self.settings
         self.fitness_by = Fitness(settings.fitness, self.loss_names)
         self.finite = NonFiniteCheck(self.loss_names, self.last.parent, late=self.device.type == "cuda")
         self.recipe, self.optimizer, self.schedule = build_optimization(
@@ -321,10 +352,23 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         )
         check_groups(self.optimizer)
         self.optimizer.register_load_state_dict_post_hook(check_groups)
+        if self.can_record_steps():
+            self.graphs = graphs = StepGraphs()
+            self.optimizer.register_load_state_dict_post_hook(lambda _: graphs.clear())
         self.frozen = FrozenLayers(self.model, settings.freeze)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
         self.reset_meters()
+
+    def can_record_steps(self) -> bool:
+        """Return whether steps can be repeated as CUDA graphs: on a GPU, at one size, and often enough in an epoch."""
+        return (
+            self.settings.cuda_graph
+            and self.device.type == "cuda"
+            and self.precision.dtype != torch.float16  # the loss scaler decides on the host
+            and not self.settings.multi_scale
+            and self.num_batches > WORTHWHILE
+        )
 
     def reset_meters(self) -> None:
         """Start the sums of an epoch."""
@@ -394,23 +438,76 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         progress = self.progress
         progress.in_step = True
         accumulate = self.schedule.apply(self.optimizer, self.epoch, progress.global_step)
-        images, boxes, labels = self.to_device(batch)
-        with self.precision.autocast():
-            self.preds = self.model(images)
-        total, items = self.loss_fn(self.preds, boxes, labels)
-        self.loss_items = items[self.model.selected_head].detach()
-        self.loss = loss = total.sum() * len(images)
+        inputs = self.to_device(batch)
+        if self.graphs is not None and accumulate == 1 and self.is_step_alone():
+            self.repeat_step(self.graphs, inputs, batch.paths)
+        else:
+            self.launch_step(inputs, batch.paths, progress.global_step - progress.last_step >= accumulate)
+        assert self.loss_items is not None
+        self.meters.add(self.loss_items, len(batch))
+        self.count_batch()
+
+    def launch_step(self, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str], is_last: bool) -> None:
+        """Do a step with its events; the optimizer only if this is the last batch of those that are accumulated."""
+        self.preds, self.loss, self.loss_items = self.loss_of(*inputs)
+        loss = self.loss
         self.fire("on_loss")
         if self.loss is not loss:
             require_loss(self.loss)
-        self.finite.check(self.epoch, progress.global_step, self.loss.detach(), self.loss_items, batch.paths)
+        self.finite.check(self.epoch, self.global_step, self.loss.detach(), self.loss_items, paths)
         self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
         self.loss = self.loss.detach()
-        if progress.global_step - progress.last_step >= accumulate:
+        if is_last:
             self.optimizer_step()
-            progress.last_step = progress.global_step
-        self.meters.add(self.loss_items, len(images))
-        self.count_batch()
+            self.progress.last_step = self.global_step
+
+    def repeat_step(
+        self, graphs: StepGraphs, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str]
+    ) -> None:
+        """Do a step without events within it, as a CUDA graph where there is one."""
+        structure = structure_of(self.model, self.optimizer)
+        constants = self.epoch, constants_of(self.optimizer, self.loss_fn)
+        self.preds, loss, items, norm = graphs.run(self.learn, inputs, structure, constants)
+        self.loss, self.loss_items, self.grad_norm = loss.clone(), items.clone(), norm.clone()
+        self.finite.check(self.epoch, self.global_step, self.loss, self.loss_items, paths)
+        self.finite.check_gradients(self.epoch, self.grad_norm)
+        self.ema.update()
+        self.progress.last_step = self.global_step
+
+    def learn(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Change the weights by one batch, without a look at the result; arguments as for `loss_of`.
+
+        Gradients from before are dropped.
+
+        Returns:
+            The predictions without their history, the loss, its terms and the norm of the gradients.
+        """
+        self.optimizer.zero_grad()
+        preds, loss, items = self.loss_of(images, boxes, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_gradients(self.model.parameters(), self.settings.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        detached = {head: type(found)(*(part.detach() for part in found)) for head, found in preds.items()}
+        return detached, loss.detach(), items, norm
+
+    def loss_of(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """Return the predictions for images, the loss summed over them, and its terms without a history.
+
+        Args:
+            images: (B, 3, H, W) float in 0..1, or uint8.
+            boxes: (B, M, 4) float, xyxy, input px.
+            labels: (B, M) int64, -1 where padded.
+        """
+        with self.precision.autocast():
+            preds = self.model(self.images_to_device(images) if images.dtype == torch.uint8 else images)
+        total, items = self.loss_fn(preds, boxes, labels)
+        return preds, total.sum() * len(images), items[self.model.selected_head].detach()
+
+    def is_step_alone(self) -> bool:
+        """Return whether a step begins without gradients and calls no functions of the user within it."""
+        watched = any(self.callbacks[event] for event in WITHIN_STEP) or has_hooks(self.model)
+        return not watched and all(p.grad is None for p in self.model.parameters())
 
     def count_batch(self) -> None:
         """Count a batch that is done, or was left out."""
@@ -420,16 +517,20 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         progress.in_step = False
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images in 0..1, boxes in input px and labels, on the device."""
-        images = self.images_to_device(batch.images)
-        boxes = batch.boxes.to(self.device, non_blocking=True)
+        """Return images, boxes in input px and labels, on the device; images of another size as floats."""
         settings = self.settings
+        images, boxes, labels = (
+            part.to(self.device, non_blocking=True) for part in (batch.images, batch.boxes, batch.labels)
+        )
+        if self.device.type == "cuda":
+            boxes, labels = pad_objects(boxes, labels)
         if settings.multi_scale:
+            images = self.images_to_device(images)
             images, ratio = resize_batch(
                 images, sample_side(settings.imgsz, settings.multi_scale, settings.seed, self.global_step)
             )
             boxes = boxes * ratio
-        return images, boxes, batch.labels.to(self.device, non_blocking=True)
+        return images, boxes, labels
 
     def images_to_device(self, images: Tensor) -> Tensor:
         """Return uint8 images in 0..1 on the device."""
@@ -460,6 +561,8 @@ class Trainer(CheckedAttributes, NamesElsewhere):
     def end_of_epoch(self) -> None:
         """Put this epoch's training metrics together."""
         self.finite.finish(self.epoch)
+        if self.graphs is not None:
+            self.graphs.release()  # validation may use their memory; the next epoch has other rates anyway
         self._end_of_epoch = self.state_dict()
         seconds, means = self.meters.seconds, self.meters.mean_losses()
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}

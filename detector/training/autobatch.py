@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector.device import Precision
 from detector.errors import SettingsError
@@ -16,6 +17,11 @@ log = logging.getLogger(__name__)
 
 PROBES = (1, 2, 4, 8)
 DEFAULT_PART = 0.6
+ATTEMPTS = 3  # at a batch size that should fill the memory
+NEAR = 0.03  # of the memory to fill; no further attempt when this near below it
+COPIES = 4  # of the parameters during the first step: averaged weights, two momenta, the step itself
+
+Step = Callable[[Tensor], Tensor]
 
 
 def choose_batch(
@@ -25,8 +31,18 @@ def choose_batch(
     imgsz: int,
     device: torch.device,
     precision: Precision,
+    step: Step,
 ) -> int:
     """Return the batch size: the number given, for `auto` by the data, for -1 or a fraction what fits in GPU memory.
+
+    Args:
+        batch: the `batch` setting.
+        images: training images; a batch holds no more of them.
+        model: the network, on the device.
+        imgsz: input px.
+        device: to train on.
+        precision: to train in.
+        step: (B, 3, H, W) float images -> the loss of a training step on them, () float.
 
     Raises:
         SettingsError: if it is to be chosen on a device other than CUDA.
@@ -41,37 +57,65 @@ def choose_batch(
         )
     part = DEFAULT_PART if batch == -1 else batch
     total = torch.cuda.get_device_properties(device).total_memory
-    taken = torch.cuda.memory_reserved(device)
 
-    def bytes_for(images: int) -> int:
+    def bytes_for(count: int) -> float:
+        """Return the peak of a step; infinite where the memory is too small."""
         torch.cuda.reset_peak_memory_stats(device)
-        with precision.autocast():
-            preds = model(torch.zeros(images, 3, imgsz, imgsz, device=device))
-            loss = torch.stack([p.boxes.float().sum() + p.scores.float().sum() for p in preds.values()]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)
+        loss = None
+        try:
+            inputs = torch.zeros(count, 3, imgsz, imgsz, device=device).to(memory_format=precision.layout)
+            loss = step(inputs)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            return float("inf")
+        finally:
+            del loss
+            model.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated(device)
 
-    was_training = model.training
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    modes = [(module, module.training) for module in model.modules()]
     state = {key: value.clone() for key, value in model.state_dict().items()}  # the probes move BN statistics
-    found = fit_batch(bytes_for, PROBES, part * total - taken)
-    model.load_state_dict(state)
-    model.train(was_training)
-    torch.cuda.empty_cache()
-    log.info("batch=%s: %d images use about %.0f %% of %.1f GB", batch, found, 100 * part, total / 2**30)
+    model.train()
+    try:
+        found = fit_batch(bytes_for, PROBES, part * total - COPIES * weights, images)
+    finally:
+        model.load_state_dict(state)
+        for module, mode in modes:
+            module.training = mode
+        torch.cuda.empty_cache()
+    log.info(
+        "batch=%s: %d images, to use at most %.0f %% of %.1f GB", batch, found, 100 * part, total / 2**30
+    )
     return found
 
 
-def fit_batch(bytes_for: Callable[[int], int], probes: tuple[int, ...], budget: float) -> int:
-    """Fit a line to the memory of small batches and solve it for the budget.
+def fit_batch(
+    bytes_for: Callable[[int], float], probes: tuple[int, ...], budget: float, most: int = 2**31
+) -> int:
+    """Extend the line of small batches' memory to the budget, and correct the batch found by what it really takes.
 
     Args:
-        bytes_for: batch size -> peak bytes.
-        probes: batch sizes to measure, growing.
+        bytes_for: batch size -> peak bytes, infinite if that is more than there is.
+        probes: batch sizes to measure first, growing.
         budget: bytes to fill.
+        most: largest batch to return.
+
+    Returns:
+        A batch that was measured to fit, or 1.
     """
-    sizes = torch.tensor(probes, dtype=torch.float64)
-    used = torch.tensor([bytes_for(n) for n in probes], dtype=torch.float64)
-    slope = ((sizes - sizes.mean()) * (used - used.mean())).sum() / ((sizes - sizes.mean()) ** 2).sum()
-    base = used.mean() - slope * sizes.mean()
-    return max(int((budget - base) / slope.clamp(min=1.0)), 1)
+    measured = [(n, bytes_for(n)) for n in probes if n <= most]
+    fitting = [(n, taken) for n, taken in measured if taken <= budget]
+    if not fitting:
+        return 1
+    (fewest, least), (found, used) = fitting[0], fitting[-1]
+    slope = (used - least) / max(found - fewest, 1)
+    for _ in range(ATTEMPTS):
+        guess = min(int(found + (budget - used) / max(slope, 1.0)), most)
+        if guess <= found or budget - used < NEAR * budget:
+            break
+        taken = bytes_for(guess)
+        slope = (taken - used) / (guess - found) if math.isfinite(taken) else 2 * slope
+        if taken <= budget:
+            found, used = guess, taken
+    return found

@@ -19,7 +19,27 @@ class _Step:
     loss: Tensor
     items: Tensor
     paths: list[str]
+    is_finite: _Answer
     grad_norm: Tensor | None = None
+
+
+class _Answer:
+    """Whether a number on the device is finite; asked for without waiting, and read once the device got there.
+
+    Args:
+        number: () float.
+    """
+
+    def __init__(self, number: Tensor) -> None:
+        self._answer = torch.isfinite(number).to("cpu", non_blocking=True)
+        self._event = torch.cuda.Event() if number.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._event is not None:
+            self._event.record(torch.cuda.current_stream(number.device))
+
+    def __bool__(self) -> bool:
+        if self._event is not None:
+            self._event.synchronize()  # with the work queued before it alone
+        return bool(self._answer)
 
 
 class NonFiniteCheck:
@@ -28,8 +48,8 @@ class NonFiniteCheck:
     Args:
         terms: names of the loss terms.
         weights: folder of the last good weights, for the message.
-        late: check the previous step, so that the host never synchronises with the device for the step it has just
-            queued (CUDA); `finish` checks the last one.
+        late: read the answer of a step once the next one is queued, so that the device never waits for the host
+            (CUDA); `finish` reads the last one.
     """
 
     def __init__(self, terms: Sequence[str], weights: Path, late: bool) -> None:
@@ -51,7 +71,7 @@ class NonFiniteCheck:
         """
         if self.late:
             self.finish(epoch)
-        self._waiting = _Step(step, loss, items, paths)
+        self._waiting = _Step(step, loss, items, paths, _Answer(loss))
         if not self.late:
             self._check(epoch, self._waiting)
 
@@ -67,6 +87,7 @@ class NonFiniteCheck:
         """
         if self._waiting is not None:
             self._waiting.grad_norm = grad_norm
+            self._waiting.is_finite = _Answer(self._waiting.loss + grad_norm)
             if not self.late:
                 self._check(epoch, self._waiting)
 
@@ -81,9 +102,9 @@ class NonFiniteCheck:
             self._check(epoch, step)
 
     def _check(self, epoch: int, step: _Step) -> None:
-        norm = step.grad_norm
-        if bool(torch.isfinite(step.loss if norm is None else step.loss + norm)):
+        if step.is_finite:
             return
+        norm = step.grad_norm
         what = "gradients are" if bool(torch.isfinite(step.loss)) else "loss is"
         values = [f"{n}={v:g}" for n, v in zip(self.terms, step.items.tolist(), strict=True)]
         if norm is not None:

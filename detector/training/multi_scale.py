@@ -20,7 +20,7 @@ def sample_side(imgsz: int, multi_scale: float, seed: int, step: int) -> int:
         seed: of the run.
         step: `global_step`.
     """
-    smallest, largest = max(32, int(imgsz * (1 - multi_scale))), int(imgsz * (1 + multi_scale) + 32)
+    smallest, largest = max(32, int(imgsz * (1 - multi_scale))), largest_side(imgsz, multi_scale) + 32
     return int(np.random.default_rng([seed, step]).integers(smallest, largest)) // 32 * 32
 
 
@@ -46,6 +46,11 @@ def require_batch_norm_fits(images: int, batch: int, smallest_side: int, stride:
 def smallest_side(imgsz: int, multi_scale: float) -> int:
     """Return the smallest longer side that a step may have, px."""
     return max(32, int(imgsz * (1 - multi_scale))) // 32 * 32
+
+
+def largest_side(imgsz: int, multi_scale: float) -> int:
+    """Return the largest longer side that a step may have, px."""
+    return int(imgsz * (1 + multi_scale))
 
 
 def resize_batch(images: Tensor, long_side: int) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,8 @@ class MuSGD(Optimizer):
             if not group["use_muon"]:
                 self._sgd_step(parameters, group, 1.0)
                 continue
-            for alike in _by_shape(parameters):  # what a shape needs stays in the processor's cache
+            # by shape, what a step needs stays in the processor's cache; a GPU is better off with few launches
+            for alike in [parameters] if parameters[0].is_cuda else _by_shape(parameters):
                 self._muon_step(alike, group)
                 self._sgd_step(alike, group, self.sgd)
         return loss
@@ -104,9 +105,9 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
     """Replace each tensor, seen as (out, rest), by an approximately semi-orthogonal one.
 
     Quintic Newton-Schulz iteration, X <- a X + (b A + c A A) X with A = X X^T and
-    (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Equal shapes go in one batch. It is computed
-    in bfloat16 where the device has such arithmetic, in float32 elsewhere: emulated on a CPU, bfloat16 takes many
-    times as long (`python -m benchmarks --only orthogonalization`).
+    (a, b, c) = (3.4445, -4.7750, 2.0315) (Jordan et al., Muon, 2024). Matrices of one shape go in one batch, on a GPU
+    those of similar shapes. It is computed in bfloat16 where the device has such arithmetic, in float32 elsewhere:
+    emulated on a CPU, bfloat16 takes many times as long (`python -m benchmarks --only orthogonalization`).
 
     Args:
         matrices: tensors of 2 or 4 dimensions.
@@ -115,22 +116,64 @@ def orthogonalize(matrices: list[Tensor], iterations: int = 5) -> list[Tensor]:
         Tensors of the same shapes and types, in the same order.
     """
     flat = [_as_matrix(m) for m in matrices]
+    dtype = torch.bfloat16 if flat and computes_in_bfloat16(flat[0].device) else torch.float32
+    together = _iterate_padded if flat and flat[0].is_cuda else _iterate_alike
+    rows = together(flat, dtype, iterations)
+    return [row.as_strided(m.shape, m.stride()) for row, m in zip(rows, matrices, strict=True)]
+
+
+def _iterate_alike(flat: list[Tensor], dtype: torch.dtype, iterations: int) -> list[Tensor]:
+    """Orthogonalize matrices, those of one shape in one batch; the results are contiguous."""
     by_shape: dict[torch.Size, list[int]] = {}
     for index, m in enumerate(flat):
         by_shape.setdefault(m.shape, []).append(index)
     done = list(flat)
-    dtype = torch.bfloat16 if flat and computes_in_bfloat16(flat[0].device) else torch.float32
     for shape, indices in by_shape.items():
-        x = torch.stack([flat[i] for i in indices])
-        x = x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
-        x = x if shape[0] <= shape[1] else x.mT
-        for _ in range(iterations):
-            a = x @ x.mT
-            x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        x = _of_norm_one(torch.stack([flat[i] for i in indices]), dtype)
+        x = _newton_schulz(x if shape[0] <= shape[1] else x.mT, iterations)
         x = (x if shape[0] <= shape[1] else x.mT).to(flat[indices[0]].dtype).contiguous()
         for i, row in zip(indices, x, strict=True):
-            done[i] = row.as_strided(matrices[i].shape, matrices[i].stride())
+            done[i] = row
     return done
+
+
+def _iterate_padded(flat: list[Tensor], dtype: torch.dtype, iterations: int) -> list[Tensor]:
+    """Orthogonalize matrices, padded to few shapes by zeros, which stay zeros; the results are contiguous.
+
+    A launch costs a GPU more than the zeros do.
+    """
+    wide = [m if m.shape[0] <= m.shape[1] else m.mT for m in flat]
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, m in enumerate(wide):
+        by_shape.setdefault((_padded(m.shape[0]), _padded(m.shape[1])), []).append(index)
+    done = [torch.empty_like(m, memory_format=torch.contiguous_format) for m in flat]
+    targets = [d if m.shape[0] <= m.shape[1] else d.mT for d, m in zip(done, flat, strict=True)]
+    for shape, indices in by_shape.items():
+        x = flat[0].new_zeros(len(indices), *shape)
+        inside = [x[n, : wide[i].shape[0], : wide[i].shape[1]] for n, i in enumerate(indices)]
+        torch._foreach_copy_(inside, [wide[i] for i in indices])
+        x = _newton_schulz(_of_norm_one(x, dtype), iterations)
+        inside = [x[n, : wide[i].shape[0], : wide[i].shape[1]] for n, i in enumerate(indices)]
+        torch._foreach_copy_([targets[i] for i in indices], inside)
+    return done
+
+
+def _padded(size: int) -> int:
+    """The next power of two, at least 16."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _of_norm_one(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scale (N, R, C) matrices, in place, and return them in `dtype`."""
+    return x.mul_(1 / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
+
+
+def _newton_schulz(x: Tensor, iterations: int) -> Tensor:
+    """Iterate on (N, R, C) matrices of norm one with R <= C."""
+    for _ in range(iterations):
+        a = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
 
 
 def _as_matrix(tensor: Tensor) -> Tensor:

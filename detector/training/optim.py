@@ -137,11 +137,26 @@ def build_optimizer(model: nn.Module, recipe: Recipe, momentum: float, weight_de
 
 def _adam(kind: type[Optimizer], fused: bool = False) -> Callable[[Any, float, float], Optimizer]:
     extra: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
-    return lambda groups, lr, momentum: kind(groups, lr=lr, betas=(momentum, 0.999), **extra)  # type: ignore[call-arg]
+    return lambda groups, lr, momentum: kind(
+        groups,
+        lr=lr,
+        betas=(momentum, 0.999),
+        **extra,
+        **_counting(groups),  # type: ignore[call-arg]
+    )
 
 
 def _momentum(kind: type[Optimizer], **extra: Any) -> Callable[[Any, float, float], Optimizer]:
     return lambda groups, lr, momentum: kind(groups, lr=lr, momentum=momentum, **extra)  # type: ignore[call-arg]
+
+
+def _rmsprop(groups: Any, lr: float, momentum: float) -> Optimizer:
+    return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, foreach=True, **_counting(groups))
+
+
+def _counting(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Let an optimizer count its steps on the GPU, so that they can be recorded (training/step_graph.py)."""
+    return {"capturable": True} if groups[0]["params"][0].is_cuda else {}
 
 
 OPTIMIZER_BUILDERS: MappingProxyType[str, Callable[[Any, float, float], Optimizer]] = MappingProxyType(
@@ -153,6 +168,6 @@ OPTIMIZER_BUILDERS: MappingProxyType[str, Callable[[Any, float, float], Optimize
         "AdamW": _adam(torch.optim.AdamW, fused=True),
         "NAdam": _adam(torch.optim.NAdam),
         "RAdam": _adam(torch.optim.RAdam),
-        "RMSProp": _momentum(torch.optim.RMSprop, foreach=True),
+        "RMSProp": _rmsprop,
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -60,7 +61,8 @@ class Progress(CheckedAttributes):
             epoch: from 0.
         """
         if compare(fitness, loss, self.best_fitness, self.best_loss) >= 0:
-            self.best_fitness, self.best_loss, self.best_epoch = fitness, loss, epoch
+            self.best_fitness, self.best_epoch = fitness, epoch
+            self.best_loss = None if loss is None or not math.isfinite(loss) else loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data; `epoch` is the last one that is done, -1 before the first has ended."""

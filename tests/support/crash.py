@@ -420,9 +420,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=600, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--device", default="cpu", help="0 trains on the first GPU; fewer kills fit into the time then"
+    )
     parser.add_argument("--folder", type=Path, help="keep everything here; by default a temporary folder")
     options = parser.parse_args()
     os.environ["DETECTOR_OFFLINE"] = "1"
+    COMMON["device"] = options.device
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         return 0 if crash_test(options.kills, options.seconds, options.seed, folder) else 1
