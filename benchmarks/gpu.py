@@ -28,7 +28,7 @@ from detector.training.build import build_optimization
 from detector.training.ema import ModelEMA
 from detector.training.optim import clip_gradients
 
-PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, FLOP/s, of the makers' data sheets
+PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, FLOP/s, by their makers
 OBJECTS = 20  # per image
 CLASSES = 80
 

@@ -277,7 +277,7 @@ class TrainSettings(DataSettings):
     seed: int = setting(0, "training", "seed of weights, order and augmentation", ge=0)
     deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
     cuda_graph: bool = setting(
-        True, "training", "on a GPU, record the training step once and repeat it: several times faster"
+        False, "training", "on a GPU, record the training step as a CUDA graph and repeat it (on trial)"
     )
 
     optimizer: str = setting("auto", "optimisation", "one of " + ", ".join(OPTIMIZERS))

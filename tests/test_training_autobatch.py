@@ -32,11 +32,11 @@ def test_the_budget_is_filled_along_the_line_of_small_batches(budget, batch):
 
 
 def test_memory_that_does_not_grow_with_the_batch_does_not_divide_by_zero():
-    assert fit_batch(lambda images: 100, (1, 2, 4, 8), 600, most=500) == 500
+    assert fit_batch(lambda images: 100, (1, 2, 4, 8), 600, maximum=500) == 500
 
 
 def test_a_batch_holds_no_more_than_all_images():
-    assert fit_batch(lambda images: 100 * images, (1, 2, 4, 8), 1e6, most=3) == 3
+    assert fit_batch(lambda images: 100 * images, (1, 2, 4, 8), 1e6, maximum=3) == 3
 
 
 def test_what_the_batch_found_really_takes_corrects_it():

@@ -4,7 +4,7 @@ import torch
 from support.vector_fill import VECTORS, hashed
 from torch import nn
 
-from detector.training.musgd import MuSGD, orthogonalize
+from detector.training.musgd import MuSGD, _iterate_alike, _iterate_padded, orthogonalize
 
 
 def test_musgd_steps_equal_the_vectors():
@@ -53,3 +53,13 @@ def test_the_device_decides_what_orthogonalizing_is_computed_in(in_bfloat16, err
     assert found.dtype == torch.float32
     assert (found - x).abs().max() < error
     assert in_bfloat16 == bool((found - x).abs().max() > 1e-4)
+
+
+def test_padded_matrices_are_orthogonalized_as_without_padding():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(8, 27), (16, 9), (64, 144), (80, 64), (1, 5), (24, 24), (64, 140), (9, 16)]
+    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
+    alike, padded = (together(matrices, torch.float32, 5) for together in (_iterate_alike, _iterate_padded))
+    for one, other, matrix in zip(alike, padded, matrices, strict=True):
+        assert other.is_contiguous() and other.shape == matrix.shape
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)

@@ -84,3 +84,12 @@ def test_counters_take_numbers_of_every_library_and_nothing_else():
     assert (type(progress.epochs), type(progress.best_fitness), progress.stop) == (int, float, True)
     with pytest.raises(CallbackError, match=r"^trainer.epochs = '3': expected a whole number$"):
         progress.epochs = "3"
+
+
+def test_a_validation_loss_that_is_not_finite_is_not_kept_and_never_better():
+    progress = Progress(epochs=5)
+    progress.take_if_better(0.0, float("nan"), 0)
+    assert (progress.best_fitness, progress.best_loss, progress.best_epoch) == (0.0, None, 0)
+    progress.take_if_better(0.4, 1.5, 1)
+    progress.take_if_better(0.4, float("nan"), 2)
+    assert (progress.best_fitness, progress.best_loss, progress.best_epoch) == (0.4, 1.5, 1)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from detector.checkpoints.checkpoint import load_checkpoint
-from detector.training.musgd import _iterate_alike, _iterate_padded
-from detector.training.step_graph import FEWEST_OBJECTS, StepGraphs, has_hooks, pad_objects
+from detector.training.step_graph import FEWEST_OBJECTS, NetworkWatch, StepGraphs, pad_objects
 
 
 class Latest:
@@ -36,7 +35,7 @@ def run(graphs, compute, value, structure=0, constants=0, size=1):
 
 
 def test_the_second_call_of_a_shape_is_recorded_and_every_later_one_repeats_it():
-    graphs, compute = StepGraphs(call_again), Doubling()
+    graphs, compute = StepGraphs(lambda: call_again), Doubling()
     assert [run(graphs, compute, n) for n in range(4)] == [[0.0], [2.0], [4.0], [6.0]]
     assert (graphs.recorded, graphs.repeated, compute.calls) == (1, 3, 4)
     assert [run(graphs, compute, n, size=2) for n in range(2)] == [[0.0, 0.0], [2.0, 2.0]]
@@ -45,13 +44,13 @@ def test_the_second_call_of_a_shape_is_recorded_and_every_later_one_repeats_it()
 
 
 def test_constants_that_change_with_every_call_are_never_recorded():
-    graphs, compute = StepGraphs(call_again), Doubling()
+    graphs, compute = StepGraphs(lambda: call_again), Doubling()
     assert [run(graphs, compute, n, constants=n) for n in range(4)] == [[0.0], [2.0], [4.0], [6.0]]
     assert graphs.recorded == 0
 
 
 def test_after_constants_that_lasted_new_ones_are_recorded_at_once():
-    graphs, compute = StepGraphs(call_again), Doubling()
+    graphs, compute = StepGraphs(lambda: call_again), Doubling()
     for constants in range(3):
         for n in range(4):
             assert run(graphs, compute, n, constants=constants) == [2.0 * n]
@@ -62,8 +61,8 @@ def test_after_constants_that_lasted_new_ones_are_recorded_at_once():
 
 
 def test_other_tensors_are_computed_once_before_anything_is_recorded():
-    """An optimizer makes its buffers then; a graph would make them anew with every repetition."""
-    graphs, compute = StepGraphs(call_again), Doubling()
+    """An optimizer makes its buffers then; a graph would clear them with every repetition."""
+    graphs, compute = StepGraphs(lambda: call_again), Doubling()
     for n in range(5):
         run(graphs, compute, n)
     run(graphs, compute, 1, structure=1)
@@ -82,7 +81,7 @@ def test_what_can_not_be_recorded_is_computed_and_said_once(caplog):
     def refuse(function):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    graphs, compute = StepGraphs(refuse), Doubling()
+    graphs, compute = StepGraphs(lambda: refuse), Doubling()
     assert [run(graphs, compute, n) for n in range(4)] == [[0.0], [2.0], [4.0], [6.0]]
     (said,) = caplog.messages
     assert "(operation not permitted when stream is capturing); cuda_graph=false leaves this out" in said
@@ -96,15 +95,33 @@ def test_objects_are_padded_to_a_power_of_two():
         assert labels.min() == (-1 if padded > count else 0)
 
 
-def test_hooks_of_modules_and_parameters_are_seen():
+def test_memory_is_never_used_again_once_its_graphs_are_gone():
+    made = []
+
+    def recorder():
+        made.append(call_again)
+        return call_again
+
+    graphs, compute = StepGraphs(recorder), Doubling()
+    for constants in (0, 1):
+        for n in range(5):
+            run(graphs, compute, n, constants=constants)
+            run(graphs, compute, n, constants=constants, size=2)
+    assert (graphs.recorded, len(made)) == (4, 2)
+
+
+def test_hooks_and_gradients_of_modules_and_parameters_are_seen():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    assert not has_hooks(model)
+    watch = NetworkWatch(model)
+    assert not watch.has_hooks()
     handle = model[0].register_forward_hook(lambda *_: None)
-    assert has_hooks(model)
+    assert watch.has_hooks()
     handle.remove()
-    assert not has_hooks(model)
+    assert not watch.has_hooks() and not watch.has_gradients()
+    model(torch.ones(1, 2)).sum().backward()
+    assert watch.has_gradients()
     model[0].weight.register_hook(lambda gradient: gradient)
-    assert has_hooks(model)
+    assert watch.has_hooks()
 
 
 class Recording:
@@ -117,7 +134,7 @@ class Recording:
     def on_train_start(self, trainer):
         assert trainer.graphs is None
         if self.on:
-            self.graphs = trainer.graphs = StepGraphs(call_again)
+            self.graphs = trainer.graphs = StepGraphs(lambda: call_again)
 
 
 @pytest.mark.parametrize("change", [{}, {"optimizer": "AdamW"}, {"freeze": 2}, {"nbs": 4}])
@@ -161,13 +178,3 @@ def test_layers_that_are_thawed_and_rates_that_callbacks_set_are_followed(train_
         train_tiny(Recording(on), ("on_train_batch_start", change), name=name, **settings)
     plain, repeated = (load_checkpoint(tmp_path / name / "weights/last.pt") for name in ("plain", "repeated"))
     assert all(torch.equal(value, repeated["weights"][name]) for name, value in plain["weights"].items())
-
-
-def test_orthogonalizing_padded_matrices_gives_what_it_gives_without():
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(8, 27), (16, 9), (64, 144), (80, 64), (1, 5), (24, 24), (64, 140)]
-    matrices = [torch.randn(shape, generator=generator) for shape in shapes]
-    alike, padded = (together(matrices, torch.float32, 5) for together in (_iterate_alike, _iterate_padded))
-    for one, other, matrix in zip(alike, padded, matrices, strict=True):
-        assert other.is_contiguous() and other.shape == matrix.shape
-        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)

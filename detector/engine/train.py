@@ -64,11 +64,10 @@ from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
 from detector.training.step_graph import (
     WORTHWHILE,
+    NetworkWatch,
     StepGraphs,
     constants_of,
-    has_hooks,
     pad_objects,
-    structure_of,
 )
 
 if TYPE_CHECKING:
@@ -352,6 +351,7 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         )
         check_groups(self.optimizer)
         self.optimizer.register_load_state_dict_post_hook(check_groups)
+        self.watch = NetworkWatch(self.model)
         if self.can_record_steps():
             self.graphs = graphs = StepGraphs()
             self.optimizer.register_load_state_dict_post_hook(lambda _: graphs.clear())
@@ -465,8 +465,8 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         self, graphs: StepGraphs, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str]
     ) -> None:
         """Do a step without events within it, as a CUDA graph where there is one."""
-        structure = structure_of(self.model, self.optimizer)
         constants = self.epoch, constants_of(self.optimizer, self.loss_fn)
+        structure = self.watch.structure(self.optimizer)
         self.preds, loss, items, norm = graphs.run(self.learn, inputs, structure, constants)
         self.loss, self.loss_items, self.grad_norm = loss.clone(), items.clone(), norm.clone()
         self.finite.check(self.epoch, self.global_step, self.loss, self.loss_items, paths)
@@ -506,8 +506,8 @@ class Trainer(CheckedAttributes, NamesElsewhere):
 
     def is_step_alone(self) -> bool:
         """Return whether a step begins without gradients and calls no functions of the user within it."""
-        watched = any(self.callbacks[event] for event in WITHIN_STEP) or has_hooks(self.model)
-        return not watched and all(p.grad is None for p in self.model.parameters())
+        called = any(self.callbacks[event] for event in WITHIN_STEP) or self.watch.has_hooks()
+        return not called and not self.watch.has_gradients()
 
     def count_batch(self) -> None:
         """Count a batch that is done, or was left out."""

@@ -91,7 +91,7 @@ def choose_batch(
 
 
 def fit_batch(
-    bytes_for: Callable[[int], float], probes: tuple[int, ...], budget: float, most: int = 2**31
+    bytes_for: Callable[[int], float], probes: tuple[int, ...], budget: float, maximum: int = 2**31
 ) -> int:
     """Extend the line of small batches' memory to the budget, and correct the batch found by what it really takes.
 
@@ -99,19 +99,19 @@ def fit_batch(
         bytes_for: batch size -> peak bytes, infinite if that is more than there is.
         probes: batch sizes to measure first, growing.
         budget: bytes to fill.
-        most: largest batch to return.
+        maximum: largest batch to return.
 
     Returns:
         A batch that was measured to fit, or 1.
     """
-    measured = [(n, bytes_for(n)) for n in probes if n <= most]
+    measured = [(n, bytes_for(n)) for n in probes if n <= maximum]
     fitting = [(n, taken) for n, taken in measured if taken <= budget]
     if not fitting:
         return 1
-    (fewest, least), (found, used) = fitting[0], fitting[-1]
-    slope = (used - least) / max(found - fewest, 1)
+    (fewest, minimum), (found, used) = fitting[0], fitting[-1]
+    slope = (used - minimum) / max(found - fewest, 1)
     for _ in range(ATTEMPTS):
-        guess = min(int(found + (budget - used) / max(slope, 1.0)), most)
+        guess = min(int(found + (budget - used) / max(slope, 1.0)), maximum)
         if guess <= found or budget - used < NEAR * budget:
             break
         taken = bytes_for(guess)

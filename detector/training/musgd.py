@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -49,17 +50,22 @@ class MuSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        muon = []
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
             if not group["use_muon"]:
                 self._sgd_step(parameters, group, 1.0)
-                continue
-            # by shape, what a step needs stays in the processor's cache; a GPU is better off with few launches
-            for alike in [parameters] if parameters[0].is_cuda else _by_shape(parameters):
-                self._muon_step(alike, group)
-                self._sgd_step(alike, group, self.sgd)
+            elif parameters[0].is_cuda:
+                muon.append((parameters, group))
+            else:
+                for alike in _by_shape(parameters):  # what a shape needs stays in the processor's cache
+                    self._muon_steps([(alike, group)])
+                    self._sgd_step(alike, group, self.sgd)
+        self._muon_steps(muon)  # all at once: a GPU is better off with few launches
+        for parameters, group in muon:
+            self._sgd_step(parameters, group, self.sgd)
         return loss
 
     def _buffers(self, parameters: list[Tensor], name: str) -> list[Tensor]:
@@ -68,16 +74,21 @@ class MuSGD(Optimizer):
                 self.state[p][name] = torch.zeros_like(p)
         return [self.state[p][name] for p in parameters]
 
-    def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        grads = _grads(parameters)
-        momentum = self._buffers(parameters, "muon_buffer")
-        torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(grads, momentum, group["momentum"])
-        scales = [max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5 for p in parameters]
-        steps = orthogonalize(list(nesterov))
-        if max(scales) > 1:
-            torch._foreach_mul_(steps, scales)
-        torch._foreach_add_(parameters, steps, alpha=-group["lr"] * self.muon)
+    def _muon_steps(self, parts: list[tuple[list[Tensor], dict[str, Any]]]) -> None:
+        """Take the Muon step of some parameters of each group."""
+        nesterov: list[Tensor] = []
+        for parameters, group in parts:
+            grads = _grads(parameters)
+            momentum = self._buffers(parameters, "muon_buffer")
+            torch._foreach_lerp_(momentum, grads, 1 - group["momentum"])
+            nesterov += torch._foreach_lerp(grads, momentum, group["momentum"])
+        found = iter(orthogonalize(nesterov))
+        for parameters, group in parts:
+            steps = list(islice(found, len(parameters)))
+            scales = [max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5 for p in parameters]
+            if max(scales) > 1:
+                torch._foreach_mul_(steps, scales)
+            torch._foreach_add_(parameters, steps, alpha=-group["lr"] * self.muon)
 
     def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any], weight: float) -> None:
         grads = _grads(parameters)
@@ -145,22 +156,23 @@ def _iterate_padded(flat: list[Tensor], dtype: torch.dtype, iterations: int) -> 
     wide = [m if m.shape[0] <= m.shape[1] else m.mT for m in flat]
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, m in enumerate(wide):
-        by_shape.setdefault((_padded(m.shape[0]), _padded(m.shape[1])), []).append(index)
+        by_shape.setdefault((_padded(m.shape[0], 16, 2), _padded(m.shape[1], 64, 4)), []).append(index)
     done = [torch.empty_like(m, memory_format=torch.contiguous_format) for m in flat]
-    targets = [d if m.shape[0] <= m.shape[1] else d.mT for d, m in zip(done, flat, strict=True)]
     for shape, indices in by_shape.items():
         x = flat[0].new_zeros(len(indices), *shape)
-        inside = [x[n, : wide[i].shape[0], : wide[i].shape[1]] for n, i in enumerate(indices)]
+        inside = [m[: wide[i].shape[0], : wide[i].shape[1]] for m, i in zip(x.unbind(), indices, strict=True)]
         torch._foreach_copy_(inside, [wide[i] for i in indices])
-        x = _newton_schulz(_of_norm_one(x, dtype), iterations)
-        inside = [x[n, : wide[i].shape[0], : wide[i].shape[1]] for n, i in enumerate(indices)]
-        torch._foreach_copy_([targets[i] for i in indices], inside)
+        x.copy_(_newton_schulz(_of_norm_one(x, dtype), iterations))
+        targets = [done[i] if flat[i].shape == wide[i].shape else done[i].mT for i in indices]
+        torch._foreach_copy_(targets, inside)
     return done
 
 
-def _padded(size: int) -> int:
-    """The next power of two, at least 16."""
-    return max(16, 1 << (size - 1).bit_length())
+def _padded(size: int, minimum: int, factor: int) -> int:
+    """The first of minimum, minimum * factor, ... that is not smaller than the size."""
+    while minimum < size:
+        minimum *= factor
+    return minimum
 
 
 def _of_norm_one(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -171,7 +183,7 @@ def _of_norm_one(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _newton_schulz(x: Tensor, iterations: int) -> Tensor:
     """Iterate on (N, R, C) matrices of norm one with R <= C."""
     for _ in range(iterations):
-        a = x @ x.mT
+        a = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x
 

@@ -48,14 +48,15 @@ class StepGraphs:
         repeated: calls answered by a graph so far.
 
     Args:
-        record: records a function; returns what repeats it, and the function's result, which every repetition fills
-            anew.
+        recorder: makes what records functions, whose memory is freed together: given a function, it returns what
+            repeats it, and the function's result, which every repetition fills again.
     """
 
-    def __init__(self, record: Record | None = None) -> None:
+    def __init__(self, recorder: Callable[[], Record] | None = None) -> None:
         self.enabled = True
         self.recorded = self.repeated = 0
-        self._record = record or CudaRecorder()
+        self._recorder = recorder or CudaRecorder
+        self._record: Record | None = None
         self._structure: Hashable = None
         self._constants: Hashable = None
         self._graphs: dict[Hashable, _Recorded] = {}
@@ -71,7 +72,7 @@ class StepGraphs:
         one with new constants, unless earlier ones lasted long enough.
 
         Args:
-            compute: the function; without a wait for the device, and with inputs of the same shapes always alike.
+            compute: the function; it never synchronises with the device, and depends on nothing else.
             inputs: tensors on the device.
             structure: which tensors it changes.
             constants: the numbers that it depends on.
@@ -103,6 +104,7 @@ class StepGraphs:
     def _make(self, compute: Compute, inputs: Sequence[Tensor]) -> _Recorded | None:
         """Record a graph; None, once said, if that is impossible."""
         mine = [x.clone() for x in inputs]
+        self._record = self._record or self._recorder()
         try:
             repeat, outputs = self._record(lambda: compute(*mine))
         except RuntimeError as error:
@@ -118,10 +120,10 @@ class StepGraphs:
         return _Recorded(mine, outputs, repeat)
 
     def release(self) -> None:
-        """Free the memory of all graphs; they are recorded anew when they are needed."""
+        """Free the memory of all graphs; they are recorded again when they are needed."""
         self._graphs.clear()
         self._seen.clear()
-        self._constants = None
+        self._constants = self._record = None  # memory whose graphs are gone takes no new ones
 
     def clear(self) -> None:
         """Forget everything; whoever replaces tensors that a step uses has to call this."""
@@ -159,20 +161,30 @@ def pad_objects(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return nn.functional.pad(boxes, (0, 0, 0, missing)), nn.functional.pad(labels, (0, missing), value=-1)
 
 
-def has_hooks(model: nn.Module) -> bool:
-    """Return whether functions hang on a network or its parameters; a graph would not call them."""
-    return any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        for module in model.modules()
-    ) or any(parameter._backward_hooks for parameter in model.parameters())
+class NetworkWatch:
+    """Looks for what a recorded step can't follow in a network; its modules and parameters are those of the beginning.
 
+    Args:
+        model: the network.
+    """
 
-def structure_of(model: nn.Module, optimizer: Optimizer) -> Hashable:
-    """Return which tensors a step changes: where the weights are, and which of them are trained."""
-    return id(optimizer), tuple((p.data_ptr(), p.requires_grad) for p in model.parameters())
+    def __init__(self, model: nn.Module) -> None:
+        self._modules, self._parameters = tuple(model.modules()), tuple(model.parameters())
+
+    def has_hooks(self) -> bool:
+        """Return whether functions hang on modules or parameters; a graph would not call them."""
+        return any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in self._modules
+        ) or any(p._backward_hooks for p in self._parameters)
+
+    def has_gradients(self) -> bool:
+        """Return whether parameters have gradients, to which a step would add."""
+        return any(p.grad is not None for p in self._parameters)
+
+    def structure(self, optimizer: Optimizer) -> Hashable:
+        """Return which tensors a step changes: where the weights are, and which of them are trained."""
+        return id(optimizer), tuple((p.data_ptr(), p.requires_grad) for p in self._parameters)
 
 
 def constants_of(optimizer: Optimizer, loss: object) -> Hashable:
