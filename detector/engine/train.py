@@ -25,8 +25,8 @@ from detector.checkpoints.network import build_network, read_config
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, is_data_found, located_data
-from detector.engine.names_elsewhere import NamesElsewhere
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
+from detector.engine.steps import TrainingSteps
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import CallbackError, DetectorError, TrainingError, error_text, excerpt
 from detector.inference.malloc import keep_freed_memory
@@ -47,27 +47,21 @@ from detector.training.build import build_model, build_optimization
 from detector.training.checked import CheckedAttributes, MetricsDict, check_groups
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
-from detector.training.finite import NonFiniteCheck, require_loss
+from detector.training.finite import NonFiniteCheck
 from detector.training.fitness import Fitness, as_fitness
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import (
     largest_side,
     require_batch_norm_fits,
-    resize_batch,
-    sample_side,
     smallest_side,
 )
-from detector.training.optim import clip_gradients, gradient_norm
 from detector.training.progress import EpochMeters, FromProgress, Progress, StopFlag
 from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
 from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
 from detector.training.step_graph import (
-    WORTHWHILE,
     NetworkWatch,
     StepGraphs,
-    constants_of,
-    pad_objects,
 )
 
 if TYPE_CHECKING:
@@ -77,11 +71,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WITHIN_STEP = ("on_loss", "on_before_optimizer_step", "optimizer_step", "on_before_zero_grad")
-"""Events between the beginning of a step and its end."""
 
-
-class Trainer(CheckedAttributes, NamesElsewhere):
+class Trainer(CheckedAttributes, TrainingSteps):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
@@ -96,7 +87,6 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         settings: the checked settings; they stay as they were given.
         progress: where the training stands, see `Progress`.
         meters: what is summed over the current epoch.
-        graphs: the steps recorded as CUDA graphs; None where none are.
         grad_norm: () float, norm of the gradients in the last optimizer step before they were clipped, on the device.
         recovery: called when the loss is not finite; returns whether to continue with the next batch. None = end.
         final_metrics: the metrics of the best weights, once they are validated in full.
@@ -330,17 +320,6 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         )
         self.loss_names = self.loss_fn.names
 
-    def crowded_loss(self, images: Tensor) -> Tensor:
-        """Return the loss of images that hold as many objects as the fullest one of the data; to measure its memory.
-
-        Args:
-            images: (B, 3, H, W) float.
-        """
-        objects = max(self.data.train_annotations.most_objects(), 1)
-        boxes = images.new_tensor([0, 0, *images.shape[:1:-1]]).expand(len(images), objects, 4)
-        labels = torch.zeros(len(images), objects, dtype=torch.int64, device=images.device)
-        return self.loss_of(images, boxes, labels)[1]
-
     def make_optimizer(self) -> None:
         """Make the optimizer with its schedule, the loss scaler and the EMA."""
         settings = self.settings
@@ -359,16 +338,6 @@ class Trainer(CheckedAttributes, NamesElsewhere):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
         self.reset_meters()
-
-    def can_record_steps(self) -> bool:
-        """Return whether steps can be repeated as CUDA graphs: on a GPU, at one size, and often enough in an epoch."""
-        return (
-            self.settings.cuda_graph
-            and self.device.type == "cuda"
-            and self.precision.dtype != torch.float16  # the loss scaler decides on the host
-            and not self.settings.multi_scale
-            and self.num_batches > WORTHWHILE
-        )
 
     def reset_meters(self) -> None:
         """Start the sums of an epoch."""
@@ -432,126 +401,6 @@ class Trainer(CheckedAttributes, NamesElsewhere):
             self.fire("on_train_batch_end")
             if self.saver.is_due:
                 self.save_state()
-
-    def step(self, batch: Batch) -> None:
-        """Forward, backward, and when enough batches are in, clip, optimizer and EMA."""
-        progress = self.progress
-        progress.in_step = True
-        accumulate = self.schedule.apply(self.optimizer, self.epoch, progress.global_step)
-        inputs = self.to_device(batch)
-        if self.graphs is not None and accumulate == 1 and self.is_step_alone():
-            self.repeat_step(self.graphs, inputs, batch.paths)
-        else:
-            self.launch_step(inputs, batch.paths, progress.global_step - progress.last_step >= accumulate)
-        assert self.loss_items is not None
-        self.meters.add(self.loss_items, len(batch))
-        self.count_batch()
-
-    def launch_step(self, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str], is_last: bool) -> None:
-        """Do a step with its events; the optimizer only if this is the last batch of those that are accumulated."""
-        self.preds, self.loss, self.loss_items = self.loss_of(*inputs)
-        loss = self.loss
-        self.fire("on_loss")
-        if self.loss is not loss:
-            require_loss(self.loss)
-        self.finite.check(self.epoch, self.global_step, self.loss.detach(), self.loss_items, paths)
-        self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
-        self.loss = self.loss.detach()
-        if is_last:
-            self.optimizer_step()
-            self.progress.last_step = self.global_step
-
-    def repeat_step(
-        self, graphs: StepGraphs, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str]
-    ) -> None:
-        """Do a step without events within it, as a CUDA graph where there is one."""
-        constants = self.epoch, constants_of(self.optimizer, self.loss_fn)
-        structure = self.watch.structure(self.optimizer)
-        self.preds, loss, items, norm = graphs.run(self.learn, inputs, structure, constants)
-        self.loss, self.loss_items, self.grad_norm = loss.clone(), items.clone(), norm.clone()
-        self.finite.check(self.epoch, self.global_step, self.loss, self.loss_items, paths)
-        self.finite.check_gradients(self.epoch, self.grad_norm)
-        self.ema.update()
-        self.progress.last_step = self.global_step
-
-    def learn(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Change the weights by one batch, without a look at the result; arguments as for `loss_of`.
-
-        Gradients from before are dropped.
-
-        Returns:
-            The predictions without their history, the loss, its terms and the norm of the gradients.
-        """
-        self.optimizer.zero_grad()
-        preds, loss, items = self.loss_of(images, boxes, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradients(self.model.parameters(), self.settings.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        detached = {head: type(found)(*(part.detach() for part in found)) for head, found in preds.items()}
-        return detached, loss.detach(), items, norm
-
-    def loss_of(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor]:
-        """Return the predictions for images, the loss summed over them, and its terms without a history.
-
-        Args:
-            images: (B, 3, H, W) float in 0..1, or uint8.
-            boxes: (B, M, 4) float, xyxy, input px.
-            labels: (B, M) int64, -1 where padded.
-        """
-        with self.precision.autocast():
-            preds = self.model(self.images_to_device(images) if images.dtype == torch.uint8 else images)
-        total, items = self.loss_fn(preds, boxes, labels)
-        return preds, total.sum() * len(images), items[self.model.selected_head].detach()
-
-    def is_step_alone(self) -> bool:
-        """Return whether a step begins without gradients and calls no functions of the user within it."""
-        called = any(self.callbacks[event] for event in WITHIN_STEP) or self.watch.has_hooks()
-        return not called and not self.watch.has_gradients()
-
-    def count_batch(self) -> None:
-        """Count a batch that is done, or was left out."""
-        progress = self.progress
-        progress.global_step += 1
-        progress.batches_done = self.batch_index + 1
-        progress.in_step = False
-
-    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, boxes in input px and labels, on the device; images of another size as floats."""
-        settings = self.settings
-        images, boxes, labels = (
-            part.to(self.device, non_blocking=True) for part in (batch.images, batch.boxes, batch.labels)
-        )
-        if self.device.type == "cuda":
-            boxes, labels = pad_objects(boxes, labels)
-        if settings.multi_scale:
-            images = self.images_to_device(images)
-            images, ratio = resize_batch(
-                images, sample_side(settings.imgsz, settings.multi_scale, settings.seed, self.global_step)
-            )
-            boxes = boxes * ratio
-        return images, boxes, labels
-
-    def images_to_device(self, images: Tensor) -> Tensor:
-        """Return uint8 images in 0..1 on the device."""
-        images = images.to(self.device, non_blocking=True)
-        return images.to(torch.float32, memory_format=self.precision.layout).mul_(1 / 255)
-
-    def optimizer_step(self) -> None:
-        """Clip the gradients, step, clear the gradients, and average the weights."""
-        self.scaler.unscale_(self.optimizer)
-        if self.callbacks["on_before_optimizer_step"]:
-            self.grad_norm = gradient_norm(self.model.parameters())
-            self.fire("on_before_optimizer_step")
-        self.grad_norm = clip_gradients(self.model.parameters(), self.settings.clip_grad)
-        if not self.scaler.is_enabled():  # it skips steps whose gradients overflow
-            self.finite.check_gradients(self.epoch, self.grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.ema.update()
-        self.fire("optimizer_step")
-        self.fire("on_before_zero_grad")
-        self.optimizer.zero_grad()
 
     @property
     def lr(self) -> dict[str, float]:
