@@ -169,12 +169,14 @@ def format_value(value: Any, depth: int = 0) -> str:
         return f"a whole number of {value.bit_length()} bits"
 
 
-def show_given(value: Any) -> str:
-    """Return a given value for a message: of any length, and text that reads like a number in quotes."""
+def show_given(value: Any, depth: int = 0) -> str:
+    """Return a given value for a message: of any length and depth, and text that reads like a number in quotes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return excerpt(value)
     if isinstance(value, (list, tuple)):
-        return shorten(f"[{','.join(show_given(part) for part in value[:100])}]")
+        if depth > 3:  # it may hold itself
+            return "[...]"
+        return shorten(f"[{','.join(show_given(part, depth + 1) for part in value[:100])}]")
     is_number = isinstance(value, str) and re.fullmatch(
         r"[-+.\d]+(e[-+]?\d+)?|true|false|none", value, re.IGNORECASE
     )

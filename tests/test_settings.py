@@ -108,7 +108,9 @@ def test_loggers_are_auto_none_or_names(given, kept):
 
 
 def test_a_value_of_any_length_is_shown_on_one_line():
-    for value in ("x" * 100_000, list(range(100_000)), b"x" * 100_000):
+    loop: list[object] = []
+    loop.append(loop)
+    for value in ("x" * 100_000, list(range(100_000)), b"x" * 100_000, loop):
         with pytest.raises(SettingsError) as caught:
             TrainSettings.parse({"epochs": value})
         assert len(str(caught.value)) < 300

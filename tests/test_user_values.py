@@ -139,6 +139,7 @@ def check_drawn_values(trainer, count, seed):
     attributes = {name: trainer.__dict__[name] for name in ATTRIBUTES if name in trainer.__dict__}
     settings, taken, refused = trainer.initial_settings, 0, 0
     trainer.save_state()
+    trainer.save_checkpoint(last)
     for _ in range(count):
         place = random_.choice(list(KEYS))
         key, value = random_.choice(KEYS[place]), draw(random_)
