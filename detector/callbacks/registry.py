@@ -340,7 +340,7 @@ def short_name(fn: object) -> str:
 
 def add_note(error: BaseException, note: str) -> None:
     """Attach a line to an exception; tracebacks show it from Python 3.11 on."""
-    error.__notes__ = [*getattr(error, "__notes__", []), note]
+    error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
 
 
 def failure_note(error: BaseException) -> str | None:

@@ -12,13 +12,13 @@ The `origin` of a checkpoint is None for weights from random numbers, or plain d
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detector.errors import CheckpointError, SettingsError
+from detector.files.digest import file_sha256
 
 FORCE = "force:"
 MAX_CHAIN = 32  # files that are remembered: each has the licence of those before it
@@ -34,12 +34,10 @@ def origin_of(path: Path, before: Mapping[str, Any] | None, licence: str | None 
         before: the origin of the weights in it, as the file says.
         licence: that the file itself states.
     """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     licence = licence or (before or {}).get("licence")
     return {
         "name": path.name[:MAX_TEXT],
-        "sha256": digest,
+        "sha256": file_sha256(path),
         "licence": licence,
         "chain": links(before)[:MAX_CHAIN],
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.errors import DataError
+from detector.files.digest import file_sha256
 from detector.files.folders import allows_insecure, is_offline
 from detector.files.locks import locked
 
@@ -223,19 +224,11 @@ def _open(url: str, offset: int, validator: str) -> HTTPResponse:
 
 
 def _verify(url: str, part: Path, sha256: str | None, size: int | None) -> None:
-    import hashlib
-
-    found = part.stat().st_size
-    problem = ""
-    if size is not None and found != size:
-        problem = f"has {found} bytes; expected {size}"
-    elif sha256 is not None:
-        digest = hashlib.sha256()
-        with part.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256.lower():
-            problem = f"has SHA-256 {digest.hexdigest()}; expected {sha256}"
+    length, problem = part.stat().st_size, ""
+    if size is not None and length != size:
+        problem = f"has {length} bytes; expected {size}"
+    elif sha256 is not None and (digest := file_sha256(part)) != sha256.lower():
+        problem = f"has SHA-256 {digest}; expected {sha256}"
     if problem:
         part.unlink()
         raise DataError(f"{url}: the downloaded file {problem}; it was removed, check the address.")
