@@ -27,6 +27,7 @@ from detector.tables import align
 from detector.training.build import build_optimization
 from detector.training.ema import ModelEMA
 from detector.training.optim import clip_gradients
+from detector.training.step_graph import CudaRecorder
 
 PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, FLOP/s, by their makers
 OBJECTS = 20  # per image
@@ -126,20 +127,6 @@ def time_parts(step: Step, repeats: int) -> dict[str, float]:
     return {name: value / repeats for name, value in sums.items()}
 
 
-def capture(step: Step) -> torch.cuda.CUDAGraph:
-    """Return the whole step as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph
-
-
 def measure(name: str, batch: int, args: argparse.Namespace) -> list[str]:
     """Return the table's row of one model and batch."""
     device = torch.device("cuda", 0)
@@ -161,7 +148,8 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> list[str]:
         compiled = f"{1e3 * batch / milliseconds(step, args.repeats):.0f}"
     else:
         compiled = "-"
-    replayed = milliseconds(capture(step).replay, args.repeats)
+    replay, _ = CudaRecorder()(step)
+    replayed = milliseconds(replay, args.repeats)
     peak = next((v for k, v in PEAK_BF16.items() if k in torch.cuda.get_device_name(device)), None)
     flops = 3 * step.gflops * 1e9 * batch / (1e-3 * replayed)  # backward takes twice the forward's
     return [
