@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data.config import DataConfig, load_data_config
+from detector.data.config import is_at_hand, load_data_config
 from detector.errors import DataError
 
 Writer = Callable[..., Path]
@@ -340,13 +340,10 @@ def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None
     from detector.data import config as module
 
     path = module._find_yaml(name)
-    content = module.read_data_yaml(path)
-    assert len(content.class_names()) == count
-    root = module._root(path, content.path)
-    assert root == datasets / name
-    archives = content.archives()
-    assert all(archive.url.startswith("https://") for archive in archives)
-    config = DataConfig(name, path, root, module._splits(path, content, root), {0: "x"}, archives)
+    config = module._described(path)
+    assert len(config.names) == count
+    assert config.root == datasets / name
+    assert all(archive.url.startswith("https://") for archive in config.download)
     assert {"train", "val"} <= set(config.splits)
 
 
@@ -424,3 +421,36 @@ def test_an_image_named_twice_counts_once(
     assert [path.name for path in config.split_images("train")] == ["a.jpg", "b.png"]
     assert [path.name for path in config.split_images("val")] == ["a.jpg", "b.png"]
     assert f"{tmp_path}/my.yaml: val names 1 images more than once; each counts once" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: pics\ntrain: images/train\nval: images/val\nnc: 1\ndrawn: {train: 2, val: 1, size: 64}\n",
+        "train: ../images/train\nval: ../images/val\nnc: 1\n",
+        "path: D:\\sets\\cats\ntrain: images\\train\nval: images\\val\nnc: 1\n",
+        SPLITS + "nc: 1\n",
+    ],
+)
+def test_looking_whether_a_set_is_at_hand_makes_and_says_nothing(
+    write: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    path = write(text)
+    before = sorted(tmp_path.rglob("*"))
+    assert is_at_hand(path) == ("drawn" not in text)
+    assert (caplog.text, sorted(tmp_path.rglob("*"))) == ("", before)
+    load_data_config(path)
+    assert is_at_hand(path)
+
+
+def test_a_placeholder_a_mistake_and_missing_training_images_are_not_at_hand(
+    datasets: Path, write: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not is_at_hand("coco8")
+    assert load_data_config("coco8").stand_in
+    assert len(caplog.records) == 1
+    assert not is_at_hand("coco8")
+    assert not is_at_hand("coco9")
+    assert not is_at_hand("x" * 5000)
+    assert not is_at_hand(write("train: gone\nval: images/val\nnc: 1"))
+    assert len(caplog.records) == 1

@@ -197,6 +197,12 @@ def test_accumulation_steps_less_often(train_tiny):
     assert yolo.trainer.ema.updates == 2
 
 
+def test_what_is_said_of_the_data_is_said_once(train_tiny, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DETECTOR_DATASETS", str(tmp_path / "sets"))
+    train_tiny(data="coco8", epochs=1)
+    assert sum("NOT THE REAL IMAGES" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_the_trainer_can_be_used_alone(tiny_model, drawn_dataset, tmp_path):
     from detector.nn.model import load_model_config
     from detector.settings import TrainSettings

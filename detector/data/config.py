@@ -140,6 +140,20 @@ def load_data_config(data: str | Path) -> DataConfig:
         raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
 
 
+def is_at_hand(data: str | Path) -> bool:
+    """Return whether the folders or lists that a data set trains and validates on are there.
+
+    Nothing is downloaded, drawn or said; what is wrong with the data set is for `load_data_config` to say.
+    """
+    try:
+        path = _place_of(_find_yaml(data))
+        file = read_data_yaml(path)
+        config = _found(path, file) if file.drawn is None else _drawn_place(_described(path), file.drawn)
+        return all(entry.exists() for split in ("train", "val") for entry in config.splits[split])
+    except (DataError, OSError, ValueError, RuntimeError):
+        return False
+
+
 def _absolute(path: Path) -> Path:
     """Return a path without `..`, links kept as they are unless a `..` goes up from where one leads."""
     plain = Path(os.path.normpath(path.absolute()))
@@ -161,15 +175,21 @@ def _described(path: Path) -> DataConfig:
     """Return a data set as its file describes it, whether or not its images are there."""
     file = read_data_yaml(path)
     root = _root(path, file.path or "")
-    return DataConfig(path.stem, path, root, _splits(path, file, root), file.class_names(), file.archives())
+    return DataConfig(path.stem, path, root, _splits(file, root), file.class_names(), file.archives())
+
+
+def _found(path: Path, file: DataYaml) -> DataConfig:
+    """Return a data set as its file describes it, or with the folders that stand for those it names."""
+    config = _described(path)
+    return config if file.download or file.stand_in is not None else _found_elsewhere(config, file)
 
 
 def _load(path: Path) -> DataConfig:
-    file, config = read_data_yaml(path), _described(path)
+    file = read_data_yaml(path)
     if file.drawn is not None:
-        return _drawn(config, file.drawn)
-    if not file.download and file.stand_in is None:
-        config = _found_elsewhere(config, file)
+        return _drawn(_described(path), file.drawn)
+    config = _found(path, file)
+    _say_what_is_elsewhere(config, file)
     if _has_val(config):
         return config
     try:
@@ -222,23 +242,24 @@ def _is_packaged(path: Path) -> bool:
     return resource_dir("datasets").resolve() in (path.parent.resolve(), path.resolve().parent)
 
 
-def _splits(path: Path, file: DataYaml, root: Path) -> dict[str, list[Path]]:
+def _splits(file: DataYaml, root: Path) -> dict[str, list[Path]]:
     return {
-        split: [_entry(path, root, entry) for entry in file.entries(split)]
+        split: [_entry(root, entry) for entry in file.entries(split)]
         for split in SPLITS
         if file.entries(split)
     }
 
 
-def _entry(path: Path, root: Path, entry: str) -> Path:
+def _entry(root: Path, entry: str) -> Path:
     """Return an entry's absolute path; `../train`, as some exports write it, means `train` next to the YAML."""
     entry = native(entry, root)
-    found = Path(os.path.normpath(root / expand_home(entry)))
+    found = _entry_as_given(root, entry)
     inside = root / entry.removeprefix("../")
-    if entry.startswith("../") and not found.exists() and inside.exists():
-        LOGGER.warning("%s: %s does not exist; using %s", path, found, inside)
-        return inside
-    return found
+    return inside if entry.startswith("../") and not found.exists() and inside.exists() else found
+
+
+def _entry_as_given(root: Path, entry: str) -> Path:
+    return Path(os.path.normpath(root / expand_home(native(entry, root))))
 
 
 def _found_elsewhere(config: DataConfig, file: DataYaml) -> DataConfig:
@@ -251,9 +272,17 @@ def _found_elsewhere(config: DataConfig, file: DataYaml) -> DataConfig:
     if move is None:
         return config
     splits = {split: [move.apply(text) for text in texts] for split, texts in given.items()}
-    missing = next(e for split in ("train", "val") for e in config.splits[split] if not e.exists())
-    LOGGER.warning("%s: %s does not exist; using %s", config.yaml_path, missing, splits["val"][0])
     return replace(config, root=move.place, splits=splits)
+
+
+def _say_what_is_elsewhere(config: DataConfig, file: DataYaml) -> None:
+    """Warn once a split that a folder other than the one in the file is used."""
+    root = _root(config.yaml_path, file.path or "")
+    for split, entries in config.splits.items():
+        for text, entry in zip(file.entries(split), entries, strict=True):
+            if entry != (missing := _entry_as_given(root, text)):
+                LOGGER.warning("%s: %s does not exist; using %s", config.yaml_path, missing, entry)
+                break
 
 
 def _has_val(config: DataConfig) -> bool:
@@ -371,15 +400,21 @@ def _make_placeholder(config: DataConfig, reason: str) -> DataConfig:
     return replace(config, root=root, splits=splits, stand_in=True)
 
 
+def _drawn_place(config: DataConfig, given: Mapping[str, int]) -> DataConfig:
+    """Return the data set of a `drawn:` key in the folder named after everything that its drawing depends on."""
+    key = json.dumps([DRAWING_VERSION, {**DRAWING, **given}, list(config.names.values())], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    return _moved(config, config.root.with_name(f"{config.root.name}-{digest}"))
+
+
 def _drawn(config: DataConfig, given: Mapping[str, int]) -> DataConfig:
-    """Draw the data set of a `drawn:` key into a folder named after everything it depends on."""
-    settings, names = {**DRAWING, **given}, list(config.names.values())
-    key = json.dumps([DRAWING_VERSION, settings, names], sort_keys=True)
-    root = config.root.with_name(f"{config.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
-    config = _moved(config, root)
+    """Draw the data set of a `drawn:` key, unless it is there."""
+    settings = {**DRAWING, **given}
+    config = _drawn_place(config, given)
     if not _has_val(config):
         config = _moved(config, _place(config))
         counts: dict[str, int] = {split: settings[split] for split in SPLIT_START if split in settings}
+        names = list(config.names.values())
         _once(
             config.root,
             lambda folder: make_drawn_dataset(

@@ -17,7 +17,7 @@ from detector.data.config import DataConfig, load_data_config
 from detector.data.dataset import DetectionDataset
 from detector.data.formats.yolo import scan_yolo
 from detector.data.loader import TrainLoader, ValLoader
-from detector.errors import DataError, DetectorError, SettingsError
+from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
 from detector.settings import DataSettings, TrainSettings
 
@@ -117,15 +117,6 @@ def open_data(settings: DataSettings) -> DataConfig:
                 f"classes={class_id}: {config.yaml_path.name} has classes 0-{config.num_classes - 1}"
             )
     return config
-
-
-def is_data_found(settings: DataSettings) -> bool:
-    """Return whether the data set and the folders or lists of its splits are there; nothing else is read or said."""
-    try:
-        config = load_data_config(settings.data or "")
-    except DetectorError:
-        return False
-    return all(entry.exists() for split in ("train", "val") for entry in config.splits.get(split, ()))
 
 
 def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annotations:

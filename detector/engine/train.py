@@ -22,9 +22,10 @@ from detector.callbacks.registry import CallbackRegistry
 from detector.callbacks.state import gather_states, restore_states
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
+from detector.data.config import is_at_hand
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision, use_repeatable_algorithms
-from detector.engine.loaders import TrainingData, is_data_found, located_data
+from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.steps import TrainingSteps
 from detector.engine.val import Validator, validation_suppression
@@ -268,7 +269,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.saver = RunSaver(self.save_dir, settings.save, settings.save_period, settings.save_minutes)
         self.last, self.best = self.saver.last, self.saver.best
         self.lock = RunLock(self.save_dir)
-        self.is_data_found = is_data_found(settings)
+        self.is_data_found = is_at_hand(settings.data or "")
         self.fire("on_pretrain_routine_start")
         self.started = perf_counter()
         if self.device.type == "cpu":

@@ -216,7 +216,7 @@ class Logger(Callback):
             self._start_run(trainer)
 
     def on_pretrain_routine_end(self, trainer: Any) -> None:
-        """Open now, if the data set was only made by a callback."""
+        """Open now, if the data set was only downloaded, drawn or made since."""
         if not (self.is_open or self.is_broken):
             self._start_run(trainer)
 
