@@ -345,13 +345,11 @@ def test_a_server_that_dies_costs_one_warning(train_logged, server, monkeypatch,
 
 @pytest.mark.parametrize("name", ["a?b", "My%20Drive", "a#b & c"])
 def test_the_address_of_a_store_names_its_folder_whatever_its_letters(name, tmp_path):
-    from sqlalchemy import create_engine, make_url
+    from sqlalchemy import create_engine
 
     folder = tmp_path / name
     folder.mkdir()
-    uri = sqlite_uri(folder / "mlflow.db")
-    assert make_url(uri).database == str(folder / "mlflow.db") and not make_url(uri).query
-    create_engine(uri).connect().close()
+    create_engine(sqlite_uri(folder / "mlflow.db")).connect().close()
     assert (folder / "mlflow.db").is_file() and list(tmp_path.iterdir()) == [folder]
 
 

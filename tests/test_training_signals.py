@@ -19,6 +19,14 @@ def train_tiny(train_tiny):
     return partial(train_tiny, epochs=1, optimizer="AdamW")
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Let a closed terminal end this process, also where the tests themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 

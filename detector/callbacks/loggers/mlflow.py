@@ -204,14 +204,18 @@ class MLflowLogger(Logger):
 def sqlite_uri(path: Path) -> str:
     """Return the address of a SQLite store, whatever letters its folder's name has.
 
-    What follows a `?` is options there, and some versions of SQLAlchemy read `%20` as a space. The driver is named
-    because MLflow makes the folder of a `sqlite:///` address, without reading it so.
+    What follows a `?` is options there; `%20` is a space to SQLAlchemy from 2.1 on, and to SQLite itself in a `file:`.
+    The driver is named because MLflow makes the folder of a `sqlite:///` address, without reading it so.
     """
     from sqlalchemy import make_url
 
-    text = path.as_posix()
-    for uri in (f"sqlite:///{text}", f"sqlite+pysqlite:///{quote_url(text, safe='/:')}"):
-        if make_url(uri).database == text:
+    text, quoted = path.as_posix(), quote_url(path.as_posix(), safe="/:")
+    for uri, database in (
+        (f"sqlite:///{text}", text),
+        (f"sqlite+pysqlite:///{quoted}", text),
+        (f"sqlite+pysqlite:///file:{quoted}?uri=true", f"file:{quoted}"),
+    ):
+        if make_url(uri).database == database:
             return uri
     raise OSError(
         f"MLflow can't keep its store in {path.parent}: rename the folder, or set MLFLOW_TRACKING_URI"
