@@ -7,10 +7,15 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.data.formats.yolo import label_path, parse_labels, scan_yolo
+from detector.data.annotations import build_annotations
+from detector.data.formats.yolo import label_path, parse_labels, read_yolo
 from detector.errors import DataError
 
 NAMES = {0: "cat", 1: "dog"}
+
+
+def scan_yolo(images, *args, **kwargs):
+    return build_annotations(read_yolo(images), *args, **kwargs)
 
 
 @pytest.fixture(autouse=True)

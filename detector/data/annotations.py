@@ -11,25 +11,44 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.images import MAX_PIXELS, measure_image
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
+from detector.data.labels import CROWD, DIFFICULT, NAMED, Labels, listed, report
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
 
 MIN_SIDE = 10  # image px; smaller images are skipped: enlarged, they show nothing but blur
 MAX_THREADS = 16  # that read images; more wait for each other
-NAMED = 10  # files named in one message; the others are counted
+SLACK = 0.01  # how far a rounded coordinate may lie outside an image, as a part of its side
+SLACK_PX = 1.5  # likewise, px: some tools count from 1, or include the last pixel
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Boxes that evaluation ignores; the arrays are those of `Annotations`.
+
+    Attributes:
+        difficult: (N,) bool, which of the split's boxes are difficult.
+        offsets: (n + 1,) int64, rows of the groups in image i.
+        boxes: (G, 4) float32, cxcywh, normalised, of groups.
+        labels: (G,) int64.
+    """
+
+    difficult: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,8 @@ class Annotations:
         labels: (N,) int64.
         names: class names by id.
         skipped: images left out because they can't be read or are too small.
+        ignored: what evaluation neither demands nor counts as wrong, if there is anything: groups of objects
+            (COCO's crowds), which nothing is trained on, and difficult objects.
     """
 
     paths: list[str]
@@ -53,6 +74,7 @@ class Annotations:
     labels: NDArray[np.int64]
     names: dict[int, str]
     skipped: int = 0
+    ignored: Ignored | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,6 +103,106 @@ class Annotations:
         for part in (self.sizes, self.offsets, self.boxes, self.labels, file_stats(self.paths)[:, 0]):
             total.update(np.ascontiguousarray(part).tobytes())
         return {"images": len(self), "boxes": len(self.labels), "sha256": total.hexdigest()}
+
+
+def build_annotations(
+    labels: Labels,
+    names: Mapping[int, str],
+    source: str = "the data file",
+    single_cls: bool = False,
+    classes: Collection[int] | None = None,
+) -> Annotations:
+    """Check what was read of label files, and put it together with the sizes of the images.
+
+    Images that can't be decoded or have a side below 10 px are skipped with a warning. Labels are
+    not forgiven: every file with a wrong row is reported, because training on the rest would be
+    training on another data set. Rows that repeat another row of their image, and boxes without
+    area, are left out, the latter with a warning.
+
+    Args:
+        labels: from a reader.
+        names: class names by id, 0 to C - 1.
+        source: what named the classes, for messages (``coco8.yaml``).
+        single_cls: every class becomes class 0, called "item"; ids are not compared with ``names``.
+        classes: keep only boxes of these ids.
+
+    Raises:
+        DataError: a label file has a wrong row, or no image can be used.
+    """
+    ids, problems = _class_ids(labels, names, source, single_cls)
+    if problems and not labels.in_pixels:  # nothing more can be wrong; images are slow to read
+        raise DataError(report(labels, problems))
+    sizes = measure_images(labels.paths)
+    boxes = _as_parts(labels, sizes, problems) if labels.in_pixels else labels.boxes
+    if problems:
+        raise DataError(report(labels, problems))
+    keep_image = usable_images(labels.paths, sizes)
+
+    keep = keep_image[labels.image]
+    flat = keep & (boxes[:, 2:].min(1, initial=1) <= 0)
+    if flat.any():
+        where = [labels.where(row) for row in np.flatnonzero(flat).tolist()]
+        log.warning("%d boxes without area are left out: %s", len(where), listed(where))
+        keep &= ~flat
+    if classes is not None:
+        keep &= np.isin(ids, list(classes))
+    if single_cls:
+        ids, names = np.zeros_like(ids), {0: "item"}
+    group = keep & (labels.kinds == CROWD)
+    keep &= ~group
+    difficult = labels.kinds[keep] == DIFFICULT
+
+    def flat_rows(chosen: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        counts = np.bincount(labels.image[chosen], minlength=len(labels.paths))[keep_image]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return {"offsets": offsets, "boxes": boxes[chosen].astype(np.float32), "labels": ids[chosen]}
+
+    return Annotations(
+        paths=[path for path, kept in zip(labels.paths, keep_image, strict=True) if kept],
+        sizes=sizes[keep_image],
+        **flat_rows(keep),
+        names=dict(names),
+        skipped=int((~keep_image).sum()),
+        ignored=Ignored(difficult, **flat_rows(group)) if group.any() or difficult.any() else None,
+    )
+
+
+def _class_ids(
+    labels: Labels, names: Mapping[int, str], source: str, single_cls: bool
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Return the (N,) class ids of the rows, by name where the files name classes, and what is wrong, by file."""
+    problems = dict(labels.problems)
+    if labels.names is None:
+        ids = labels.classes
+        wrong = ids >= len(names)
+        known = f"{source} names {len(names)} classes (0-{len(names) - 1})."
+    else:
+        by_name = {name: number for number, name in names.items()}
+        ids = np.array([by_name.get(name, -1) for name in labels.names], np.int64)[labels.classes]
+        wrong = ids < 0
+        known = f"{source} names {', '.join(list(names.values())[:NAMED])}."
+    if not single_cls:
+        for row in np.flatnonzero(wrong).tolist():
+            number = labels.classes[row]
+            what = number if labels.names is None else repr(labels.names[number])
+            text = f"{labels.unit} {labels.place[row]}: class {what}, but {known}"
+            problems.setdefault(int(labels.image[row]), text)
+    return ids, problems
+
+
+def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]) -> NDArray[np.float64]:
+    """Convert boxes in px to cxcywh as parts of their image, cut at its edges; add what is far outside to `problems`."""
+    hw = np.where(labels.stated_hw > 0, labels.stated_hw, sizes)[labels.image]
+    scale = np.maximum(hw[:, [1, 0, 1, 0]], 1)
+    corners, slack = labels.boxes / scale, np.maximum(SLACK, SLACK_PX / scale)
+    outside = ((corners < -slack) | (corners > 1 + slack)).any(1) | (corners[:, 2:] < corners[:, :2]).any(1)
+    for row in np.flatnonzero(outside & (hw[:, 0] > 0)).tolist():
+        box, (height, width) = ", ".join(f"{value:g}" for value in labels.boxes[row]), hw[row].tolist()
+        text = f"{labels.unit} {labels.place[row]}: corners {box} are not those of a box in {width} x {height} px."
+        problems.setdefault(int(labels.image[row]), text)
+    corners = corners.clip(0, 1)
+    low, high = corners[:, :2], corners[:, 2:]
+    return np.concatenate([(low + high) / 2, high - low], 1)
 
 
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
@@ -159,9 +281,3 @@ def _progress(items: Iterable[_T], total: int) -> Iterable[_T]:
     from tqdm import tqdm
 
     return tqdm(items, total=total, desc="checking images", unit="", disable=None)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join the first names of a long list and count the others."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -18,7 +18,7 @@ from detector.files.folders import cache_dir
 log = logging.getLogger(__name__)
 
 
-_VERSION = 2  # of the index files
+_VERSION = 3  # of the index files
 
 
 def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:
@@ -66,7 +66,7 @@ def read_label_cache(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[st
     return arrays
 
 
-def write_label_cache(place: Path, **arrays: NDArray[np.generic]) -> None:
+def write_label_cache(place: Path, /, **arrays: NDArray[np.generic]) -> None:
     """Write arrays in one step: readers see the old file or the new one, never half of it."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detector.data.annotations import Annotations
+from detector.data.annotations import Annotations, build_annotations
 from detector.data.augment import Augmentation
 from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config
 from detector.data.dataset import DetectionDataset
-from detector.data.formats.yolo import scan_yolo
+from detector.data.formats.yolo import read_yolo
 from detector.data.loader import TrainLoader, ValLoader
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
@@ -124,8 +124,8 @@ def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annota
     images = config.split_images(split)
     if split == "train" and settings.fraction < 1:
         images = images[: max(round(len(images) * settings.fraction), 1)]
-    annotations = scan_yolo(
-        images, config.names, config.yaml_path.name, settings.single_cls, settings.classes
+    annotations = build_annotations(
+        read_yolo(images), config.names, config.yaml_path.name, settings.single_cls, settings.classes
     )
     log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
     return annotations

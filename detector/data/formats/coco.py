@@ -1,0 +1,318 @@
+"""COCO's labels: one JSON file for all images of a split, with boxes ``x, y, width, height`` in px.
+
+Ids may be any numbers and have gaps; categories become classes by their names. An object without ``bbox`` has the extent
+of its polygons or its mask. Groups of objects (``iscrowd``) are kept for evaluation, which neither demands them nor
+counts detections within them as wrong (Lin et al., arXiv:1405.0312, section 4.4).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.images import MAX_PIXELS
+from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
+from detector.data.labels import CROWD, NAMED, OBJECT, Labels
+from detector.data.places import find_move, native, path_parts
+from detector.errors import DataError
+from detector.files.text import decode_text
+
+MAX_BYTES = 8 << 30  # of a file: the labels of 10 million images
+IMAGE_FOLDERS = ("images", "data", "val2017", "train2017")
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What is in a COCO file.
+
+    Attributes:
+        names: n image file names, as they are in the file.
+        stated_hw: (n, 2) int64, height and width, px; 0 where they are not stated.
+        categories: names of the categories, by ascending id.
+        image: (N,) int64, the image of each object, ascending; likewise `ids`, the objects' own numbers, `classes`,
+            their categories by place, `boxes`, (N, 4) float64 xyxy px, and `kinds`, (N,) uint8.
+    """
+
+    names: list[str]
+    stated_hw: NDArray[np.int64]
+    categories: list[str]
+    image: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    kinds: NDArray[np.uint8]
+
+
+def read_coco(path: Path, images: Path | None = None) -> Labels:
+    """Read the images and labels of a COCO file.
+
+    Args:
+        path: the JSON file.
+        images: folder of its images; by default it is looked for next to the file.
+
+    Raises:
+        DataError: it can't be read, naming everything that is wrong with it, or no image of it is found.
+    """
+    found = _read_cached(path)
+    paths = _image_paths(path, found.names, images)
+    order = np.argsort(np.array(paths, dtype=object), kind="stable")
+    place = np.empty(len(paths), np.int64)
+    place[order] = np.arange(len(paths))
+    rows = np.argsort(place[found.image], kind="stable")
+    return Labels(
+        [paths[i] for i in order.tolist()],
+        [str(path)] * len(paths),
+        place[found.image][rows],
+        found.ids[rows],
+        found.classes[rows],
+        found.boxes[rows],
+        found.kinds[rows],
+        found.stated_hw[order],
+        found.categories,
+        unit="annotation",
+        in_pixels=True,
+    )
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a JSON file begins like one of COCO's: an object with `images`, `annotations` or the like."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return False
+    keys = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+    return start.startswith(b"{") and any(key in start for key in keys)
+
+
+_ARRAYS = {
+    "stated_hw": (-1, 2),
+    "image": (-1,),
+    "ids": (-1,),
+    "classes": (-1,),
+    "boxes": (-1, 4),
+    "kinds": (-1,),
+}
+
+
+def _read_cached(path: Path) -> CocoFile:
+    stats, place = file_stats([str(path)]), label_cache_path("coco", [str(path)])
+    known = read_label_cache(place, {"stats": (1, 3), "texts": (-1,), **_ARRAYS})
+    if known is not None and np.array_equal(known["stats"], stats):
+        arrays: dict[str, Any] = {key: known[key] for key in _ARRAYS}
+        return CocoFile(**json.loads(known["texts"].tobytes()), **arrays)
+    found = parse_coco(_load(path), str(path))
+    texts = json.dumps({"names": found.names, "categories": found.categories}).encode()
+    arrays = {key: getattr(found, key) for key in _ARRAYS}
+    write_label_cache(place, stats=stats, texts=np.frombuffer(texts, np.uint8), **arrays)
+    return found
+
+
+def _load(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} has over {MAX_BYTES >> 30} GiB; give the labels in several files.")
+        return json.loads(decode_text(path.read_bytes()))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not a JSON file: {error}.") from None
+
+
+class _Problems:
+    """What is wrong with a file: the first ones, and how many there are."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.first, self.count = path, [], 0
+        self.first: list[str]
+
+    def add(self, text: str) -> None:
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(text)
+
+    def require_none(self) -> None:
+        if self.count == 1:
+            raise DataError(f"{self.path}: {self.first[0]}.")
+        if self.count:
+            more = [f"... and {self.count - NAMED} more."] if self.count > NAMED else []
+            raise DataError(
+                "\n  ".join([f"{self.path}: {self.count} entries are wrong:", *self.first, *more])
+            )
+
+
+def parse_coco(content: Any, path: str = "the file") -> CocoFile:
+    """Check the content of a COCO file and return it as arrays; objects that repeat another one are left out.
+
+    Args:
+        content: what `json.load` returned.
+        path: for messages.
+
+    Raises:
+        DataError: naming everything that is wrong.
+    """
+    problems = _Problems(path)
+    lists = [_entries(content, key, path) for key in ("images", "categories", "annotations")]
+    images, categories, objects = lists
+    image_rows = _by_id(images, "images", problems)
+    names, hw = [], np.zeros((len(images), 2), np.int64)
+    for row, image in enumerate(images):
+        name = image.get("file_name")
+        if not isinstance(name, str) or not path_parts(name):
+            problems.add(f"images[{row}]: file_name is {name!r}; expected the name of an image")
+        size = [image.get(key) for key in ("height", "width")]
+        if all(type(side) is int and 0 < side < 2**31 for side in size):
+            hw[row] = size
+        names.append(str(name))
+    category_rows = _by_id(categories, "categories", problems)
+    titles = [category.get("name") for category in categories]
+    for row, title in enumerate(titles):
+        if not isinstance(title, str) or titles.index(title) != row:
+            problems.add(f"categories[{row}]: name is {title!r}; expected a name of its own")
+    problems.require_none()
+    by_id = sorted(category_rows, key=lambda number: number)
+    classes = {number: place for place, number in enumerate(by_id)}
+
+    rows: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for number, item in enumerate(objects):
+        try:
+            image, category = image_rows.get(item.get("image_id")), classes.get(item.get("category_id"))
+        except TypeError:  # a list as id
+            image = category = None
+        if image is None or category is None:
+            key = "image_id" if image is None else "category_id"
+            problems.add(
+                f"annotations[{number}]: {key} is {_short(item.get(key))}, which the file does not define"
+            )
+            continue
+        try:
+            box = _box(item, hw[image])
+        except ValueError as error:
+            problems.add(f"annotations[{number}]: {error}")
+            continue
+        crowd = item.get("iscrowd") in (1, True)
+        given = item.get("id")
+        place = given if type(given) is int and abs(given) < 2**62 else number
+        rows.setdefault((image, category, crowd, *box), (place, number))
+    problems.require_none()
+    table = np.array([key for key in rows], np.float64).reshape(-1, 7)
+    image_of = table[:, 0].astype(np.int64)
+    order = np.argsort(image_of, kind="stable")
+    return CocoFile(
+        names,
+        hw,
+        [titles[category_rows[number]] for number in by_id],
+        image_of[order],
+        np.array([place for place, _ in rows.values()], np.int64)[order],
+        table[order, 1].astype(np.int64),
+        table[order, 3:],
+        np.where(table[order, 2] > 0, CROWD, OBJECT).astype(np.uint8),
+    )
+
+
+def _entries(content: Any, key: str, path: str) -> list[Mapping[str, Any]]:
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        what = "nothing" if found is None else type(found).__name__
+        raise DataError(f"{path} is not a label file of COCO: {key} is {what}; expected a list of objects.")
+    return found
+
+
+def _by_id(items: Sequence[Mapping[str, Any]], key: str, problems: _Problems) -> dict[Any, int]:
+    """Return id -> place; ids are numbers or texts, each once."""
+    places: dict[Any, int] = {}
+    for row, item in enumerate(items):
+        number = item.get("id")
+        if type(number) not in (int, str) or number in places:
+            problems.add(f"{key}[{row}]: id is {_short(number)}; expected a number of its own")
+        else:
+            places[number] = row
+    if len({type(number) for number in places}) > 1:
+        problems.add(f"{key}: some ids are numbers and some are texts")
+    return places
+
+
+def _box(item: Mapping[str, Any], hw: NDArray[np.int64]) -> tuple[float, float, float, float]:
+    """Return the corners of an object, px.
+
+    Raises:
+        ValueError: it has neither a box nor a shape that can be read; the text is a clause.
+    """
+    given = item.get("bbox")
+    if isinstance(given, list) and given:
+        x, y, width, height = _numbers(given, 4, "bbox")
+        if width < 0 or height < 0:
+            raise ValueError(f"bbox is {_short(given)}; expected x, y, width and height, px")
+        return x, y, x + width, y + height
+    shape = item.get("segmentation")
+    if isinstance(shape, dict):
+        return _mask_box(shape, hw)
+    if isinstance(shape, list) and shape and all(isinstance(part, list) for part in shape):
+        points = np.array([value for part in shape for value in _numbers(part, None, "segmentation")])
+        xs, ys = points[0::2], points[1::2]
+        return float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+    raise ValueError(f"bbox is {_short(given)} and segmentation is {_short(shape)}; expected one of them")
+
+
+def _numbers(values: Iterable[Any], count: int | None, key: str) -> list[float]:
+    found = list(values)
+    good = all(type(value) in (int, float) and abs(value) < 2**31 for value in found)
+    if not good or not (len(found) == count if count else len(found) >= 6 and len(found) % 2 == 0):
+        expected = f"{count} numbers, px" if count else "x, y of 3 points or more, px"
+        raise ValueError(f"{key} is {_short(found)}; expected {expected}")
+    return [float(value) for value in found]
+
+
+def _mask_box(mask: Mapping[str, Any], hw: NDArray[np.int64]) -> tuple[float, float, float, float]:
+    """Return the extent of a run-length encoded mask."""
+    from pycocotools import mask as coco_mask
+
+    size, counts = mask.get("size"), mask.get("counts")
+    good = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    if not good or not size[0] * size[1] <= MAX_PIXELS or (hw.all() and size != hw.tolist()):
+        raise ValueError(f"segmentation has the size {_short(size)}; expected height and width of the image")
+    if isinstance(counts, list):
+        whole = all(type(run) is int and run >= 0 for run in counts)
+        if not whole or sum(counts) != size[0] * size[1]:
+            raise ValueError("segmentation has runs that do not add up to its size")
+        coded = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
+    elif isinstance(counts, str):
+        coded = {"size": size, "counts": counts.encode()}
+    else:
+        raise ValueError(f"segmentation has the counts {_short(counts)}; expected a list of runs or a text")
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(coded))
+    return x, y, x + width, y + height
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _image_paths(path: Path, names: Sequence[str], images: Path | None) -> list[str]:
+    """Return where the images of a file are: in a folder next to it, as far as their names' folders exist there."""
+    if not names:
+        raise DataError(f"{path} has no images.")
+    places = [images] if images is not None else _places(path)
+    texts = [native(name, places[0]) for name in names]
+    move = find_move(texts, places, all_exist=False)
+    if move is None:
+        where = ", ".join(str(place) for place in places)
+        raise DataError(
+            f"{path}: no image of it is found, such as {names[0]!r}; looked in {where}. Give `images:`."
+        )
+    return [os.path.normpath(move.apply(text)) for text in texts]
+
+
+def _places(path: Path) -> list[Path]:
+    """Return the folders that the images of a label file may be in, the likeliest first."""
+    split = path.stem.removeprefix("instances_").removeprefix("person_keypoints_")
+    names = [split, split.rstrip("0123456789"), *IMAGE_FOLDERS]
+    inside = [folder / name for folder in (Path("images"), Path()) for name in dict.fromkeys(names) if name]
+    folders = [path.parent, *(place / part for place in (path.parent, path.parent.parent) for part in inside)]
+    return [folder for folder in (*folders, path.parent.parent) if folder.is_dir()]
