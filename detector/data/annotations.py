@@ -191,7 +191,7 @@ def _class_ids(
 
 
 def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]) -> NDArray[np.float64]:
-    """Convert boxes in px to cxcywh as parts of their image, cut at its edges; add what is far outside to `problems`."""
+    """Convert boxes in px to cxcywh as parts of an image, cut at its edges; `problems` gets what is far outside."""
     hw = np.where(labels.stated_hw > 0, labels.stated_hw, sizes)[labels.image]
     scale = np.maximum(hw[:, [1, 0, 1, 0]], 1)
     corners, slack = labels.boxes / scale, np.maximum(SLACK, SLACK_PX / scale)

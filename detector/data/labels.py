@@ -66,7 +66,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Row:
-    """A box as a reader has it: its place in the file, its class (an id or a name), four numbers, what it stands for."""
+    """A box as a reader has it: place in the file, class (an id or a name), four numbers, what it stands for."""
 
     place: int
     label: int | str

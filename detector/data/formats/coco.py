@@ -1,8 +1,8 @@
 """COCO's labels: one JSON file for all images of a split, with boxes ``x, y, width, height`` in px.
 
-Ids may be any numbers and have gaps; categories become classes by their names. An object without ``bbox`` has the extent
-of its polygons or its mask. Groups of objects (``iscrowd``) are kept for evaluation, which neither demands them nor
-counts detections within them as wrong (Lin et al., arXiv:1405.0312, section 4.4).
+Ids may be any numbers and have gaps; categories become classes by their names. An object without ``bbox`` has the
+extent of its polygons or its mask. Groups of objects (``iscrowd``) are kept for evaluation, which neither demands them
+nor counts detections within them as wrong (Lin et al., arXiv:1405.0312, section 4.4).
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class _Problems:
     """What is wrong with a file: the first ones, and how many there are."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.first, self.count = path, [], 0
-        self.first: list[str]
+        self.path, self.count = path, 0
+        self.first: list[str] = []
 
     def add(self, text: str) -> None:
         self.count += 1
@@ -165,42 +165,44 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         name = image.get("file_name")
         if not isinstance(name, str) or not path_parts(name):
             problems.add(f"images[{row}]: file_name is {name!r}; expected the name of an image")
-        size = [image.get(key) for key in ("height", "width")]
+        size: list[Any] = [image.get("height"), image.get("width")]
         if all(type(side) is int and 0 < side < 2**31 for side in size):
             hw[row] = size
         names.append(str(name))
     category_rows = _by_id(categories, "categories", problems)
-    titles = [category.get("name") for category in categories]
-    for row, title in enumerate(titles):
-        if not isinstance(title, str) or titles.index(title) != row:
-            problems.add(f"categories[{row}]: name is {title!r}; expected a name of its own")
+    titles: list[str] = []
+    for row, category in enumerate(categories):
+        title = category.get("name")
+        if not isinstance(title, str) or title in titles:
+            problems.add(f"categories[{row}]: name is {_short(title)}; expected a name of its own")
+        titles.append(str(title))
     problems.require_none()
     by_id = sorted(category_rows, key=lambda number: number)
     classes = {number: place for place, number in enumerate(by_id)}
 
-    rows: dict[tuple[Any, ...], tuple[int, int]] = {}
+    rows: dict[tuple[float, ...], int] = {}
     for number, item in enumerate(objects):
-        try:
-            image, category = image_rows.get(item.get("image_id")), classes.get(item.get("category_id"))
-        except TypeError:  # a list as id
-            image = category = None
-        if image is None or category is None:
-            key = "image_id" if image is None else "category_id"
+        owner, kind = (
+            _found(places, item.get(key))
+            for places, key in ((image_rows, "image_id"), (classes, "category_id"))
+        )
+        if owner is None or kind is None:
+            key = "image_id" if owner is None else "category_id"
             problems.add(
                 f"annotations[{number}]: {key} is {_short(item.get(key))}, which the file does not define"
             )
             continue
         try:
-            box = _box(item, hw[image])
+            box = _box(item, hw[owner])
         except ValueError as error:
             problems.add(f"annotations[{number}]: {error}")
             continue
         crowd = item.get("iscrowd") in (1, True)
         given = item.get("id")
         place = given if type(given) is int and abs(given) < 2**62 else number
-        rows.setdefault((image, category, crowd, *box), (place, number))
+        rows.setdefault((owner, kind, crowd, *box), place)
     problems.require_none()
-    table = np.array([key for key in rows], np.float64).reshape(-1, 7)
+    table = np.array(list(rows), np.float64).reshape(-1, 7)
     image_of = table[:, 0].astype(np.int64)
     order = np.argsort(image_of, kind="stable")
     return CocoFile(
@@ -208,11 +210,15 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         hw,
         [titles[category_rows[number]] for number in by_id],
         image_of[order],
-        np.array([place for place, _ in rows.values()], np.int64)[order],
+        np.array(list(rows.values()), np.int64)[order],
         table[order, 1].astype(np.int64),
         table[order, 3:],
         np.where(table[order, 2] > 0, CROWD, OBJECT).astype(np.uint8),
     )
+
+
+def _found(places: Mapping[Any, int], number: Any) -> int | None:
+    return places.get(number) if type(number) in (int, str) else None
 
 
 def _entries(content: Any, key: str, path: str) -> list[Mapping[str, Any]]:
@@ -269,24 +275,56 @@ def _numbers(values: Iterable[Any], count: int | None, key: str) -> list[float]:
 
 
 def _mask_box(mask: Mapping[str, Any], hw: NDArray[np.int64]) -> tuple[float, float, float, float]:
-    """Return the extent of a run-length encoded mask."""
-    from pycocotools import mask as coco_mask
-
+    """Return the extent of a run-length encoded mask, whose runs go down the columns of the image."""
     size, counts = mask.get("size"), mask.get("counts")
-    good = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
-    if not good or not size[0] * size[1] <= MAX_PIXELS or (hw.all() and size != hw.tolist()):
+    if not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(side) is int and side > 0 for side in size)
+        and size[0] * size[1] <= MAX_PIXELS
+        and not (hw.all() and size != hw.tolist())
+    ):
         raise ValueError(f"segmentation has the size {_short(size)}; expected height and width of the image")
-    if isinstance(counts, list):
-        whole = all(type(run) is int and run >= 0 for run in counts)
-        if not whole or sum(counts) != size[0] * size[1]:
-            raise ValueError("segmentation has runs that do not add up to its size")
-        coded = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
-    elif isinstance(counts, str):
-        coded = {"size": size, "counts": counts.encode()}
-    else:
-        raise ValueError(f"segmentation has the counts {_short(counts)}; expected a list of runs or a text")
-    x, y, width, height = (float(value) for value in coco_mask.toBbox(coded))
-    return x, y, x + width, y + height
+    runs = _decoded(counts) if isinstance(counts, str) else counts
+    if (
+        not isinstance(runs, list)
+        or not all(type(run) is int and run >= 0 for run in runs)
+        or sum(runs) != size[0] * size[1]
+    ):
+        raise ValueError(f"segmentation has the counts {_short(counts)}; expected runs that fill its size")
+    ends = np.cumsum(np.array(runs, np.int64))
+    start, stop = ends[0:-1:2], ends[1::2]
+    start, stop = start[stop > start], stop[stop > start]
+    if not len(start):
+        raise ValueError("segmentation is empty")
+    height = size[0]
+    left, right = start // height, (stop - 1) // height
+    spans = left < right
+    top = np.where(spans, 0, start % height)
+    bottom = np.where(spans, height - 1, (stop - 1) % height)
+    return float(left.min()), float(top.min()), float(right.max() + 1), float(bottom.max() + 1)
+
+
+def _decoded(counts: str) -> list[int]:
+    """Return the runs of a mask from COCO's text: 5 bits per letter, from the fourth run on less the last but one.
+
+    Decoded here because the C code of pycocotools reads past the end of a text that is cut.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        code = ord(letter) - 48
+        if not 0 <= code < 64 or shift > 60:
+            return []
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return [] if shift else runs
 
 
 def _short(value: Any) -> str:
