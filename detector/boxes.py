@@ -18,6 +18,8 @@ MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppressio
 GIANT = 1e5  # px; coordinates from here on need float64 when planes of classes are laid next to each other
 MAX_COORDINATE = 1e9  # px; what lies outside is compared as if it lay there
 MIN_PREFIX = 1024  # up to this many candidates are suppressed at once, unsorted
+OBJECT, DIFFICULT, CROWD = 0, 1, 2
+"""What a labelled box stands for: an object; one that evaluation ignores; a group of objects, which it ignores too."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detector.boxes import DIFFICULT, OBJECT
 from detector.data.annotations import build_annotations
 from detector.data.formats.voc import label_paths, parse_voc, read_voc
-from detector.data.labels import DIFFICULT, OBJECT
 from detector.errors import DataError
 
 NAMES = {0: "cat", 1: "dog"}

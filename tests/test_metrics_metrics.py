@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 
+from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.errors import DataError, MissingPackageError, SettingsError
 from detector.metrics.cocoeval import COCO_CATEGORY_IDS
 from detector.metrics.evaluator import CocoEvaluator
@@ -33,6 +34,12 @@ def drawn_cases(seed, images=12, detections=40, labels=6, classes=3):
         yield image_id, (640, 640), np.concatenate([near, scores[:, None], guess[:, None]], 1), boxes, true
 
 
+def with_ignored(cases, seed):
+    """Make a third of the labels difficult objects or groups of objects."""
+    rng = np.random.default_rng(seed + 100)
+    return [(*case, rng.choice([OBJECT, OBJECT, OBJECT, DIFFICULT, CROWD], len(case[4]))) for case in cases]
+
+
 def evaluate(cases, backend="pycocotools", full=True):
     evaluator = CocoEvaluator(NAMES, backend)
     for case in cases:
@@ -47,11 +54,21 @@ def plain_iou(a, b):
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
+def is_ignored(pred, box, kind, threshold):
+    if kind == DIFFICULT:
+        return plain_iou(pred, box) >= threshold
+    width, height = (min(pred[n + 2], box[n + 2]) - max(pred[n], box[n]) for n in (0, 1))
+    shared, area = max(width, 0) * max(height, 0), (pred[2] - pred[0]) * (pred[3] - pred[1])
+    return kind == CROWD and shared / area >= threshold
+
+
 def plain_ap(cases, number, threshold):
     """AP of one class from the definition: greedy matching, then 101 points of the precision envelope."""
     outcomes, total = [], 0
-    for _, _, preds, boxes, labels in cases:
-        mine = [box for box, label in zip(boxes, labels, strict=True) if label == number]
+    for _, _, preds, boxes, labels, *kinds in cases:
+        kinds = kinds[0] if kinds else [OBJECT] * len(labels)
+        own = [(b, kind) for b, label, kind in zip(boxes, labels, kinds, strict=True) if label == number]
+        mine = [box for box, kind in own if kind == OBJECT]
         total += len(mine)
         free = list(range(len(mine)))
         for pred in sorted((p for p in preds if p[5] == number), key=lambda p: -p[4])[:100]:
@@ -59,6 +76,8 @@ def plain_ap(cases, number, threshold):
             hit = best is not None and plain_iou(pred, mine[best]) >= threshold
             if hit:
                 free.remove(best)
+            elif any(is_ignored(pred, box, kind, threshold) for box, kind in own):
+                continue
             outcomes.append((pred[4], hit))
     outcomes.sort(key=lambda outcome: -outcome[0])
     points, found = [], 0
@@ -71,8 +90,10 @@ def plain_ap(cases, number, threshold):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_ap_equals_the_plain_definition(backend, seed):
+@pytest.mark.parametrize("some_ignored", [False, True])
+def test_ap_equals_the_plain_definition(backend, seed, some_ignored):
     cases = list(drawn_cases(seed))
+    cases = with_ignored(cases, seed) if some_ignored else cases
     box = evaluate(cases, backend).box
     assert box.ap_class_index.tolist() == [0, 1, 2]
     expected = [[plain_ap(cases, n, t) for t in np.linspace(0.5, 0.95, 10)] for n in range(3)]
@@ -117,8 +138,10 @@ def test_metrics_equal_what_pycocotools_prints_for_the_exported_detections(seed,
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_curve_matching_agrees_with_coco_at_iou_50(seed, monkeypatch):
+@pytest.mark.parametrize("some_ignored", [False, True])
+def test_curve_matching_agrees_with_coco_at_iou_50(seed, some_ignored, monkeypatch):
     cases = list(drawn_cases(seed, detections=300))
+    cases = with_ignored(cases, seed) if some_ignored else cases
     seen = {}
 
     def spy(scores, classes, hits, num_labels):
@@ -315,3 +338,22 @@ def test_a_crowd_beyond_cocos_100_detections_can_be_found_whole(backend, full, c
     if full:
         assert metrics.coco["AR100"] == pytest.approx(100 / 150)  # the twelve numbers stay COCO's
         assert metrics.coco["AP"] < 0.7
+
+
+def test_the_confusion_matrix_leaves_out_what_is_ignored():
+    box, away = [10, 10, 60, 60], [200, 200, 260, 260]
+    preds = [[*box, 0.9, 0], [*away, 0.8, 1]]
+    metrics = evaluate([(1, (300, 300), preds, [box, away], [1, 1], [DIFFICULT, OBJECT])])
+    assert metrics.confusion_matrix.matrix.sum() == 1
+    assert metrics.confusion_matrix.matrix[1, 1] == 1
+
+
+def test_the_exported_truth_marks_what_is_ignored():
+    evaluator = CocoEvaluator(NAMES)
+    evaluator.add(1, (300, 300), [], [[1, 2, 4, 6]] * 3, [0, 1, 2], [OBJECT, CROWD, DIFFICULT])
+    truth = evaluator.ground_truth()["annotations"]
+    assert [(a["category_id"], a["iscrowd"], a.get("difficult", 0)) for a in truth] == [
+        (1, 0, 0),
+        (2, 1, 0),
+        (3, 1, 1),
+    ]

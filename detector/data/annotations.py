@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.data.images import MAX_PIXELS, measure_image
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
-from detector.data.labels import CROWD, DIFFICULT, NAMED, Labels, listed, report
+from detector.data.labels import NAMED, Labels, listed, report
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,20 @@ class Annotations:
         """Boxes (N, 4) cxcywh normalised and labels (N,) of one image, as views."""
         start, stop = self.offsets[index], self.offsets[index + 1]
         return self.boxes[start:stop], self.labels[start:stop]
+
+    def truth(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint8]]:
+        """Boxes (M, 4), labels (M,) and kinds (M,) of one image for evaluation: `rows` and the groups of objects."""
+        boxes, labels = self.rows(index)
+        if self.ignored is None:
+            return boxes, labels, np.full(len(labels), OBJECT, np.uint8)
+        difficult = self.ignored.difficult[self.offsets[index] : self.offsets[index + 1]]
+        start, stop = self.ignored.offsets[index], self.ignored.offsets[index + 1]
+        kinds = np.where(difficult, DIFFICULT, OBJECT), np.full(stop - start, CROWD)
+        return (
+            np.concatenate([boxes, self.ignored.boxes[start:stop]]),
+            np.concatenate([labels, self.ignored.labels[start:stop]]),
+            np.concatenate(kinds).astype(np.uint8),
+        )
 
     def most_objects(self) -> int:
         """Boxes of the image that has the most."""

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.boxes import OBJECT
 from detector.data.label_cache import label_cache_path, read_label_cache, write_label_cache
 
 NAMED = 10  # files named in one message; the others are counted
-OBJECT, DIFFICULT, CROWD = 0, 1, 2
-"""What a box stands for: an object; one that evaluation neither demands nor counts as wrong; a group of objects."""
 _ARRAYS = {
     "image": (-1,),
     "place": (-1,),

@@ -181,9 +181,9 @@ class Validator(Engine):
         assert self.batch is not None and self.preds is not None
         for index, preds in zip(self.batch.indices, self.preds, strict=True):
             height, width = annotations.sizes[index].tolist()
-            boxes, labels = annotations.rows(index)
+            boxes, labels, kinds = annotations.truth(index)
             truth = cxcywh_to_xyxy(torch.from_numpy(boxes).double()) * torch.tensor([width, height] * 2)
-            evaluator.add(index, (height, width), preds.numpy(), truth.numpy(), labels)
+            evaluator.add(index, (height, width), preds.numpy(), truth.numpy(), labels, kinds)
 
     def save_json(self, folder: Path) -> Path:
         """Write the detections as COCO results, and the ground truth next to them.

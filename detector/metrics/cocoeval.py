@@ -104,7 +104,7 @@ def run_coco(
             side.dataset = dataset
             side.createIndex()
             sides.append(side)
-        evaluation = getattr(importlib.import_module(eval_module), eval_name)
+        evaluation = _with_difficult(getattr(importlib.import_module(eval_module), eval_name))
         stats = {}
         if full:
             run = evaluation(*sides, iouType="bbox")
@@ -120,3 +120,25 @@ def run_coco(
             run.accumulate()
     precision = np.asarray(run.eval["precision"])[..., 0, -1]  # (10, 101, C)
     return CocoMetrics(precision.mean(1).T, precision[0].T, stats)
+
+
+def _with_difficult(evaluation: Any) -> Any:
+    """Return an evaluation class that compares difficult objects by IoU, where groups count by the part on them.
+
+    Both packages ignore a label, and all detections that match it, if it is a group (`iscrowd`); VOC's protocol treats
+    difficult objects so.
+    """
+
+    class Evaluation(evaluation):  # type: ignore[misc]
+        def computeIoU(self, image_id: int, category_id: int) -> Any:  # noqa: N802 - their name
+            labels = self.cocoGt.imgToAnns[image_id]
+            difficult = [o for o in labels if o.get("difficult") and o["category_id"] == category_id]
+            for label in difficult:
+                label["iscrowd"] = 0
+            try:
+                return super().computeIoU(image_id, category_id)
+            finally:
+                for label in difficult:
+                    label["iscrowd"] = 1
+
+    return Evaluation

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.errors import DataError
 from detector.metrics.cocoeval import MAX_DETECTIONS, Backend, choose_backend, paused_gc, run_coco
 from detector.metrics.curves import (
@@ -39,9 +41,37 @@ class ImageRecord:
     preds: Array  # (N, 4)
     scores: Array  # (N,)
     classes: Index  # (N,)
-    boxes: Array  # (M, 4)
+    boxes: Array  # (M, 4), those that count
     labels: Index  # (M,)
     pairs: tuple[Index, Index, Array]  # detection, label, IoU of the pairs that may match
+    ignored: Ignored
+
+    def truth(self) -> Iterator[tuple[list[float], int, int]]:
+        """Yield box, class id and kind of every label, those that count first."""
+        for box, number in zip(self.boxes.tolist(), self.labels.tolist(), strict=True):
+            yield box, number, OBJECT
+        kinds = np.where(self.ignored.is_group, CROWD, DIFFICULT).tolist()
+        yield from zip(self.ignored.boxes.tolist(), self.ignored.labels.tolist(), kinds, strict=True)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Labels of one image that are neither demanded nor make detections wrong, and how far these lie on them.
+
+    Attributes:
+        boxes: (K, 4) x, y, width, height, px.
+        labels: (K,) class ids.
+        is_group: (K,) whether it is a group of objects, else a difficult object.
+        own_overlap: (N,) largest overlap of each detection with one of its class: IoU, or with a group the part of the
+            detection that lies on it.
+        overlap: (N,) likewise, of any class.
+    """
+
+    boxes: Array
+    labels: Index
+    is_group: NDArray[np.bool_]
+    own_overlap: Array
+    overlap: Array
 
 
 class CocoEvaluator:
@@ -71,7 +101,13 @@ class CocoEvaluator:
         return len(self._images)
 
     def add(
-        self, image_id: int, size_hw: tuple[int, int], preds: ArrayLike, boxes: ArrayLike, labels: ArrayLike
+        self,
+        image_id: int,
+        size_hw: tuple[int, int],
+        preds: ArrayLike,
+        boxes: ArrayLike,
+        labels: ArrayLike,
+        kinds: ArrayLike | None = None,
     ) -> None:
         """Add one image.
 
@@ -81,6 +117,8 @@ class CocoEvaluator:
             preds: (N, 6) x1, y1, x2, y2, score, class; boxes in image px.
             boxes: (M, 4) xyxy, image px, of the labels.
             labels: (M,) class ids.
+            kinds: (M,) `OBJECT`, `DIFFICULT` or `CROWD` of `detector.boxes`; by default all are objects. The others
+                are neither demanded nor make detections wrong: COCO's groups and VOC's difficult objects.
 
         Raises:
             DataError: an image id comes twice, or a class has no name.
@@ -99,6 +137,10 @@ class CocoEvaluator:
                     f"(0-{len(self.names) - 1}); validate with the data set the model was trained for."
                 )
         found, boxes_xywh = to_xywh(preds[:, :4]), to_xywh(corners)
+        kind = np.zeros(len(true), np.uint8) if kinds is None else np.asarray(kinds, np.uint8).reshape(-1)
+        counts = kind == OBJECT
+        ignored = ignore(found, classes, boxes_xywh[~counts], true[~counts], kind[~counts] == CROWD)
+        boxes_xywh, true = boxes_xywh[counts], true[counts]
         iou = overlaps(found, boxes_xywh)
         detection, label = np.nonzero(iou > CONFUSION_IOU)
         self._images[int(image_id)] = ImageRecord(
@@ -109,6 +151,7 @@ class CocoEvaluator:
             boxes_xywh,
             true,
             (detection, label, iou[detection, label]),
+            ignored,
         )
 
     def detections(self, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
@@ -129,6 +172,8 @@ class CocoEvaluator:
     def ground_truth(self, category_ids: tuple[int, ...] | None = None) -> dict[str, Any]:
         """Return the labels as a COCO data set; the area of an object is that of its box.
 
+        What is ignored has `iscrowd`, and difficult objects `difficult` too, which COCO does not know.
+
         Args:
             category_ids: as for `detections`.
         """
@@ -140,10 +185,11 @@ class CocoEvaluator:
                 "category_id": categories[number],
                 "bbox": box,
                 "area": box[2] * box[3],
-                "iscrowd": 0,
+                "iscrowd": int(kind != OBJECT),
             }
+            | ({"difficult": 1} if kind == DIFFICULT else {})
             for image_id, image in images
-            for box, number in zip(image.boxes.tolist(), image.labels.tolist(), strict=True)
+            for box, number, kind in image.truth()
         ]
         for number, annotation in enumerate(annotations, 1):
             annotation["id"] = number
@@ -225,6 +271,8 @@ class CocoEvaluator:
         matched, _ = match(turn[detection[usable]], label[usable], iou[usable])
         hits = np.zeros(len(order), bool)
         hits[matched] = True
+        own = join([i.ignored.own_overlap for i in images], np.float64)
+        allowed &= hits | (own[order] < CURVE_IOU)
         num_labels = np.bincount(labels, minlength=count)
         num_images = np.bincount(np.unique(label_owner * count + labels) % count, minlength=count)
         curves = compute_curves(scores[order][allowed], classes[order][allowed], hits[allowed], num_labels)
@@ -236,6 +284,7 @@ class CocoEvaluator:
         matched, taken = match(turn[detection[usable]], label[usable], iou[usable])
         true = np.full(len(scores), count)  # background unless matched
         true[order[matched]] = labels[taken]
+        shown &= (true < count) | (join([i.ignored.overlap for i in images], np.float64) <= CONFUSION_IOU)
         missed = np.delete(labels, taken)
         confusion = count_confusions(
             np.concatenate([classes[shown], np.full(len(missed), count)]),
@@ -243,6 +292,26 @@ class CocoEvaluator:
             self.names,
         )
         return curves, num_labels, num_images, confusion
+
+
+def ignore(found: Array, classes: Index, boxes: Array, labels: Index, is_group: NDArray[np.bool_]) -> Ignored:
+    """Return what is ignored in an image, with the overlaps of its detections.
+
+    Args:
+        found: (N, 4) detections, x, y, width, height, px.
+        classes: (N,) their class ids.
+        boxes: (K, 4) likewise, of what is ignored; labels, is_group: (K,).
+    """
+    if not len(boxes):
+        none = np.zeros(len(found))
+        return Ignored(boxes, labels, is_group, none, none)
+    iou = overlaps(found, boxes)
+    area, own_area = (boxes[:, 2] * boxes[:, 3])[None], (found[:, 2] * found[:, 3])[:, None]
+    shared = iou * (area + own_area) / (1 + iou)
+    part = np.divide(shared, own_area, out=np.zeros_like(shared), where=own_area > 0)
+    overlap = np.where(is_group[None], part, iou)
+    own = np.where(classes[:, None] == labels[None], overlap, 0.0)
+    return Ignored(boxes, labels, is_group, own.max(1), overlap.max(1))
 
 
 def join(arrays: list[NDArray[Any]], dtype: type) -> NDArray[Any]:

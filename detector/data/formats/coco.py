@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.boxes import CROWD, OBJECT
 from detector.data.images import MAX_PIXELS
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
-from detector.data.labels import CROWD, NAMED, OBJECT, Labels
+from detector.data.labels import NAMED, Labels
 from detector.data.places import find_move, native, path_parts
 from detector.errors import DataError
 from detector.files.text import decode_text

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.parsers import expat
 
+from detector.boxes import DIFFICULT, OBJECT
 from detector.data.label_cache import file_stats
-from detector.data.labels import DIFFICULT, OBJECT, Labels, ParsedFile, Row, read_label_files
+from detector.data.labels import Labels, ParsedFile, Row, read_label_files
 from detector.files.bounds import require_within
 
 FOLDERS = {
