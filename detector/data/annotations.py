@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ class Annotations:
 
 
 def build_annotations(
-    labels: Labels,
+    labels: Labels | Sequence[Labels],
     names: Mapping[int, str],
     source: str = "the data file",
     single_cls: bool = False,
@@ -135,7 +135,7 @@ def build_annotations(
     area, are left out, the latter with a warning.
 
     Args:
-        labels: from a reader.
+        labels: from a reader, or from several: then images are sorted, and one in several of them counts once.
         names: class names by id, 0 to C - 1.
         source: what named the classes, for messages (``coco8.yaml``).
         single_cls: every class becomes class 0, called "item"; ids are not compared with ``names``.
@@ -144,41 +144,100 @@ def build_annotations(
     Raises:
         DataError: a label file has a wrong row, or no image can be used.
     """
-    ids, problems = _class_ids(labels, names, source, single_cls)
-    if problems and not labels.in_pixels:  # nothing more can be wrong; images are slow to read
-        raise DataError(report(labels, problems))
-    sizes = measure_images(labels.paths)
-    boxes = _as_parts(labels, sizes, problems) if labels.in_pixels else labels.boxes
-    if problems:
-        raise DataError(report(labels, problems))
-    keep_image = usable_images(labels.paths, sizes)
+    parts = [labels] if isinstance(labels, Labels) else list(labels)
+    checked = [_check(part, names, source, single_cls) for part in parts]
+    if problems := [problem for part in checked for problem in part.problems]:
+        raise DataError(report(problems))
+    found = checked[0] if len(checked) == 1 else _join(checked)
+    keep_image = usable_images(found.paths, found.sizes)
 
-    keep = keep_image[labels.image]
-    flat = keep & (boxes[:, 2:].min(1, initial=1) <= 0)
+    keep = keep_image[found.image]
+    flat = keep & (found.boxes[:, 2:].min(1, initial=1) <= 0)
     if flat.any():
-        where = [labels.where(row) for row in np.flatnonzero(flat).tolist()]
+        where = [found.where(row) for row in np.flatnonzero(flat).tolist()]
         log.warning("%d boxes without area are left out: %s", len(where), listed(where))
         keep &= ~flat
     if classes is not None:
-        keep &= np.isin(ids, list(classes))
-    if single_cls:
-        ids, names = np.zeros_like(ids), {0: "item"}
-    group = keep & (labels.kinds == CROWD)
+        keep &= np.isin(found.ids, list(classes))
+    group = keep & (found.kinds == CROWD)
     keep &= ~group
-    difficult = labels.kinds[keep] == DIFFICULT
+    difficult = found.kinds[keep] == DIFFICULT
+    ids = np.zeros_like(found.ids) if single_cls else found.ids
 
     def flat_rows(chosen: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-        counts = np.bincount(labels.image[chosen], minlength=len(labels.paths))[keep_image]
+        counts = np.bincount(found.image[chosen], minlength=len(found.paths))[keep_image]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return {"offsets": offsets, "boxes": boxes[chosen].astype(np.float32), "labels": ids[chosen]}
+        return {"offsets": offsets, "boxes": found.boxes[chosen].astype(np.float32), "labels": ids[chosen]}
 
     return Annotations(
-        paths=[path for path, kept in zip(labels.paths, keep_image, strict=True) if kept],
-        sizes=sizes[keep_image],
+        paths=[path for path, kept in zip(found.paths, keep_image, strict=True) if kept],
+        sizes=found.sizes[keep_image],
         **flat_rows(keep),
-        names=dict(names),
+        names={0: "item"} if single_cls else dict(names),
         skipped=int((~keep_image).sum()),
         ignored=Ignored(difficult, **flat_rows(group)) if group.any() or difficult.any() else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """`Labels` whose classes are ids of the data set and whose boxes are cxcywh, normalised; and sizes of the images."""
+
+    paths: list[str]
+    sizes: NDArray[np.int64]
+    image: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    kinds: NDArray[np.uint8]
+    where: Callable[[int], str]
+    problems: list[str]
+
+
+def _check(labels: Labels, names: Mapping[int, str], source: str, single_cls: bool) -> _Checked:
+    ids, problems = _class_ids(labels, names, source, single_cls)
+    sizes, boxes = np.zeros((len(labels.paths), 2), np.int64), labels.boxes
+    if labels.in_pixels or not problems:  # else nothing more can be wrong, and images are slow to read
+        sizes = measure_images(labels.paths)
+    if labels.in_pixels:
+        boxes = _as_parts(labels, sizes, problems)
+    messages = [f"{labels.files[index]} {problems[index]}" for index in sorted(problems)]
+    return _Checked(labels.paths, sizes, labels.image, ids, boxes, labels.kinds, labels.where, messages)
+
+
+def _join(parts: Sequence[_Checked]) -> _Checked:
+    """Join several, images sorted; of an image that is in several the first counts."""
+    place: dict[str, tuple[int, int]] = {}
+    for number, part in enumerate(parts):
+        for index, path in enumerate(part.paths):
+            place.setdefault(path, (number, index))
+    if repeated := sum(len(part.paths) for part in parts) - len(place):
+        log.warning("%d images are in several sources of labels; the first counts", repeated)
+    paths = sorted(place)
+    new = [np.full(len(part.paths), -1, np.int64) for part in parts]
+    for position, path in enumerate(paths):
+        number, index = place[path]
+        new[number][index] = position
+    kept = [np.flatnonzero(new[number][part.image] >= 0) for number, part in enumerate(parts)]
+    image = np.concatenate(
+        [new[n][part.image[rows]] for n, (part, rows) in enumerate(zip(parts, kept, strict=True))]
+    )
+    order = np.argsort(image, kind="stable")
+    owner = np.repeat(np.arange(len(parts)), [len(rows) for rows in kept])[order]
+    row = np.concatenate(kept)[order]
+
+    def gather(name: str) -> Any:
+        values = [getattr(part, name)[rows] for part, rows in zip(parts, kept, strict=True)]
+        return np.concatenate(values)[order]
+
+    return _Checked(
+        paths,
+        np.stack([parts[place[path][0]].sizes[place[path][1]] for path in paths]),
+        image[order],
+        gather("ids"),
+        gather("boxes"),
+        gather("kinds"),
+        lambda index: parts[owner[index]].where(int(row[index])),
+        [],
     )
 
 

@@ -28,10 +28,14 @@ from typing import Any
 from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, read_data_yaml
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
 from detector.data.fetch import Archive, fetch_dataset
+from detector.data.formats import file_format
+from detector.data.holdout import FRACTION, held_out
+from detector.data.labels import Labels
+from detector.data.layouts import find_layout
 from detector.data.places import find_move, join, native
-from detector.data.sources import list_images
+from detector.data.scan import read_labels, split_images
 from detector.errors import DataError, nearest
-from detector.files.archives import ARCHIVE_SUFFIXES
+from detector.files.archives import ARCHIVE_SUFFIXES, unpack
 from detector.files.download import is_local
 from detector.files.folders import (
     allows_insecure,
@@ -42,6 +46,7 @@ from detector.files.folders import (
     resource_dir,
 )
 from detector.files.locks import locked
+from detector.files.names import file_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -58,10 +63,12 @@ class DataConfig:
         name: Name of the YAML file without its suffix.
         yaml_path: The YAML file, absolute.
         root: The data set's folder, absolute.
-        splits: For each split of the file its entries, absolute: folders, .txt lists or images.
-        names: Class names by class id, 0 to C-1.
+        splits: For each split its entries, absolute: folders, .txt lists, images, label files of a whole split.
+        names: Class names by class id, 0 to C-1; none if they are those of the label files, see `with_names`.
         download: Archives the data set consists of, maybe none.
         stand_in: Whether its images are placeholder data: synthetic, in place of the real ones.
+        images: Folder of the images of label files of a whole split; by default they are looked for.
+        cut: Whether the validation split is cut from the training images, see `detector.data.holdout`.
     """
 
     name: str
@@ -71,6 +78,8 @@ class DataConfig:
     names: dict[int, str]
     download: tuple[Archive, ...] = ()
     stand_in: bool = False
+    images: Path | None = None
+    cut: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +97,7 @@ class DataConfig:
                 f"split={split}: {self.yaml_path} has {', '.join(self.splits)}"
                 f"{nearest(split, self.splits) or '.'}"
             )
-        images = list_images(self.splits[split], (self.root, self.yaml_path.parent))
+        images = split_images(self.splits[split], (self.root, self.yaml_path.parent), self.images)
         if not images:
             where = ", ".join(str(entry) for entry in self.splits[split])
             raise DataError(f"{self.yaml_path}: no images for {split}; looked in {where}.")
@@ -100,7 +109,36 @@ class DataConfig:
                 split,
                 len(images) - len(once),
             )
+        if self.cut and split in ("train", "val"):
+            marked = held_out(list(map(str, once)))
+            once = [path for path, is_val in zip(once, marked, strict=True) if is_val == (split == "val")]
         return once
+
+    def read_labels(self, split: str, fraction: float = 1.0) -> list[Labels]:
+        """Read the labels of a split, or of the first part of its images, by source.
+
+        Raises:
+            DataError: As from `split_images`, or if a label file of a whole split is wrong.
+        """
+        images = self.split_images(split)
+        return read_labels(self.splits[split], images[: max(round(len(images) * fraction), 1)], self.images)
+
+    def with_names(self) -> DataConfig:
+        """Return the data set with the names of its classes; where its file has none, those in its label files, sorted.
+
+        Raises:
+            DataError: If there are none either.
+        """
+        if self.names:
+            return self
+        parts = [part for split in self.splits for part in self.read_labels(split)]
+        names = sorted({name for part in parts for name in part.names or ()})
+        if not names or any(part.names is None and len(part.image) for part in parts):
+            raise DataError(
+                f"{self.yaml_path}: the classes have no names: YOLO label files only have ids. Write the names into "
+                f"classes.txt in {self.root}, one per line, or into a data YAML as `names: [cat, dog]`."
+            )
+        return replace(self, names=dict(enumerate(names)))
 
     def describe(self) -> str:
         """Return one line of text: name, classes and absolute folder."""
@@ -132,12 +170,52 @@ def load_data_config(data: str | Path) -> DataConfig:
         DataError: If the file does not exist or is wrong, or the images are missing and can't be had.
     """
     try:
-        return _load(_place_of(_find_yaml(data)))
+        return _open(data).with_names()
     except DataError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         # a path too long, with a zero in it, of no such user
         raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
+
+
+def _open(data: str | Path) -> DataConfig:
+    path = expand_home(data)
+    if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        path = _unpacked(path)
+    if path.is_file() and file_format(path) is not None:
+        config = DataConfig(
+            path.stem, path.absolute(), path.absolute().parent, {"train": [path.absolute()]}, {}
+        )
+    elif path.is_dir() and not any(file.suffix in YAML_SUFFIXES for file in path.iterdir()):
+        layout = find_layout(path.absolute())
+        names = dict(enumerate(layout.names or ()))
+        config = DataConfig(path.absolute().name, path.absolute(), layout.root, layout.splits, names)
+    else:
+        config = _load(_place_of(_find_yaml(path if path.exists() else data)))
+    return _with_val(config)
+
+
+def _with_val(config: DataConfig) -> DataConfig:
+    """Return a data set that has a validation split: where there is none, a part of the training images."""
+    if "val" in config.splits:
+        return config
+    LOGGER.info(
+        "%s: there is no validation split; %d %% of the training images are it, chosen by their content",
+        *(config.yaml_path, round(100 * FRACTION)),
+    )
+    return replace(config, splits=config.splits | {"val": config.splits["train"]}, cut=True)
+
+
+def _unpacked(archive: Path) -> Path:
+    """Return the folder in the cache that an archive is unpacked to, once."""
+    status = archive.stat()
+    key = f"{archive.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
+    stem = archive.name.lower()
+    for suffix in ARCHIVE_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    folder = cache_dir("datasets") / f"{file_name(stem)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    _once(folder, lambda place: unpack(archive, place))
+    return folder
 
 
 def is_at_hand(data: str | Path) -> bool:

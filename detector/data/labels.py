@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,24 @@ class Labels:
     in_pixels: bool = False
     missing: list[int] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Labels:
+        """Return the labels of some of the images, (n,) bool."""
+        rows = chosen[self.image]
+        new = np.cumsum(chosen) - 1
+        return replace(
+            self,
+            paths=[path for path, kept in zip(self.paths, chosen, strict=True) if kept],
+            files=[path for path, kept in zip(self.files, chosen, strict=True) if kept],
+            image=new[self.image[rows]],
+            place=self.place[rows],
+            classes=self.classes[rows],
+            boxes=self.boxes[rows],
+            kinds=self.kinds[rows],
+            stated_hw=self.stated_hw[chosen],
+            missing=[int(new[index]) for index in self.missing if chosen[index]],
+            problems={int(new[index]): text for index, text in self.problems.items() if chosen[index]},
+        )
 
     def where(self, row: int) -> str:
         """Return file and place of a row, for a message."""
@@ -149,9 +167,8 @@ def read_label_files(
     return labels
 
 
-def report(labels: Labels, problems: Mapping[int, str]) -> str:
+def report(messages: Sequence[str]) -> str:
     """Join what is wrong with label files: the first ones, and how many more there are."""
-    messages = [f"{labels.files[index]} {problems[index]}" for index in sorted(problems)]
     if len(messages) == 1:
         return messages[0]
     more = [f"... and {len(messages) - NAMED} more."] if len(messages) > NAMED else []

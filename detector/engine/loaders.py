@@ -15,7 +15,6 @@ from detector.data.augment import Augmentation
 from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config
 from detector.data.dataset import DetectionDataset
-from detector.data.formats.yolo import read_yolo
 from detector.data.loader import TrainLoader, ValLoader
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
@@ -121,11 +120,9 @@ def open_data(settings: DataSettings) -> DataConfig:
 
 def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annotations:
     """Read the labels of a split; `fraction` keeps the first part of the training images."""
-    images = config.split_images(split)
-    if split == "train" and settings.fraction < 1:
-        images = images[: max(round(len(images) * settings.fraction), 1)]
+    labels = config.read_labels(split, settings.fraction if split == "train" else 1.0)
     annotations = build_annotations(
-        read_yolo(images), config.names, config.yaml_path.name, settings.single_cls, settings.classes
+        labels, config.names, config.yaml_path.name, settings.single_cls, settings.classes
     )
     log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
     return annotations

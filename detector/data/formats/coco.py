@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.boxes import CROWD, OBJECT
+from detector.data.formats import FileFormat
 from detector.data.images import MAX_PIXELS
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.data.labels import NAMED, Labels
@@ -355,3 +356,6 @@ def _places(path: Path) -> list[Path]:
     inside = [folder / name for folder in (Path("images"), Path()) for name in dict.fromkeys(names) if name]
     folders = [path.parent, *(place / part for place in (path.parent, path.parent.parent) for part in inside)]
     return [folder for folder in (*folders, path.parent.parent) if folder.is_dir()]
+
+
+FORMAT = FileFormat("COCO JSON", ".json", is_coco, read_coco)

@@ -16,9 +16,13 @@ from pathlib import Path
 from xml.parsers import expat
 
 from detector.boxes import DIFFICULT, OBJECT
+from detector.data.formats import ImageFormat
 from detector.data.label_cache import file_stats
-from detector.data.labels import Labels, ParsedFile, Row, read_label_files
+from detector.data.labels import Labels, ParsedFile, Row, listed, read_label_files
+from detector.data.sources import IMAGE_SUFFIXES
+from detector.errors import DataError
 from detector.files.bounds import require_within
+from detector.files.text import read_text
 
 FOLDERS = {
     "JPEGImages": ("Annotations",),
@@ -63,6 +67,33 @@ def _label_paths(images: Sequence[str]) -> list[str]:
         0,
     )
     return [places[min(place, len(places) - 1)] for places in map(label_paths, images)]
+
+
+def images_of_list(path: Path) -> list[Path] | None:
+    """Return the images that a list in ``ImageSets`` names; None if the file is not such a list.
+
+    A line is the name of an image without its suffix; what follows, such as whether a class is in it, is not read.
+
+    Raises:
+        DataError: an image is missing, or the list can't be read.
+    """
+    if path.suffix.lower() != ".txt" or "ImageSets" not in path.parts[:-1] or not path.is_file():
+        return None
+    root = Path(*path.parts[: len(path.parts) - 1 - path.parts[::-1].index("ImageSets")])
+    folder = root / "JPEGImages"
+    try:
+        lines = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+        by_stem = {
+            file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
+        }
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as a list of images in {folder}: {error}.") from error
+    missing = [line for line in lines if line not in by_stem]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(lines)} images are not in {folder}: {listed(missing)}."
+        )
+    return [by_stem[line] for line in lines]
 
 
 def _parse_file(path: str) -> ParsedFile:
@@ -144,3 +175,6 @@ def _texts(content: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:
     except expat.ExpatError as error:
         raise ValueError(f"is not an XML file: {error}.") from None
     return objects, size
+
+
+FORMAT = ImageFormat("Pascal VOC", label_paths, read_voc)

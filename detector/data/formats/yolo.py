@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from detector.data.formats import ImageFormat
 from detector.data.formats.unread import find_unread
 from detector.data.label_cache import file_stats
 from detector.data.labels import Labels, ParsedFile, Row, listed, read_label_files
@@ -110,3 +111,6 @@ def _extent(values: Sequence[float]) -> YoloRow:
     xs, ys = values[1::2], values[2::2]
     left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
     return values[0], (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+FORMAT = ImageFormat("YOLO", lambda image: [label_path(image)], read_yolo)

@@ -1,0 +1,81 @@
+"""What a split's entries hold, in whatever formats: images and labels, or only the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.data.formats import ImageFormat, all_formats, file_format
+from detector.data.formats.voc import images_of_list
+from detector.data.labels import Labels
+from detector.data.sources import list_images
+
+LOOKED_AT = 200  # images, spread over a split, that its format is told from
+
+
+def split_images(
+    entries: Iterable[Path], places: Sequence[Path] = (), images: Path | None = None
+) -> list[Path]:
+    """Return the images of a split.
+
+    Args:
+        entries: folders, .txt lists, images, label files of a whole split.
+        places: further folders that the lines of .txt files may start from.
+        images: folder of the images of label files of a whole split.
+
+    Returns:
+        Absolute paths, sorted, maybe several times the same.
+
+    Raises:
+        DataError: If an entry does not exist, is of another kind, or its images are not found.
+    """
+    found: list[Path] = []
+    for entry in entries:
+        if (known := file_format(entry)) is not None:
+            found += map(Path, known.read(entry, images).paths)
+        elif (named := images_of_list(entry)) is not None:
+            found += named
+        else:
+            found += list_images([entry], places)
+    return sorted(found)
+
+
+def read_labels(entries: Sequence[Path], paths: Sequence[Path], images: Path | None = None) -> list[Labels]:
+    """Read the labels of a split.
+
+    Args:
+        entries: as of `split_images`; likewise `images`.
+        paths: the images whose labels are wanted, from `split_images`.
+
+    Returns:
+        The labels by source; at least one.
+
+    Raises:
+        DataError: If a label file of a whole split is wrong.
+    """
+    parts: list[Labels] = []
+    left = dict.fromkeys(map(str, paths))
+    for entry in entries:
+        if (known := file_format(entry)) is not None:
+            found = known.read(entry, images)
+            chosen = np.array([path in left for path in found.paths], bool)
+            parts.append(found if chosen.all() else found.subset(chosen))
+            for path in found.paths:
+                left.pop(path, None)
+    if left or not parts:
+        parts.append(recognise(list(left)).read(list(left)))
+    return parts
+
+
+def recognise(paths: Sequence[str]) -> ImageFormat:
+    """Return the format whose label files some of these images have; of equals, and if there is none, the first."""
+    formats = [found for found in all_formats().values() if isinstance(found, ImageFormat)]
+    sample = paths[:: max(len(paths) // LOOKED_AT, 1)]
+
+    def count(found: ImageFormat) -> int:
+        return sum(any(map(os.path.exists, found.label_paths(path))) for path in sample)
+
+    return max(formats, key=count)
