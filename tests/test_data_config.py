@@ -78,6 +78,7 @@ def test_path_is_relative_to_the_yaml_not_to_the_working_folder(
         ("names: {'1': dog, '0': cat}", {0: "cat", 1: "dog"}),
         ("nc: 2", {0: "class_0", 1: "class_1"}),
         ("nc: 2\nnames: [a, b]", {0: "a", 1: "b"}),
+        ("names: {0: a, 2: b}", {0: "a", 1: "class_1", 2: "b"}),
     ],
 )
 def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: dict[int, str]) -> None:
@@ -87,9 +88,12 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SPLITS + "names: {0: a, 2: b}", "names has the ids 0, 2; expected 0 to 1, each once."),
-        (SPLITS + "names: {0: a, '0': b}", "names has the ids 0, '0'; expected 0 to 1, each once."),
-        (SPLITS + "names: {x: a}", "names has the ids x; expected 0 to 0, each once."),
+        (
+            SPLITS + "names: {0: a, '0': b}",
+            "names has the ids 0, '0'; expected whole numbers from 0, each once.",
+        ),
+        (SPLITS + "names: {x: a}", "names has the ids x; expected whole numbers from 0, each once."),
+        (SPLITS + "names: {2000000000: a}", "names has the ids 2000000000; expected whole numbers from 0"),
         (SPLITS + "names: {}", "names: {}; expected a list of class names or a map from id to name."),
         (SPLITS + "names: [yes, b]", "names: True can't be a class name; put it in quotes."),
         (SPLITS + "nc: 3\nnames: [a, b]", "nc is 3, but names has 2; leave nc out or correct one."),
@@ -100,10 +104,6 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
         (
             SPLITS + "nc: 2000000000",
             "nc: 2000000000; expected a whole number of classes, 1 or more and at most",
-        ),
-        (
-            "train: images/train\nnams: [a]",
-            "unknown key 'nams'; did you mean 'names'?\n  val is missing\n  names (or nc) is missing",
         ),
         (SPLITS + "nc: 1\nchannels: 1", "channels: 1; only images of 3 channels can be used"),
         (SPLITS + "nc: 1\nvalidation: images/val", "both val and validation are given; keep val"),
@@ -137,21 +137,38 @@ def test_mistakes_in_the_file_are_named(write: Writer, text: str, message: str) 
 
 
 def test_every_mistake_is_named_at_once(write: Writer) -> None:
-    yaml = write("train: 3\npath: [a]\nnames: {x: a}\nnc: 0\nchannels: 4\nstand_in: art\nclases: 2")
+    yaml = write("train: 3\npath: [a]\nnames: {x: a}\nnc: 0\nchannels: 4\nstand_in: art")
     assert error_of(yaml).splitlines() == [
         f"{yaml}:",
-        "  unknown key 'clases'",
         "  path: ['a']; expected a folder",
         "  train: 3; expected a path or a list of paths",
-        "  names has the ids x; expected 0 to 0, each once",
+        "  names has the ids x; expected whole numbers from 0, each once",
         "  nc: 0; expected a whole number of classes, 1 or more and at most 100,000",
         "  channels: 4; only images of 3 channels can be used",
         "  stand_in: 'art'; expected `drawn`, or leave it out",
-        "  val is missing",
     ]
-    assert (
-        error_of(write(SPLITS + "nmes: [a]\nnc: 1")) == f"{yaml}: unknown key 'nmes'; did you mean 'names'?"
+
+
+def test_unknown_keys_are_warned_of_once(write: Writer, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_data_config(write(SPLITS + "nmes: [a]\nnc: 1\nx: 3"))
+    assert config.names == {0: "class_0"}
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.endswith(
+        "my.yaml: keys that are not known are not used: 'nmes', 'x'; did you mean 'names'?"
     )
+
+
+def test_classes_without_names_in_any_file_are_asked_for(write: Writer, tmp_path: Path) -> None:
+    yaml = write(SPLITS)
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "labels/train/a.txt").write_text("0 .5 .5 .1 .1")
+    assert "the classes have no names: YOLO label files only have ids. Write the names into" in error_of(yaml)
+
+
+def test_without_a_validation_split_one_is_cut(write: Writer, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_data_config(write("train: [images/train, images/val]\nnc: 1"))
+    train, val = (set(config.split_images(split)) for split in ("train", "val"))
+    assert train and val and not train & val
 
 
 def test_tags_that_would_run_code_are_refused(write: Writer, tmp_path: Path) -> None:

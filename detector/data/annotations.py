@@ -181,7 +181,7 @@ def build_annotations(
 
 @dataclass(frozen=True)
 class _Checked:
-    """`Labels` whose classes are ids of the data set and whose boxes are cxcywh, normalised; and sizes of the images."""
+    """`Labels` with class ids of the data set, boxes as cxcywh, normalised, and the sizes of the images."""
 
     paths: list[str]
     sizes: NDArray[np.int64]

@@ -227,7 +227,7 @@ def is_at_hand(data: str | Path) -> bool:
         path = _place_of(_find_yaml(data))
         file = read_data_yaml(path)
         config = _found(path, file) if file.drawn is None else _drawn_place(_described(path), file.drawn)
-        return all(entry.exists() for split in ("train", "val") for entry in config.splits[split])
+        return all(entry.exists() for split in ("train", "val") for entry in config.splits.get(split, ()))
     except (DataError, OSError, ValueError, RuntimeError):
         return False
 
@@ -253,7 +253,9 @@ def _described(path: Path) -> DataConfig:
     """Return a data set as its file describes it, whether or not its images are there."""
     file = read_data_yaml(path)
     root = _root(path, file.path or "")
-    return DataConfig(path.stem, path, root, _splits(file, root), file.class_names(), file.archives())
+    images = None if file.images is None else _entry(root, file.images)
+    splits = _splits(file, root)
+    return DataConfig(path.stem, path, root, splits, file.class_names(), file.archives(), images=images)
 
 
 def _found(path: Path, file: DataYaml) -> DataConfig:
@@ -263,7 +265,7 @@ def _found(path: Path, file: DataYaml) -> DataConfig:
 
 
 def _load(path: Path) -> DataConfig:
-    file = read_data_yaml(path)
+    file = read_data_yaml(path, says=True)
     if file.drawn is not None:
         return _drawn(_described(path), file.drawn)
     config = _found(path, file)
@@ -342,11 +344,13 @@ def _entry_as_given(root: Path, entry: str) -> Path:
 
 def _found_elsewhere(config: DataConfig, file: DataYaml) -> DataConfig:
     """Return the data set with the folders next to its file, where it names another machine's or another system's."""
-    if all(entry.exists() for split in ("train", "val") for entry in config.splits[split]):
+    if all(entry.exists() for split in ("train", "val") for entry in config.splits.get(split, ())):
         return config
     given = {split: [join(file.path or "", text) for text in file.entries(split)] for split in config.splits}
     folder = config.yaml_path.parent
-    move = find_move([*given["train"], *given["val"]], (folder, config.root, datasets_dir()), all_exist=True)
+    move = find_move(
+        [*given["train"], *given.get("val", ())], (folder, config.root, datasets_dir()), all_exist=True
+    )
     if move is None:
         return config
     splits = {split: [move.apply(text) for text in texts] for split, texts in given.items()}
@@ -364,7 +368,13 @@ def _say_what_is_elsewhere(config: DataConfig, file: DataYaml) -> None:
 
 
 def _has_val(config: DataConfig) -> bool:
-    return all(entry.exists() for entry in config.splits["val"])
+    """Return whether the validation images are there, or those that they are cut from."""
+    return all(entry.exists() for entry in config.splits.get("val", config.splits["train"]))
+
+
+def _missing(config: DataConfig) -> str:
+    entries = config.splits.get("val", config.splits["train"])
+    return ", ".join(str(entry) for entry in entries if not entry.exists())
 
 
 def _is_writable(folder: Path) -> bool:
@@ -427,7 +437,7 @@ def _once(root: Path, make: Callable[[Path], object]) -> None:
 
 
 def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
-    missing = ", ".join(str(entry) for entry in config.splits["val"] if not entry.exists())
+    missing = _missing(config)
     if not config.download:
         raise DataError(f"{config.yaml_path}: val: {missing} does not exist.")
     if not own_folder:
@@ -457,7 +467,7 @@ def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:
             f"Try again, or put the data in {config.root} yourself."
         ) from error
     if not _has_val(config):
-        missing = ", ".join(str(entry) for entry in config.splits["val"] if not entry.exists())
+        missing = _missing(config)
         raise DataError(
             f"{config.yaml_path}: {config.root} exists, but val: {missing} does not; complete it, or move "
             f"it away to have it downloaded again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -19,10 +20,12 @@ from pydantic.fields import FieldInfo
 
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
-from detector.errors import DataError
+from detector.errors import DataError, excerpt, nearest
 from detector.fields import explain_validation
 from detector.files.bounds import LIMITS, BoundsError, require_within
 from detector.files.safe_yaml import YamlError, read_yaml
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test", "minival")
 NOTES = ("author", "date", "description", "license", "roboflow", "url", "version")  # known and not used
@@ -46,7 +49,10 @@ class _Download(BaseModel):
 
 
 class DataYaml(BaseModel):
-    """The keys of a data YAML; `val` may be called `validation`, and `names` or `nc` must be there."""
+    """The keys of a data YAML; `val` may be called `validation`.
+
+    Without it a part of the training images is validated on. Without `names` and `nc` the label files name the classes.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -57,6 +63,7 @@ class DataYaml(BaseModel):
     test: Entries | None = Field(None, description="a path or a list of paths")
     minival: Entries | None = Field(None, description="a path or a list of paths")
     names: dict[int, str] | None = None
+    images: str | None = Field(None, description="the folder of the images of label files of a whole split")
     nc: int | None = Field(
         None,
         ge=1,
@@ -81,8 +88,9 @@ class DataYaml(BaseModel):
             int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in names.items()
         }
         names = numbers if len(numbers) == len(names) else names  # '0' is the id 0, unless both are there
-        if any(type(key) is not int for key in names) or sorted(names) != list(range(len(names))):
-            raise ValueError(f"names has the ids {_few(names)}; expected 0 to {len(names) - 1}, each once")
+        if any(type(key) is not int or not 0 <= key < LIMITS["classes"] for key in names):
+            raise ValueError(f"names has the ids {_few(names)}; expected whole numbers from 0, each once")
+        names = {number: names.get(number, f"class_{number}") for number in range(max(names) + 1)}
         wrong = [name for name in names.values() if type(name) not in (str, int, float)]
         if wrong:
             raise ValueError(f"names: {_few(wrong)} can't be a class name; put it in quotes")
@@ -148,8 +156,8 @@ class DataYaml(BaseModel):
         return tuple(Archive(**archive.model_dump()) for archive in self.download)
 
 
-def read_data_yaml(path: Path) -> DataYaml:
-    """Read and check a data YAML; keys without a value count as left out.
+def read_data_yaml(path: Path, says: bool = False) -> DataYaml:
+    """Read and check a data YAML; keys without a value count as left out, and unknown ones are warned of.
 
     Raises:
         DataError: If it can't be read, or naming everything that is wrong with it.
@@ -165,6 +173,9 @@ def read_data_yaml(path: Path) -> DataYaml:
         for key, value in content.items()
         if key not in NOTES and not (value is None and key in DataYaml.model_fields)
     }
+    unknown = [key for key in given if key not in DataYaml.model_fields]
+    for key in unknown:
+        del given[key]
     problems = []
     try:
         file = DataYaml.model_validate(given)
@@ -178,6 +189,9 @@ def read_data_yaml(path: Path) -> DataYaml:
         raise DataError(
             f"{path}: {problems[0]}{end}" if len(problems) == 1 else "\n  ".join([f"{path}:", *problems])
         )
+    if unknown and says:
+        hint = next((text for key in unknown if (text := nearest(str(key), DataYaml.model_fields))), "")
+        log.warning("%s: keys that are not known are not used: %s%s", path, _few(map(excerpt, unknown)), hint)
     return file
 
 
@@ -186,10 +200,6 @@ def _problems_between(given: Mapping[Any, Any]) -> list[str]:
     problems = []
     if "val" in given and "validation" in given:
         problems.append("both val and validation are given; keep val")
-    if "val" not in given and "validation" not in given:
-        problems.append("val is missing")
-    if "names" not in given and "nc" not in given:
-        problems.append("names (or nc) is missing")
     if "drawn" in given and "path" not in given:
         problems.append(_problem("drawn", given["drawn"], _expected("drawn", DataYaml.model_fields["drawn"])))
     return problems

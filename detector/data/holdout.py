@@ -1,8 +1,8 @@
 """Cut a validation split from images that have none: by their content, so that it is the same everywhere.
 
-Whether an image is held out follows from its bytes alone, not from its name, place or neighbours; copies and nearly equal
-images stay on one side. Nearly equal are images whose difference hashes differ in up to 3 of 64 bits: whether each pixel
-of a 9 x 8 grey thumbnail is darker than its right neighbour (Krawetz, "Kind of Like That", 2013).
+Whether an image is held out follows from its bytes, not from its name or place; copies and nearly equal images stay on
+one side. Nearly equal are images whose difference hashes differ in up to 3 of 64 bits: whether each pixel of a 9 x 8
+grey thumbnail is darker than its right neighbour (Krawetz, "Kind of Like That", 2013).
 """
 
 from __future__ import annotations
@@ -36,23 +36,20 @@ def held_out(paths: Sequence[str], fraction: float = FRACTION) -> NDArray[np.boo
 
     Args:
         paths: n image files.
-        fraction: how many of them, about, in 0..1. At least one image is held out, and at least one is not.
+        fraction: how many of them, about, in 0..1.
 
     Returns:
-        (n,) bool. Images that can't be read are not held out.
+        (n,) bool. At least one image is held out and one is not, even if all are nearly equal. Images that can't be
+        read are not held out.
     """
     contents, looks = _hashes(paths)
     group = _near_groups(looks)
     lowest = np.full(len(paths), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, group, contents)
-    draw = lowest[group]
-    marked: NDArray[np.bool_] = draw < np.uint64(fraction * 2.0**63) * np.uint64(2)
     readable = contents < np.iinfo(np.uint64).max
-    marked &= readable
-    if readable.any() and not marked.any():
-        marked = readable & (draw == draw[readable].min())
-    if marked.all():
-        marked = draw != draw.max()
+    draw = lowest[group] if len(np.unique(group)) > 1 else contents
+    limit = min(max(np.uint64(fraction * 2.0**63) * np.uint64(2), draw.min() + np.uint64(1)), draw.max())
+    marked: NDArray[np.bool_] = (draw < limit) & readable
     return marked
 
 

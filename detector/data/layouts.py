@@ -1,8 +1,8 @@
 """Which layout a folder of images and labels has: that of the tool that exported it, without a data YAML.
 
-Recognised are the exports of Roboflow (YOLO, COCO, VOC), CVAT (YOLO 1.1, Ultralytics YOLO, COCO, VOC), Label Studio (YOLO
-with classes.txt, COCO, VOC), labelImg (files side by side), and Pascal VOC and COCO as they are published. What they have
-in common is looked for, not the tools: lists of splits, folders called like splits, label files of a whole split.
+Recognised are the exports of Roboflow (YOLO, COCO, VOC), CVAT (YOLO 1.1, Ultralytics YOLO, COCO, VOC), Label Studio
+(YOLO with classes.txt, COCO, VOC), labelImg (files side by side), and Pascal VOC and COCO as they are published. What
+they have in common is looked for, not the tools: lists of splits, folders called like splits, label files of a split.
 """
 
 from __future__ import annotations
