@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from detector.data.formats import file_format
+from detector.data.formats import ImageFormat, all_formats, file_format
 from detector.data.sources import IMAGE_SUFFIXES
 from detector.errors import DataError
 from detector.files.text import read_text
@@ -26,6 +27,7 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
 IMAGE_FOLDERS = ("images", "JPEGImages", "obj_train_data", "data")
 CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "images/classes.txt")
 _IGNORED = ("__MACOSX",)
+LOOKED_AT = 200  # images of a folder
 _MAX_DEPTH = 4  # folders that hold nothing but one folder
 
 
@@ -100,7 +102,10 @@ def _image_sets(root: Path) -> dict[str, list[Path]] | None:
 
 
 def _split_folders(root: Path) -> dict[str, list[Path]] | None:
-    """Folders called like splits, in the root (Roboflow) or in its folder of images (Ultralytics)."""
+    """Folders called like splits, in the root (Roboflow) or in its folder of images (Ultralytics).
+
+    If their images have no label files of their own, and there are some of whole splits, it is another layout.
+    """
     for place in (root / "images", root):
         found: dict[str, Path] = {}
         folders = {folder.name.lower(): folder for folder in _folders(place)}
@@ -110,7 +115,8 @@ def _split_folders(root: Path) -> dict[str, list[Path]] | None:
                 if entry.is_file() or _images(entry):
                     found[split] = entry
         if "train" in found:
-            return _first_of_each(found)
+            is_whole = found["train"].is_file() or _is_labelled(found["train"]) or _whole_files(root) is None
+            return _first_of_each(found) if is_whole else None
     return None
 
 
@@ -190,6 +196,15 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 def _images(folder: Path) -> bool:
     """Return whether there are images in a folder itself."""
     return folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+
+
+def _is_labelled(folder: Path) -> bool:
+    """Return whether one of the first images of a folder has a label file of its own."""
+    formats = [known for known in all_formats().values() if isinstance(known, ImageFormat)]
+    images = list(islice(_all_images(folder), LOOKED_AT))
+    return any(
+        Path(place).is_file() for f in formats for image in images for place in f.label_paths(str(image))
+    )
 
 
 def _all_images(folder: Path) -> Iterator[Path]:

@@ -79,6 +79,8 @@ def _unpack_into(archive: Path, folder: Path, max_bytes: int | None, max_entries
                     raise DataError(f"{archive.absolute()}: more than {max_entries} entries; refused.")
                 if not entry.is_plain:
                     raise DataError(f"{archive.absolute()}: entry {entry.name!r} is a link; refused.")
+                if entry.name.rstrip("/") == ".":  # what `tar -czf x.tar.gz .` begins with
+                    continue
                 target = folder.joinpath(*_safe_parts(archive, entry.name))
                 left -= entry.size
                 if left < 0:

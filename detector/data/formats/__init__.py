@@ -58,6 +58,8 @@ FORMATS = {
     "yolo": "detector.data.formats.yolo:FORMAT",
     "voc": "detector.data.formats.voc:FORMAT",
     "coco": "detector.data.formats.coco:FORMAT",
+    "datumaro": "detector.data.formats.datumaro:FORMAT",
+    "csv": "detector.data.formats.table:FORMAT",
 }
 """Name -> where the format is; of those that fit equally well the first is taken."""
 

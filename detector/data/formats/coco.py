@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from detector.data.places import find_move, native, path_parts
 from detector.errors import DataError
 from detector.files.text import decode_text
 
+BEGINNING = 1 << 20  # bytes of a file that it is told from
+DATUMARO_KEYS = (
+    b'"items"',
+    b'"dm_format_version"',
+)  # of files that are not COCO's, though they have `annotations`
 MAX_BYTES = 8 << 30  # of a file: the labels of 10 million images
 IMAGE_FOLDERS = ("images", "data", "val2017", "train2017")
 
@@ -37,7 +43,7 @@ class CocoFile:
     Attributes:
         names: n image file names, as they are in the file.
         stated_hw: (n, 2) int64, height and width, px; 0 where they are not stated.
-        categories: names of the categories, by ascending id.
+        categories: names of the categories, by ascending id; without those that only stand above others.
         image: (N,) int64, the image of each object, ascending; likewise `ids`, the objects' own numbers, `classes`,
             their categories by place, `boxes`, (N, 4) float64 xyxy px, and `kinds`, (N,) uint8.
     """
@@ -62,7 +68,39 @@ def read_coco(path: Path, images: Path | None = None) -> Labels:
     Raises:
         DataError: it can't be read, naming everything that is wrong with it, or no image of it is found.
     """
-    found = _read_cached(path)
+    return read_like_coco("coco", path, images, lambda content, _: content)
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a JSON file begins like one of COCO's: an object with `images` or `annotations`."""
+    return begins_with_keys(path, (b'"images"', b'"annotations"')) and not begins_with_keys(
+        path, DATUMARO_KEYS
+    )
+
+
+def begins_with_keys(path: Path, keys: Sequence[bytes]) -> bool:
+    """Return whether a file begins with an object that has one of these keys, in quotes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(BEGINNING).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return False
+    return start.startswith(b"{") and any(key in start for key in keys)
+
+
+def read_like_coco(
+    kind: str, path: Path, images: Path | None, to_coco: Callable[[Any, str], Any], load: bool = True
+) -> Labels:
+    """Read a label file of a whole split that becomes what a COCO file has.
+
+    Args:
+        kind: of the cache: the format.
+        path: the file.
+        images: folder of its images; by default it is looked for next to the file.
+        to_coco: turns the content of the JSON file, and its path for messages, into that of a COCO file.
+        load: the file is JSON; else `to_coco` reads it.
+    """
+    found = _read_cached(kind, path, to_coco, load)
     paths = _image_paths(path, found.names, images)
     order = np.argsort(np.array(paths, dtype=object), kind="stable")
     place = np.empty(len(paths), np.int64)
@@ -83,17 +121,6 @@ def read_coco(path: Path, images: Path | None = None) -> Labels:
     )
 
 
-def is_coco(path: Path) -> bool:
-    """Return whether a JSON file begins like one of COCO's: an object with `images`, `annotations` or the like."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    except OSError:
-        return False
-    keys = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
-    return start.startswith(b"{") and any(key in start for key in keys)
-
-
 _ARRAYS = {
     "stated_hw": (-1, 2),
     "image": (-1,),
@@ -104,13 +131,13 @@ _ARRAYS = {
 }
 
 
-def _read_cached(path: Path) -> CocoFile:
-    stats, place = file_stats([str(path)]), label_cache_path("coco", [str(path)])
+def _read_cached(kind: str, path: Path, to_coco: Callable[[Any, str], Any], load: bool) -> CocoFile:
+    stats, place = file_stats([str(path)]), label_cache_path(kind, [str(path)])
     known = read_label_cache(place, {"stats": (1, 3), "texts": (-1,), **_ARRAYS})
     if known is not None and np.array_equal(known["stats"], stats):
         arrays: dict[str, Any] = {key: known[key] for key in _ARRAYS}
         return CocoFile(**json.loads(known["texts"].tobytes()), **arrays)
-    found = parse_coco(_load(path), str(path))
+    found = parse_coco(to_coco(_load(path) if load else None, str(path)), str(path))
     texts = json.dumps({"names": found.names, "categories": found.categories}).encode()
     arrays = {key: getattr(found, key) for key in _ARRAYS}
     write_label_cache(place, stats=stats, texts=np.frombuffer(texts, np.uint8), **arrays)
@@ -159,7 +186,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         DataError: naming everything that is wrong.
     """
     problems = _Problems(path)
-    lists = [_entries(content, key, path) for key in ("images", "categories", "annotations")]
+    lists = [entries_of(content, key, path) for key in ("images", "categories", "annotations")]
     images, categories, objects = lists
     image_rows = _by_id(images, "images", problems)
     names, hw = [], np.zeros((len(images), 2), np.int64)
@@ -179,7 +206,11 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
             problems.add(f"categories[{row}]: name is {_short(title)}; expected a name of its own")
         titles.append(str(title))
     problems.require_none()
-    by_id = sorted(category_rows, key=lambda number: number)
+    used = {item["category_id"] for item in objects if type(item.get("category_id")) in (int, str)}
+    above = {str(c.get("supercategory")) for c in categories if c.get("supercategory") != c.get("name")}
+    by_id = sorted(
+        number for number, row in category_rows.items() if number in used or titles[row] not in above
+    )
     classes = {number: place for place, number in enumerate(by_id)}
 
     rows: dict[tuple[float, ...], int] = {}
@@ -223,11 +254,18 @@ def _found(places: Mapping[Any, int], number: Any) -> int | None:
     return places.get(number) if type(number) in (int, str) else None
 
 
-def _entries(content: Any, key: str, path: str) -> list[Mapping[str, Any]]:
+def entries_of(content: Any, key: str, path: str, title: str = "COCO") -> list[Mapping[str, Any]]:
+    """Return a list of objects in a label file.
+
+    Raises:
+        DataError: it is not there, or something else.
+    """
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         what = "nothing" if found is None else type(found).__name__
-        raise DataError(f"{path} is not a label file of COCO: {key} is {what}; expected a list of objects.")
+        raise DataError(
+            f"{path} is not a label file of {title}: {key} is {what}; expected a list of objects."
+        )
     return found
 
 
@@ -338,7 +376,7 @@ def _image_paths(path: Path, names: Sequence[str], images: Path | None) -> list[
     """Return where the images of a file are: in a folder next to it, as far as their names' folders exist there."""
     if not names:
         raise DataError(f"{path} has no images.")
-    places = [images] if images is not None else _places(path)
+    places = [images] if images is not None else places_of(path)
     texts = [native(name, places[0]) for name in names]
     move = find_move(texts, places, all_exist=False)
     if move is None:
@@ -349,10 +387,10 @@ def _image_paths(path: Path, names: Sequence[str], images: Path | None) -> list[
     return [os.path.normpath(move.apply(text)) for text in texts]
 
 
-def _places(path: Path) -> list[Path]:
+def places_of(path: Path) -> list[Path]:
     """Return the folders that the images of a label file may be in, the likeliest first."""
-    split = path.stem.removeprefix("instances_").removeprefix("person_keypoints_")
-    names = [split, split.rstrip("0123456789"), *IMAGE_FOLDERS]
+    words = re.findall(r"[^\W_]+", path.stem)  # instances_val2017
+    names = [path.stem, *words, *(word.rstrip("0123456789") for word in words), *IMAGE_FOLDERS]
     inside = [folder / name for folder in (Path("images"), Path()) for name in dict.fromkeys(names) if name]
     folders = [path.parent, *(place / part for place in (path.parent, path.parent.parent) for part in inside)]
     return [folder for folder in (*folders, path.parent.parent) if folder.is_dir()]
