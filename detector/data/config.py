@@ -114,6 +114,14 @@ class DataConfig:
             once = [path for path, is_val in zip(once, marked, strict=True) if is_val == (split == "val")]
         return once
 
+    def present_splits(self) -> list[str]:
+        """Return the splits to read: those of training and validation, and of the others those that are there."""
+        return [
+            split
+            for split, entries in self.splits.items()
+            if split in ("train", "val") or all(entry.exists() for entry in entries)
+        ]
+
     def read_labels(self, split: str, fraction: float = 1.0) -> list[Labels]:
         """Read the labels of a split, or of the first part of its images, by source.
 
@@ -131,7 +139,7 @@ class DataConfig:
         """
         if self.names:
             return self
-        parts = [part for split in self.splits for part in self.read_labels(split)]
+        parts = [part for split in self.present_splits() for part in self.read_labels(split)]
         names = sorted({name for part in parts for name in part.names or ()})
         if not names or any(part.names is None and len(part.image) for part in parts):
             raise DataError(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.boxes import CROWD, OBJECT
+from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.data.formats import FileFormat
 from detector.data.images import MAX_PIXELS
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
@@ -32,6 +32,10 @@ DATUMARO_KEYS = (
     b'"items"',
     b'"dm_format_version"',
 )  # of files that are not COCO's, though they have `annotations`
+KINDS = {
+    CROWD: "iscrowd",
+    DIFFICULT: "difficult",
+}  # the second is Pascal VOC's, and ours in files of this format
 MAX_BYTES = 8 << 30  # of a file: the labels of 10 million images
 IMAGE_FOLDERS = ("images", "data", "val2017", "train2017")
 
@@ -215,11 +219,11 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
 
     rows: dict[tuple[float, ...], int] = {}
     for number, item in enumerate(objects):
-        owner, kind = (
+        owner, label = (
             _found(places, item.get(key))
             for places, key in ((image_rows, "image_id"), (classes, "category_id"))
         )
-        if owner is None or kind is None:
+        if owner is None or label is None:
             key = "image_id" if owner is None else "category_id"
             problems.add(
                 f"annotations[{number}]: {key} is {_short(item.get(key))}, which the file does not define"
@@ -230,10 +234,10 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         except ValueError as error:
             problems.add(f"annotations[{number}]: {error}")
             continue
-        crowd = item.get("iscrowd") in (1, True)
+        kind = next((k for k, key in KINDS.items() if item.get(key) in (1, True)), OBJECT)
         given = item.get("id")
         place = given if type(given) is int and abs(given) < 2**62 else number
-        rows.setdefault((owner, kind, crowd, *box), place)
+        rows.setdefault((owner, label, kind, *box), place)
     problems.require_none()
     table = np.array(list(rows), np.float64).reshape(-1, 7)
     image_of = table[:, 0].astype(np.int64)
@@ -246,7 +250,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         np.array(list(rows.values()), np.int64)[order],
         table[order, 1].astype(np.int64),
         table[order, 3:],
-        np.where(table[order, 2] > 0, CROWD, OBJECT).astype(np.uint8),
+        table[order, 2].astype(np.uint8),
     )
 
 
