@@ -26,6 +26,7 @@ detector - train, validate and run object detectors
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
   detector benchmark model=best.pt data=coco8.yaml  size, speed and accuracy in every export format
+  detector convert data=folder to=coco out=new      write a data set in another format: yolo, coco, voc
   detector settings                                 every setting, its default and what it does
   detector callbacks                                every event, and the ready-made callbacks
 
@@ -97,9 +98,9 @@ def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict
     Raises:
         SettingsError: for words that are neither, and for unreadable cfg files.
     """
-    from detector.settings import ENGINES
+    from detector.settings import SETTINGS_OF
 
-    fields = ENGINES[engine].model_fields
+    fields = SETTINGS_OF[engine].model_fields
     given: dict[str, Any] = {}
     problems = []
     words = list(words)
@@ -155,14 +156,14 @@ def parse_value(text: str, is_text: bool = False) -> Any:
 
 def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
     """Check the settings of a command, then open its model and run it; returns the model and the result."""
-    from detector.settings import DEFAULT_MODEL, ENGINES
+    from detector.settings import DEFAULT_MODEL, SETTINGS_OF
 
     given, in_file = parse_words(words, kind)
-    settings = ENGINES[kind].parse(given, defaults | in_file)
+    settings: Any = SETTINGS_OF[kind].parse(given, defaults | in_file)
     from detector.yolo import YOLO  # only now: importing torch is slow
 
     names = getattr(settings, "names", None)  # of an exported file without them
-    imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None  # type: ignore[attr-defined]
+    imgsz = settings.imgsz if names is not None and "imgsz" in settings.model_fields_set else None
     model = YOLO(settings.model or DEFAULT_MODEL, names, imgsz, trust=getattr(settings, "trust", False))
     return model, model.run(settings)
 
@@ -195,6 +196,19 @@ def _benchmark(words: list[str]) -> None:
     print(table(rows))
 
 
+def _convert(words: list[str]) -> None:
+    from detector.settings import SETTINGS_OF
+
+    given, in_file = parse_words(words, "convert")
+    settings: Any = SETTINGS_OF["convert"].parse(given, in_file)
+    for key, example in (("data", "data=folder"), ("out", "out=new-folder")):
+        if getattr(settings, key) is None:
+            raise SettingsError(f"{key}= is missing, such as {example}")
+    from detector.data.convert import convert
+
+    print(convert(settings.data, settings.to, settings.out, settings.images))
+
+
 def print_results(metrics: Any) -> None:
     """Print the metrics on stdout, one `key value` per line."""
     for key, value in metrics.results_dict.items():
@@ -219,6 +233,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "predict": _predict,
     "export": _export,
     "benchmark": _benchmark,
+    "convert": _convert,
     "settings": _settings,
     "callbacks": _callbacks,
 }

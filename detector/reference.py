@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
 from detector.fields import format_value, type_text
-from detector.settings import ENGINES
+from detector.settings import SETTINGS_OF
 from detector.unsupported import ABSENT
 
 HEADER = ["event", "engine", "when", "how often", "available attributes"]
@@ -74,7 +74,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
     """Group the settings of an engine: theme -> name -> field."""
     grouped: dict[str, dict[str, FieldInfo]] = {}
-    for name, field in ENGINES[engine].model_fields.items():
+    for name, field in SETTINGS_OF[engine].model_fields.items():
         extra = field.json_schema_extra
         theme = str(extra["theme"]) if isinstance(extra, dict) else "other"
         grouped.setdefault(theme, {})[name] = field
@@ -91,7 +91,7 @@ def default_yaml() -> str:
         "# Copy the lines you want to change into a new file and pass it as cfg=file.yaml.",
     ]
     themes: dict[str, dict[str, tuple[FieldInfo, list[str]]]] = {}
-    for engine in ENGINES:
+    for engine in SETTINGS_OF:
         for theme, fields in settings_by_theme(engine).items():
             for name, field in fields.items():
                 entry = themes.setdefault(theme, {}).setdefault(name, (field, []))
@@ -119,7 +119,7 @@ def _yaml_value(value: Any) -> str:
 def settings_markdown() -> str:
     """Return `docs/settings.md`: one table per engine and theme."""
     lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
-    for engine in ENGINES:
+    for engine in SETTINGS_OF:
         lines += [f"## {engine}", ""]
         for theme, fields in settings_by_theme(engine).items():
             lines += [

@@ -50,8 +50,11 @@ def probability(default: float, theme: str, help: str) -> Any:
     return setting(default, theme, help, ge=0.0, le=1.0)
 
 
-class Settings(BaseModel):
-    """Settings that every engine shares.
+SettingsT = TypeVar("SettingsT", bound="CommandSettings")
+
+
+class CommandSettings(BaseModel):
+    """Settings of a command.
 
     Values are checked strictly (no "3" for 3), unknown names are refused, and changes made later by
     attribute are checked as well. The same value of another Python type is the same value: see `plain_value`.
@@ -60,35 +63,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False)
 
     _unused: list[str] = PrivateAttr(default_factory=list)
-
-    model: str | Path | None = setting(
-        None, "model", "weights (.pt), an architecture (.yaml) to train from scratch, or an exported file"
-    )
-    nms: bool | None = setting(
-        None,
-        "model",
-        "head of a dual-head model (YOLO26): true = one-to-many with NMS, false = NMS-free; none = the default",
-    )
-    device: str | int | list[int] = setting(
-        "auto", "machine", "auto (CUDA, else MPS, else CPU), cpu, mps, or a CUDA index such as 0"
-    )
-    amp: bool | Literal["auto", "bf16", "fp16", "fp32"] = setting(
-        "auto",
-        "machine",
-        "mixed precision: auto = bf16 where the processor computes in it, else fp32; false = fp32",
-    )
-    project: str | Path = setting("runs", "output", "folder that holds the runs")
-    name: str | None = setting(None, "output", "the run's folder; default: train, val or predict")
-    exist_ok: bool = setting(
-        False, "output", "write into an existing run folder instead of name-2, name-3 ..."
-    )
-    verbose: bool = setting(True, "output", "print progress and tables")
-    callbacks: str | list[str] | None = setting(
-        None,
-        "callbacks",
-        "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
-    )
-    plots: bool = setting(True, "output", "draw curves and sample images")
 
     @field_validator("*")
     @classmethod
@@ -152,7 +126,7 @@ class Settings(BaseModel):
             ):
                 unused.append(f"{key}={show_given(value)}")
             else:
-                problems.append(unknown_setting(key, ENGINE_OF[cls], value))
+                problems.append(unknown_setting(key, COMMAND_OF[cls], value))
         if known.get("cache") == "disk":  # decoded images are kept in memory only
             unused.append("cache=disk")
             del known["cache"]
@@ -183,7 +157,7 @@ class Settings(BaseModel):
             if key in self.model_fields_set:
                 continue
             if key not in type(self).model_fields:
-                problems.append(unknown_setting(key, ENGINE_OF[type(self)]))
+                problems.append(unknown_setting(key, COMMAND_OF[type(self)]))
                 continue
             try:
                 setattr(self, key, value)
@@ -203,7 +177,40 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
+class Settings(CommandSettings):
+    """Settings that every engine of a model shares."""
+
+    model: str | Path | None = setting(
+        None, "model", "weights (.pt), an architecture (.yaml) to train from scratch, or an exported file"
+    )
+    nms: bool | None = setting(
+        None,
+        "model",
+        "head of a dual-head model (YOLO26): true = one-to-many with NMS, false = NMS-free; none = the default",
+    )
+    device: str | int | list[int] = setting(
+        "auto", "machine", "auto (CUDA, else MPS, else CPU), cpu, mps, or a CUDA index such as 0"
+    )
+    amp: bool | Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto",
+        "machine",
+        "mixed precision: auto = bf16 where the processor computes in it, else fp32; false = fp32",
+    )
+    project: str | Path = setting("runs", "output", "folder that holds the runs")
+    name: str | None = setting(None, "output", "the run's folder; default: train, val or predict")
+    exist_ok: bool = setting(
+        False, "output", "write into an existing run folder instead of name-2, name-3 ..."
+    )
+    verbose: bool = setting(True, "output", "print progress and tables")
+    callbacks: str | list[str] | None = setting(
+        None,
+        "callbacks",
+        "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
+    )
+    plots: bool = setting(True, "output", "draw curves and sample images")
+
+
+EngineSettingsT = TypeVar("EngineSettingsT", bound=Settings)
 
 
 class DataSettings(Settings):
@@ -566,16 +573,33 @@ class BenchmarkSettings(Settings):
     compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
 
 
-ENGINES: Mapping[str, type[Settings]] = types.MappingProxyType(
+class ConvertSettings(CommandSettings):
+    """Settings of `convert`."""
+
+    data: str | Path | None = setting(
+        None, "data", "data set: a YAML file, a folder, an archive or a label file of a whole split"
+    )
+    to: Literal["yolo", "coco", "voc"] = setting("yolo", "output", "format to write")
+    out: str | Path | None = setting(None, "output", "folder to write; must not exist, or be empty")
+    images: Literal["link", "copy"] = setting(
+        "link", "output", "link = hard links to the images, where the file system can; copy = copies"
+    )
+
+
+SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
     {
         "train": TrainSettings,
         "val": ValSettings,
         "predict": PredictSettings,
         "export": ExportSettings,
         "benchmark": BenchmarkSettings,
+        "convert": ConvertSettings,
     }
 )
-ENGINE_OF: Mapping[type[Settings], str] = types.MappingProxyType({cls: name for name, cls in ENGINES.items()})
+"""Command -> its settings."""
+COMMAND_OF: Mapping[type[CommandSettings], str] = types.MappingProxyType(
+    {cls: name for name, cls in SETTINGS_OF.items()}
+)
 
 
 def is_unused(key: str, value: Any, in_file: bool) -> bool:
@@ -588,7 +612,7 @@ def is_unused(key: str, value: Any, in_file: bool) -> bool:
     """
     if key in ABSENT and ABSENT[key].is_off(value):
         return True
-    fields = [cls.model_fields[key] for cls in ENGINES.values() if key in cls.model_fields]
+    fields = [cls.model_fields[key] for cls in SETTINGS_OF.values() if key in cls.model_fields]
     if not fields or in_file or key in ABSENT:
         return bool(fields) and in_file
     plain = [(plain_value(key, value, field), field.default) for field in fields]
@@ -599,12 +623,12 @@ def is_unused(key: str, value: Any, in_file: bool) -> bool:
 
 def unknown_setting(key: str, engine: str, value: Any = None) -> str:
     """Return one sentence: `key` is not a setting of `engine`, and what to use instead if that is known."""
-    allowed = ENGINES[engine].model_fields
+    allowed = SETTINGS_OF[engine].model_fields
     if key in RENAMED:
         return f"setting {key!r} is called {RENAMED[key]!r} here"
     if key in ABSENT and ABSENT[key].instead:
         return f"{key}={show_given(value)}: not available in {engine}; {ABSENT[key].instead}"
-    others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
+    others = [name for name, cls in SETTINGS_OF.items() if key in cls.model_fields]
     if others:
         return f"setting {key!r} belongs to {' and '.join(others)}, not to {engine}; leave it out"
     return f"unknown setting {key!r}{nearest(key, allowed) or f'; see: detector {engine} --help'}"

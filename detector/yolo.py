@@ -26,13 +26,13 @@ from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.messages import announce, configure_logging
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
+    COMMAND_OF,
     DEFAULT_MODEL,
-    ENGINE_OF,
     BenchmarkSettings,
+    EngineSettingsT,
     ExportSettings,
     PredictSettings,
     Settings,
-    SettingsT,
     TrainSettings,
     ValSettings,
 )
@@ -264,7 +264,9 @@ class YOLO:
         """Register callback objects for a `with` block: `with model.added(MyCallback()): model.train(...)`."""
         return self.callbacks.added(*callbacks)
 
-    def _checked(self, kind: type[SettingsT], given: dict[str, Any]) -> tuple[SettingsT, CallbackRegistry]:
+    def _checked(
+        self, kind: type[EngineSettingsT], given: dict[str, Any]
+    ) -> tuple[EngineSettingsT, CallbackRegistry]:
         """Return the settings of one run, checked, and its callbacks: the model's, then those of `callbacks=`."""
         items = given.get("callbacks")
         items = [] if items is None else list(items) if isinstance(items, (list, tuple)) else [items]
@@ -299,7 +301,7 @@ class YOLO:
             What that method returns; of `PredictSettings` a generator.
         """
         texts = [settings.callbacks] if isinstance(settings.callbacks, str) else settings.callbacks or []
-        run: Callable[..., Any] = getattr(self, f"_{ENGINE_OF[type(settings)]}")
+        run: Callable[..., Any] = getattr(self, f"_{COMMAND_OF[type(settings)]}")
         return run(settings, self._registry(settings, texts))
 
     # ------------------------------------------------------------------ the engines

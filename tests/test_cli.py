@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from support.exports import EXPORTS
 
 from detector.cli import main, parse_value, parse_words
 from detector.errors import SettingsError
@@ -113,3 +114,23 @@ def test_a_complete_run_in_a_restart_loop_ends_well(train_tiny, tiny_model, tmp_
         assert out == "" and err.count("\n") == 1 and "complete" in err and "error" not in err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert main(["train", f"model={tiny_model}", "resume=true", f"project={tmp_path / 'none'}"]) == 4
+
+
+def test_convert_writes_a_data_set_in_another_format(tmp_path, capsys):
+    EXPORTS["coco"](tmp_path / "set")
+    assert main(["convert", f"data={tmp_path / 'set'}", "to=voc", f"out={tmp_path / 'new'}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'new'}\n"
+    assert (tmp_path / "new/Annotations/a.xml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["out=x"], "error: data= is missing, such as data=folder"),
+        (["data=x"], "error: out= is missing, such as out=new-folder"),
+        (["to=csv"], "error: to=csv: expected yolo | coco | voc; the default is to=yolo"),
+    ],
+)
+def test_what_convert_needs_is_asked_for(words, message, capsys):
+    assert main(["convert", *words]) == 2
+    assert capsys.readouterr().err == f"{message}\n"

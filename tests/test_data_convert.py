@@ -123,10 +123,10 @@ def test_what_a_format_cant_hold_is_said(tmp_path, caplog):
     )
 
 
-@pytest.mark.parametrize("how", ["link", "copy"])
-def test_images_are_linked_or_copied(how, tmp_path):
+@pytest.mark.parametrize("images", ["link", "copy"])
+def test_images_are_linked_or_copied(images, tmp_path):
     EXPORTS["coco"](tmp_path / "set")
-    out = convert(tmp_path / "set", "yolo", tmp_path / "out", how)
+    out = convert(tmp_path / "set", "yolo", tmp_path / "out", images)
     same = (out / "images/train/a.jpg").samefile(tmp_path / "set/train2017/a.jpg")
-    assert same == (how == "link")
+    assert same == (images == "link")
     assert (out / "images/train/a.jpg").read_bytes() == (tmp_path / "set/train2017/a.jpg").read_bytes()

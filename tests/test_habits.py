@@ -13,7 +13,7 @@ import yaml
 
 from detector.cli import main
 from detector.errors import SettingsError
-from detector.settings import ENGINES, TrainSettings
+from detector.settings import SETTINGS_OF, TrainSettings
 
 SAME, OTHER_COMMAND, NO_EFFECT = "the same setting", "a setting of another command", "taken, no effect"
 
@@ -86,7 +86,7 @@ def test_a_settings_file_at_default_values_is_taken_whole():
 @pytest.mark.parametrize("engine", ["train", "val", "predict", "export"])
 def test_the_same_file_serves_every_command(engine):
     assert (
-        ENGINES[engine]
+        SETTINGS_OF[engine]
         .parse({}, {name: value for name, value, _ in THEIR_SETTINGS if name != "imgsz"})
         .unused
     )
@@ -101,11 +101,11 @@ def test_what_is_switched_on_and_not_here_is_refused_with_what_to_use(name, valu
 
 
 def test_a_copied_call_takes_settings_of_another_command_only_at_their_defaults():
-    assert ENGINES["predict"].parse({"epochs": 100, "half": False}).unused == ["epochs=100", "half=false"]
+    assert SETTINGS_OF["predict"].parse({"epochs": 100, "half": False}).unused == ["epochs=100", "half=false"]
     with pytest.raises(SettingsError, match="'epochs' belongs to train, not to predict"):
-        ENGINES["predict"].parse({"epochs": 3})
+        SETTINGS_OF["predict"].parse({"epochs": 3})
     with pytest.raises(SettingsError, match="'boxes' is called 'show_boxes' here"):
-        ENGINES["predict"].parse({"boxes": False})
+        SETTINGS_OF["predict"].parse({"boxes": False})
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_copied_call_takes_settings_of_another_command_only_at_their_defaults(
     ],
 )  # fmt: skip
 def test_the_same_value_in_another_python_type_is_the_same_value(engine, key, given, kept):
-    settings = ENGINES[engine].parse({key: given})
+    settings = SETTINGS_OF[engine].parse({key: given})
     assert getattr(settings, key) == kept and type(getattr(settings, key)) is type(kept)
     setattr(settings, key, given)
     assert getattr(settings, key) == kept and type(getattr(settings, key)) is type(kept)

@@ -7,14 +7,14 @@ from detector.errors import SettingsError
 from detector.fields import type_text
 from detector.files.folders import resource_dir
 from detector.reference import default_yaml, settings_markdown
-from detector.settings import ENGINES, PredictSettings, TrainSettings
+from detector.settings import SETTINGS_OF, PredictSettings, TrainSettings
 
 BATCH = "expected auto, a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
 SCALE = "expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5"
 
 
 def test_defaults_are_valid():
-    for kind in ENGINES.values():
+    for kind in SETTINGS_OF.values():
         assert kind.parse({}) == kind()
 
 
@@ -79,7 +79,7 @@ def test_one_class_may_stand_for_a_list():
 
 
 def test_every_setting_is_documented():
-    for kind in ENGINES.values():
+    for kind in SETTINGS_OF.values():
         for name, field in kind.model_fields.items():
             assert field.description, name
             assert "theme" in field.json_schema_extra, name

@@ -57,7 +57,7 @@ def convert(data: str | Path, to: Target, out: str | Path, images: Literal["link
         names = _image_names(splits, flat=to == "voc")
         WRITERS[to](staging, config, splits, names)
         place_of: Callable[[str], PurePosixPath] = IMAGE_FOLDERS[to]
-        _place_images(staging, splits, names, place_of, images)
+        _place_images(staging, splits, names, place_of, link=images == "link")
         move_into_place(staging, folder)
     return folder
 
@@ -98,7 +98,7 @@ def _place_images(
     splits: Mapping[str, Annotations],
     names: Mapping[str, PurePosixPath],
     folder: Callable[[str], PurePosixPath],
-    how: str,
+    link: bool,
 ) -> None:
     from tqdm import tqdm
 
@@ -108,12 +108,12 @@ def _place_images(
         if place.exists():
             continue
         try:
-            if how == "link":
+            if link:
                 os.link(path, place)
                 continue
         except OSError:
             log.info("%s can't be linked to %s; images are copied", path, place.parent)
-            how = "copy"
+            link = False
         shutil.copyfile(path, place)
 
 

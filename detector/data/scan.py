@@ -13,7 +13,7 @@ from detector.data.formats.voc import images_of_list
 from detector.data.labels import Labels
 from detector.data.sources import list_images
 
-LOOKED_AT = 200  # images, spread over a split, that its format is told from
+LOOKED_AT = 200  # images, spread over a split, to recognise its format
 
 
 def split_images(

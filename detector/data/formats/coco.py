@@ -27,7 +27,7 @@ from detector.data.places import find_move, native, path_parts
 from detector.errors import DataError
 from detector.files.text import decode_text
 
-BEGINNING = 1 << 20  # bytes of a file that it is told from
+BEGINNING = 1 << 20  # bytes of a file that are looked at to recognise it
 DATUMARO_KEYS = (
     b'"items"',
     b'"dm_format_version"',

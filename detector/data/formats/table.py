@@ -49,7 +49,7 @@ def read_table(path: Path, images: Path | None = None) -> Labels:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether the first line of a CSV file names an image and a box."""
+    """Return whether the first line of a CSV file has columns of images and boxes."""
     try:
         with path.open("rb") as file:
             header = decode_text(file.readline(65536)).splitlines()
