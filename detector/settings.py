@@ -228,6 +228,9 @@ class DataSettings(Settings):
     )
     single_cls: bool = setting(False, "data", "treat all classes as one")
     classes: list[int] | None = setting(None, "data", "use only these class ids")
+    errors: Literal["stop", "skip"] = setting(
+        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = go on without them"
+    )
     fraction: float = setting(1.0, "data", "part of the training images to use", gt=0.0, le=1.0)
     conf: float | None = setting(
         None, "validation", "minimum confidence of a detection; none = 0.001 in validation, 0.25 in prediction",
@@ -541,6 +544,9 @@ class ExportSettings(Settings):
     simplify: bool = setting(True, "export", "shorten the ONNX graph")
     data: str | Path | None = setting(
         None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
+    )
+    errors: Literal["stop", "skip"] = setting(
+        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = go on without them"
     )
     fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
     licence: str | None = setting(

@@ -103,11 +103,11 @@ def test_the_extent_of_a_mask_is_that_of_pycocotools(density, as_text):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ({"bbox": [1, 2, 3]}, "annotations[0]: bbox is [1, 2, 3]; expected 4 numbers, px"),
+        ({"bbox": [1, 2, 3]}, "annotations[1]: bbox is [1, 2, 3]; expected 4 numbers, px"),
         ({"bbox": [1, 2, float("nan"), 3]}, "expected 4 numbers, px"),
         ({"bbox": [1, 2, -3, 3]}, "expected x, y, width and height, px"),
         ({"bbox": [True, 2, 3, 3]}, "expected 4 numbers, px"),
-        ({}, "annotations[0]: bbox is None and segmentation is None; expected one of them"),
+        ({}, "annotations[1]: bbox is None and segmentation is None; expected one of them"),
         ({"segmentation": [[1, 2, 3]]}, "expected x, y of 3 points or more, px"),
         ({"segmentation": {"size": [9, 9], "counts": [81]}}, "expected height and width of the image"),
         ({"segmentation": {"size": [40, 60], "counts": [81]}}, "expected runs that fill its size"),
@@ -116,15 +116,16 @@ def test_the_extent_of_a_mask_is_that_of_pycocotools(density, as_text):
         ({"segmentation": {"size": [40, 60], "counts": [2400]}}, "segmentation is empty"),
         (
             {"bbox": [1, 2, 3, 4], "image_id": 5},
-            "annotations[0]: image_id is 5, which the file does not define",
+            "annotations[1]: image_id is 5, which the file does not define",
         ),
         ({"bbox": [1, 2, 3, 4], "category_id": [7]}, "category_id is [7], which the file does not define"),
     ],
 )
-def test_a_wrong_object_is_named(item, message):
+def test_a_wrong_object_is_named(item, message, write):
+    path = write(content({"bbox": [1, 2, 3, 4]}, item))
     with pytest.raises(DataError) as caught:
-        parse_coco(content(item), "my.json")
-    assert str(caught.value).startswith("my.json: annotations[0]: ")
+        build_annotations(read_coco(path), NAMES)
+    assert str(caught.value).startswith((f"{path} annotations[1]: ", f"{path}: annotations[1]: "))
     assert message in str(caught.value)
 
 
@@ -147,10 +148,18 @@ def test_a_wrong_file_is_named(change, message):
 
 def test_everything_wrong_is_counted_and_the_first_are_named():
     with pytest.raises(DataError) as caught:
-        parse_coco(content(*[{"bbox": [1]}] * 30), "my.json")
+        parse_coco(content(*[{"bbox": [1, 2, 3, 4], "image_id": 8}] * 30), "my.json")
     lines = str(caught.value).splitlines()
     assert lines[0] == "my.json: 30 entries are wrong:"
     assert (len(lines), lines[-1].strip()) == (12, "... and 20 more.")
+
+
+def test_images_with_wrong_labels_are_left_out_if_that_is_asked_for(write, caplog):
+    path = write(content({"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, 4], "image_id": 4}))
+    found = build_annotations(read_coco(path), NAMES, skip=True)
+    assert [image.rsplit("/", 1)[1] for image in found.paths] == ["a.jpg"]
+    assert len(found.labels) == 1
+    assert f"1 images are left out, as their labels are wrong: {path} annotations[0]: bbox is" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[", "[1]", '{"a": 1}', "[" * 100_000, "\x00", '"images"'])

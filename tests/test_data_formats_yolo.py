@@ -269,3 +269,15 @@ def test_a_label_file_without_an_image_is_named_but_not_that_of_another_split(ma
     assert heard.messages == [
         f"1 label files are not read: {labels}/gone.txt ({tmp_path}/data/images/train has no image of this name)"
     ]
+
+
+def test_images_with_wrong_labels_are_left_out_if_that_is_asked_for(make, caplog):
+    images = [make("a", "0 5 5 5 5"), make("b", "7 .5 .5 .1 .1"), make("c", "1 .5 .5 .1 .1")]
+    found = build_annotations(read_yolo(images), NAMES, skip=True)
+    assert found.paths == [str(images[2])]
+    assert found.labels.tolist() == [1]
+    assert "2 images are left out, as their labels are wrong: " in caplog.text
+    with pytest.raises(
+        DataError, match=r"no image is left without wrong labels; 2 label files can't be used"
+    ):
+        build_annotations(read_yolo(images[:2]), NAMES, skip=True)

@@ -126,6 +126,7 @@ def build_annotations(
     source: str = "the data file",
     single_cls: bool = False,
     classes: Collection[int] | None = None,
+    skip: bool = False,
 ) -> Annotations:
     """Check what was read of label files, and put it together with the sizes of the images.
 
@@ -140,16 +141,23 @@ def build_annotations(
         source: what named the classes, for messages (``coco8.yaml``).
         single_cls: every class becomes class 0, called "item"; ids are not compared with ``names``.
         classes: keep only boxes of these ids.
+        skip: leave out images whose labels are wrong, with a warning, in place of raising.
 
     Raises:
         DataError: a label file has a wrong row, or no image can be used.
     """
     parts = [labels] if isinstance(labels, Labels) else list(labels)
-    checked = [_check(part, names, source, single_cls) for part in parts]
-    if problems := [problem for part in checked for problem in part.problems]:
+    checked = [_check(part, names, source, single_cls, skip) for part in parts]
+    problems = [problem for part in checked for problem in part.problems.values()]
+    if problems and not skip:
         raise DataError(report(problems))
     found = checked[0] if len(checked) == 1 else _join(checked)
     keep_image = usable_images(found.paths, found.sizes)
+    if problems:
+        keep_image &= ~np.isin(np.arange(len(found.paths)), list(found.problems))
+        if not keep_image.any():
+            raise DataError(f"no image is left without wrong labels; {report(problems)}")
+        log.warning("%d images are left out, as their labels are wrong: %s", len(problems), listed(problems))
 
     keep = keep_image[found.image]
     flat = keep & (found.boxes[:, 2:].min(1, initial=1) <= 0)
@@ -190,17 +198,19 @@ class _Checked:
     boxes: NDArray[np.float64]
     kinds: NDArray[np.uint8]
     where: Callable[[int], str]
-    problems: list[str]
+    problems: dict[int, str]
 
 
-def _check(labels: Labels, names: Mapping[int, str], source: str, single_cls: bool) -> _Checked:
+def _check(labels: Labels, names: Mapping[int, str], source: str, single_cls: bool, skip: bool) -> _Checked:
     ids, problems = _class_ids(labels, names, source, single_cls)
     sizes, boxes = np.zeros((len(labels.paths), 2), np.int64), labels.boxes
-    if labels.in_pixels or not problems:  # else nothing more can be wrong, and images are slow to read
+    if (
+        labels.in_pixels or not problems or skip
+    ):  # else nothing more can be wrong, and images are slow to read
         sizes = measure_images(labels.paths)
     if labels.in_pixels:
         boxes = _as_parts(labels, sizes, problems)
-    messages = [f"{labels.files[index]} {problems[index]}" for index in sorted(problems)]
+    messages = {index: f"{labels.files[index]} {problems[index]}" for index in sorted(problems)}
     return _Checked(labels.paths, sizes, labels.image, ids, boxes, labels.kinds, labels.where, messages)
 
 
@@ -237,7 +247,12 @@ def _join(parts: Sequence[_Checked]) -> _Checked:
         gather("boxes"),
         gather("kinds"),
         lambda index: parts[owner[index]].where(int(row[index])),
-        [],
+        {
+            int(new[n][i]): text
+            for n, part in enumerate(parts)
+            for i, text in part.problems.items()
+            if new[n][i] >= 0
+        },
     )
 
 

@@ -122,7 +122,12 @@ def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annota
     """Read the labels of a split; `fraction` keeps the first part of the training images."""
     labels = config.read_labels(split, settings.fraction if split == "train" else 1.0)
     annotations = build_annotations(
-        labels, config.names, config.yaml_path.name, settings.single_cls, settings.classes
+        labels,
+        config.names,
+        config.yaml_path.name,
+        settings.single_cls,
+        settings.classes,
+        skip=settings.errors == "skip",
     )
     log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
     return annotations

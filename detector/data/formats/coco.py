@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class CocoFile:
         categories: names of the categories, by ascending id; without those that only stand above others.
         image: (N,) int64, the image of each object, ascending; likewise `ids`, the objects' own numbers, `classes`,
             their categories by place, `boxes`, (N, 4) float64 xyxy px, and `kinds`, (N,) uint8.
+        problems: image -> what is wrong with one of its objects.
     """
 
     names: list[str]
@@ -60,6 +61,7 @@ class CocoFile:
     classes: NDArray[np.int64]
     boxes: NDArray[np.float64]
     kinds: NDArray[np.uint8]
+    problems: dict[int, str] = field(default_factory=dict)
 
 
 def read_coco(path: Path, images: Path | None = None) -> Labels:
@@ -122,6 +124,7 @@ def read_like_coco(
         found.categories,
         unit="annotation",
         in_pixels=True,
+        problems={int(place[image]): text for image, text in found.problems.items()},
     )
 
 
@@ -142,6 +145,8 @@ def _read_cached(kind: str, path: Path, to_coco: Callable[[Any, str], Any], load
         arrays: dict[str, Any] = {key: known[key] for key in _ARRAYS}
         return CocoFile(**json.loads(known["texts"].tobytes()), **arrays)
     found = parse_coco(to_coco(_load(path) if load else None, str(path)), str(path))
+    if found.problems:
+        return found
     texts = json.dumps({"names": found.names, "categories": found.categories}).encode()
     arrays = {key: getattr(found, key) for key in _ARRAYS}
     write_label_cache(place, stats=stats, texts=np.frombuffer(texts, np.uint8), **arrays)
@@ -187,7 +192,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         path: for messages.
 
     Raises:
-        DataError: naming everything that is wrong.
+        DataError: naming what is wrong with images, categories and references to them.
     """
     problems = _Problems(path)
     lists = [entries_of(content, key, path) for key in ("images", "categories", "annotations")]
@@ -218,6 +223,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
     classes = {number: place for place, number in enumerate(by_id)}
 
     rows: dict[tuple[float, ...], int] = {}
+    wrong: dict[int, str] = {}
     for number, item in enumerate(objects):
         owner, label = (
             _found(places, item.get(key))
@@ -232,7 +238,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         try:
             box = _box(item, hw[owner])
         except ValueError as error:
-            problems.add(f"annotations[{number}]: {error}")
+            wrong.setdefault(owner, f"annotations[{number}]: {error}.")
             continue
         kind = next((k for k, key in KINDS.items() if item.get(key) in (1, True)), OBJECT)
         given = item.get("id")
@@ -251,6 +257,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         table[order, 1].astype(np.int64),
         table[order, 3:],
         table[order, 2].astype(np.uint8),
+        wrong,
     )
 
 
