@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detector.errors import DetectorError, SettingsError, nearest
+from detector.errors import DataError, DetectorError, SettingsError, nearest
 from detector.files.names import printable
 from detector.reference import help_text
 from detector.settings_file import read_cfg
@@ -26,6 +26,7 @@ detector - train, validate and run object detectors
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
   detector benchmark model=best.pt data=coco8.yaml  size, speed and accuracy in every export format
+  detector check data=folder                        what is wrong with a data set
   detector convert data=folder to=coco out=new      write a data set in another format: yolo, coco, voc
   detector settings                                 every setting, its default and what it does
   detector callbacks                                every event, and the ready-made callbacks
@@ -85,8 +86,7 @@ def _dispatch(words: list[str]) -> int:
     if command not in ("settings", "callbacks") and any(word in ("-h", "--help") for word in rest):
         print(help_text(command), end="")
         return 0
-    COMMANDS[command](rest)
-    return 0
+    return COMMANDS[command](rest) or 0
 
 
 def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,6 +196,22 @@ def _benchmark(words: list[str]) -> None:
     print(table(rows))
 
 
+def _check(words: list[str]) -> int:
+    from detector.settings import SETTINGS_OF
+
+    given, in_file = parse_words(["as_json" if word == "--json" else word for word in words], "check")
+    settings: Any = SETTINGS_OF["check"].parse(given, in_file)
+    if settings.data is None:
+        raise SettingsError("data= is missing, such as data=folder")
+    import json
+
+    from detector.data.doctor import check
+
+    report = check(settings.data, settings.imgsz)
+    print(json.dumps(report.to_dict(), indent=2) if settings.as_json else report.table())
+    return DataError.exit_code if report.has_errors else 0
+
+
 def _convert(words: list[str]) -> None:
     from detector.settings import SETTINGS_OF
 
@@ -227,12 +243,13 @@ def _callbacks(words: list[str]) -> None:
     print(callbacks_text(), end="")
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": _train,
     "val": _val,
     "predict": _predict,
     "export": _export,
     "benchmark": _benchmark,
+    "check": _check,
     "convert": _convert,
     "settings": _settings,
     "callbacks": _callbacks,

@@ -579,6 +579,18 @@ class BenchmarkSettings(Settings):
     compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
 
 
+class CheckSettings(CommandSettings):
+    """Settings of `check`."""
+
+    data: str | Path | None = setting(
+        None, "data", "data set: a YAML file, a folder, an archive or a label file of a whole split"
+    )
+    imgsz: int = setting(
+        640, "data", "side of the input that objects are compared with", unit="px, multiple of 32", ge=32
+    )
+    as_json: bool = setting(False, "output", "print JSON in place of a table; `--json` does so too")
+
+
 class ConvertSettings(CommandSettings):
     """Settings of `convert`."""
 
@@ -599,6 +611,7 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
         "predict": PredictSettings,
         "export": ExportSettings,
         "benchmark": BenchmarkSettings,
+        "check": CheckSettings,
         "convert": ConvertSettings,
     }
 )

@@ -147,11 +147,11 @@ def build_annotations(
         DataError: a label file has a wrong row, or no image can be used.
     """
     parts = [labels] if isinstance(labels, Labels) else list(labels)
-    checked = [_check(part, names, source, single_cls, skip) for part in parts]
+    checked = [check_labels(part, names, source, single_cls, lenient=skip) for part in parts]
     problems = [problem for part in checked for problem in part.problems.values()]
     if problems and not skip:
         raise DataError(report(problems))
-    found = checked[0] if len(checked) == 1 else _join(checked)
+    found = checked[0] if len(checked) == 1 else join_checked(checked)
     keep_image = usable_images(found.paths, found.sizes)
     if problems:
         keep_image &= ~np.isin(np.arange(len(found.paths)), list(found.problems))
@@ -188,7 +188,7 @@ def build_annotations(
 
 
 @dataclass(frozen=True)
-class _Checked:
+class CheckedLabels:
     """`Labels` with class ids of the data set, boxes as cxcywh, normalised, and the sizes of the images."""
 
     paths: list[str]
@@ -201,20 +201,31 @@ class _Checked:
     problems: dict[int, str]
 
 
-def _check(labels: Labels, names: Mapping[int, str], source: str, single_cls: bool, skip: bool) -> _Checked:
+def check_labels(
+    labels: Labels, names: Mapping[int, str], source: str, single_cls: bool = False, lenient: bool = True
+) -> CheckedLabels:
+    """Compare what was read of label files with the names of the classes and the sizes of the images.
+
+    Args:
+        labels: from a reader.
+        names: class names by id.
+        source: what named the classes, for messages.
+        single_cls: ids are not compared with `names`.
+        lenient: measure the images even if the labels are wrong.
+    """
     ids, problems = _class_ids(labels, names, source, single_cls)
     sizes, boxes = np.zeros((len(labels.paths), 2), np.int64), labels.boxes
     if (
-        labels.in_pixels or not problems or skip
+        labels.in_pixels or not problems or lenient
     ):  # else nothing more can be wrong, and images are slow to read
         sizes = measure_images(labels.paths)
     if labels.in_pixels:
         boxes = _as_parts(labels, sizes, problems)
     messages = {index: f"{labels.files[index]} {problems[index]}" for index in sorted(problems)}
-    return _Checked(labels.paths, sizes, labels.image, ids, boxes, labels.kinds, labels.where, messages)
+    return CheckedLabels(labels.paths, sizes, labels.image, ids, boxes, labels.kinds, labels.where, messages)
 
 
-def _join(parts: Sequence[_Checked]) -> _Checked:
+def join_checked(parts: Sequence[CheckedLabels]) -> CheckedLabels:
     """Join several, images sorted; of an image that is in several the first counts."""
     place: dict[str, tuple[int, int]] = {}
     for number, part in enumerate(parts):
@@ -239,7 +250,7 @@ def _join(parts: Sequence[_Checked]) -> _Checked:
         values = [getattr(part, name)[rows] for part, rows in zip(parts, kept, strict=True)]
         return np.concatenate(values)[order]
 
-    return _Checked(
+    return CheckedLabels(
         paths,
         np.stack([parts[place[path][0]].sizes[place[path][1]] for path in paths]),
         image[order],

@@ -42,8 +42,8 @@ def held_out(paths: Sequence[str], fraction: float = FRACTION) -> NDArray[np.boo
         (n,) bool. At least one image is held out and one is not, even if all are nearly equal. Images that can't be
         read are not held out.
     """
-    contents, looks = _hashes(paths)
-    group = _near_groups(looks)
+    contents, looks = image_hashes(paths)
+    group = near_groups(looks)
     lowest = np.full(len(paths), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, group, contents)
     readable = contents < np.iinfo(np.uint64).max
@@ -53,7 +53,7 @@ def held_out(paths: Sequence[str], fraction: float = FRACTION) -> NDArray[np.boo
     return marked
 
 
-def _hashes(paths: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def image_hashes(paths: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return (n,) the beginning of SHA-256 of each file and (n,) its difference hash; all ones if it can't be read."""
     stats, place = file_stats(paths), label_cache_path("holdout", paths)
     shapes = {"stats": (len(paths), 3), "contents": (len(paths),), "looks": (len(paths),)}
@@ -78,7 +78,7 @@ def _hash(path: str) -> tuple[int, int]:
     return min(int.from_bytes(content[:8], "big"), 2**64 - 2), int.from_bytes(bits.tobytes(), "big")
 
 
-def _near_groups(looks: NDArray[np.uint64]) -> NDArray[np.int64]:
+def near_groups(looks: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return (n,) the first image of each image's group of nearly equal ones."""
     parent = np.arange(len(looks))
 

@@ -21,6 +21,7 @@ _ARRAYS = {
     "boxes": (-1, 4),
     "kinds": (-1,),
     "stated_hw": (-1, 2),
+    "repeated": (-1,),
 }
 
 
@@ -37,6 +38,7 @@ class Labels:
         boxes: (N, 4) float64; cxcywh as parts of the image, or xyxy in px (`in_pixels`).
         kinds: (N,) uint8, `OBJECT`, `DIFFICULT` or `CROWD`.
         stated_hw: (n, 2) int64, height and width that the label file states, px; 0 where it does not.
+        repeated: (n,) int64, rows of the image that repeat another one and are left out.
         names: names of the classes in these files; None where they only have ids.
         unit: what `place` counts: "line", "object" or "annotation".
         in_pixels: the unit of `boxes`.
@@ -52,6 +54,7 @@ class Labels:
     boxes: NDArray[np.float64]
     kinds: NDArray[np.uint8]
     stated_hw: NDArray[np.int64]
+    repeated: NDArray[np.int64]
     names: list[str] | None = None
     unit: str = "line"
     in_pixels: bool = False
@@ -72,6 +75,7 @@ class Labels:
             boxes=self.boxes[rows],
             kinds=self.kinds[rows],
             stated_hw=self.stated_hw[chosen],
+            repeated=self.repeated[chosen],
             missing=[int(new[index]) for index in self.missing if chosen[index]],
             problems={int(new[index]): text for index, text in self.problems.items() if chosen[index]},
         )
@@ -93,10 +97,11 @@ class Row:
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """The label file of one image: its rows, and the height and width that it states, px, or 0."""
+    """The label file of one image: its rows, the height and width it states, px, or 0, and how many rows repeat one."""
 
     rows: Sequence[Row]
     stated_hw: tuple[int, int] = (0, 0)
+    repeated: int = 0
 
 
 def read_label_files(
@@ -128,7 +133,7 @@ def read_label_files(
             list(paths), files, **arrays, names=names, unit=unit, in_pixels=in_pixels, missing=missing
         )
     found: list[tuple[int, Row]] = []
-    stated_hw = np.zeros((len(files), 2), np.int64)
+    stated_hw, repeated = np.zeros((len(files), 2), np.int64), np.zeros(len(files), np.int64)
     problems: dict[int, str] = {}
     for index in np.flatnonzero(stats[:, 0] > 0).tolist():
         try:
@@ -139,7 +144,7 @@ def read_label_files(
         except (OSError, ValueError) as error:
             problems[index] = str(error)
             continue
-        stated_hw[index] = parsed.stated_hw
+        stated_hw[index], repeated[index] = parsed.stated_hw, parsed.repeated
         found.extend((index, row) for row in parsed.rows)
     named = {row.label for _, row in found if isinstance(row.label, str)}
     names = sorted(named) if named else None
@@ -153,6 +158,7 @@ def read_label_files(
         np.array([row.box for _, row in found], np.float64).reshape(-1, 4),
         np.array([row.kind for _, row in found], np.uint8),
         stated_hw,
+        repeated,
         names,
         unit,
         in_pixels,

@@ -47,6 +47,7 @@ class CocoFile:
     Attributes:
         names: n image file names, as they are in the file.
         stated_hw: (n, 2) int64, height and width, px; 0 where they are not stated.
+        repeated: (n,) int64, objects that repeat another one and are left out.
         categories: names of the categories, by ascending id; without those that only stand above others.
         image: (N,) int64, the image of each object, ascending; likewise `ids`, the objects' own numbers, `classes`,
             their categories by place, `boxes`, (N, 4) float64 xyxy px, and `kinds`, (N,) uint8.
@@ -55,6 +56,7 @@ class CocoFile:
 
     names: list[str]
     stated_hw: NDArray[np.int64]
+    repeated: NDArray[np.int64]
     categories: list[str]
     image: NDArray[np.int64]
     ids: NDArray[np.int64]
@@ -121,6 +123,7 @@ def read_like_coco(
         found.boxes[rows],
         found.kinds[rows],
         found.stated_hw[order],
+        found.repeated[order],
         found.categories,
         unit="annotation",
         in_pixels=True,
@@ -130,6 +133,7 @@ def read_like_coco(
 
 _ARRAYS = {
     "stated_hw": (-1, 2),
+    "repeated": (-1,),
     "image": (-1,),
     "ids": (-1,),
     "classes": (-1,),
@@ -224,6 +228,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
 
     rows: dict[tuple[float, ...], int] = {}
     wrong: dict[int, str] = {}
+    repeated = np.zeros(len(images), np.int64)
     for number, item in enumerate(objects):
         owner, label = (
             _found(places, item.get(key))
@@ -243,7 +248,9 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         kind = next((k for k, key in KINDS.items() if item.get(key) in (1, True)), OBJECT)
         given = item.get("id")
         place = given if type(given) is int and abs(given) < 2**62 else number
-        rows.setdefault((owner, label, kind, *box), place)
+        values = (owner, label, kind, *box)
+        repeated[owner] += values in rows
+        rows.setdefault(values, place)
     problems.require_none()
     table = np.array(list(rows), np.float64).reshape(-1, 7)
     image_of = table[:, 0].astype(np.int64)
@@ -251,6 +258,7 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
     return CocoFile(
         names,
         hw,
+        repeated,
         [titles[category_rows[number]] for number in by_id],
         image_of[order],
         np.array(list(rows.values()), np.int64)[order],

@@ -121,7 +121,8 @@ def parse_voc(content: bytes) -> ParsedFile:
         kind = DIFFICULT if found.get("difficult", "0").strip() not in ("0", "") else OBJECT
         rows.setdefault((name, (x1, y1, x2, y2)), Row(number, name, (x1, y1, x2, y2), kind))
     height, width = (int(_number(texts, key, "size", 0)) for key in ("height", "width"))
-    return ParsedFile(list(rows.values()), (height, width) if height > 0 and width > 0 else (0, 0))
+    stated = (height, width) if height > 0 and width > 0 else (0, 0)
+    return ParsedFile(list(rows.values()), stated, len(objects) - len(rows))
 
 
 def _number(texts: dict[str, str], key: str, where: str, missing: float | None = None) -> float:

@@ -62,8 +62,10 @@ def _say_what_is_unread(images: Sequence[str], files: Sequence[str], missing: Se
 
 
 def _parse_file(path: str) -> ParsedFile:
-    rows = parse_labels(read_text(path))
-    return ParsedFile([Row(line, int(row[0]), row[1:]) for row, line in rows.items()])
+    text = read_text(path)
+    rows = parse_labels(text)
+    repeated = sum(not line.isspace() for line in text.splitlines() if line) - len(rows)
+    return ParsedFile([Row(line, int(row[0]), row[1:]) for row, line in rows.items()], repeated=repeated)
 
 
 def parse_labels(text: str) -> dict[YoloRow, int]:
