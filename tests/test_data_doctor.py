@@ -19,7 +19,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "cache"))
 
 
-def picture(seed, size=(SIDE, SIDE, 3)):
+def draw(seed, size=(SIDE, SIDE, 3)):
     """An image that looks like no other: noise of 8 x 8 fields."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 9, 3), np.uint8)
     return cv2.resize(coarse, size[1::-1], interpolation=cv2.INTER_CUBIC)
@@ -33,7 +33,7 @@ def healthy(tmp_path):
         split = "train" if number < 16 else "val"
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         (root / "labels" / split).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(root / f"images/{split}/{number}.png"), picture(number))
+        cv2.imwrite(str(root / f"images/{split}/{number}.png"), draw(number))
         (root / f"labels/{split}/{number}.txt").write_text("0 0.3 0.3 0.2 0.2\n1 0.7 0.6 0.3 0.4\n")
     (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
     return root
@@ -52,7 +52,7 @@ def label(root, number, text):
 
 
 def near(root):
-    image = picture(0)
+    image = draw(0)
     image[40:44, 40:44] += 9
     cv2.imwrite(str(root / "images/val/16.png"), image)
 
@@ -60,7 +60,7 @@ def near(root):
 def turned(root):
     exif = Image.Exif()
     exif[274] = 6
-    Image.fromarray(picture(0)).save(root / "images/train/0.jpg", exif=exif)
+    Image.fromarray(draw(0)).save(root / "images/train/0.jpg", exif=exif)
     (root / "images/train/0.png").unlink()
 
 
@@ -74,14 +74,14 @@ FAULTS = {
         (root / "train.txt").write_text("images/train/0.png\nimages/train/gone.png\n"),
         (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [cat, dog]\n"),
     ),
-    "image-small": lambda root: save(root / "images/train/0.png", picture(0, (8, 8, 3))),
-    "image-long": lambda root: save(root / "images/train/0.png", picture(0, (40, 400, 3))),
+    "image-small": lambda root: save(root / "images/train/0.png", draw(0, (8, 8, 3))),
+    "image-long": lambda root: save(root / "images/train/0.png", draw(0, (40, 400, 3))),
     "image-turned": turned,
-    "image-grey": lambda root: save(root / "images/train/0.png", picture(0)[..., 0]),
-    "image-deep": lambda root: save(root / "images/train/0.png", picture(0)[..., 0].astype(np.uint16) * 256),
-    "image-alpha": lambda root: Image.fromarray(picture(0)).convert("RGBA").save(root / "images/train/0.png"),
+    "image-grey": lambda root: save(root / "images/train/0.png", draw(0)[..., 0]),
+    "image-deep": lambda root: save(root / "images/train/0.png", draw(0)[..., 0].astype(np.uint16) * 256),
+    "image-alpha": lambda root: Image.fromarray(draw(0)).convert("RGBA").save(root / "images/train/0.png"),
     "image-cmyk": lambda root: (
-        Image.fromarray(picture(0)).convert("CMYK").save(root / "images/train/0.jpg"),
+        Image.fromarray(draw(0)).convert("CMYK").save(root / "images/train/0.jpg"),
         (root / "images/train/0.png").unlink(),
     ),
     "image-twice": lambda root: shutil.copy(root / "images/train/0.png", root / "images/train/1.png"),
