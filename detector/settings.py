@@ -229,7 +229,7 @@ class DataSettings(Settings):
     single_cls: bool = setting(False, "data", "treat all classes as one")
     classes: list[int] | None = setting(None, "data", "use only these class ids")
     errors: Literal["stop", "skip"] = setting(
-        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = go on without them"
+        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = train without them"
     )
     fraction: float = setting(1.0, "data", "part of the training images to use", gt=0.0, le=1.0)
     conf: float | None = setting(
@@ -546,7 +546,7 @@ class ExportSettings(Settings):
         None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
     )
     errors: Literal["stop", "skip"] = setting(
-        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = go on without them"
+        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = train without them"
     )
     fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
     licence: str | None = setting(
