@@ -42,6 +42,7 @@ class Labels:
         names: names of the classes in these files; None where they only have ids.
         unit: what `place` counts: "line", "object" or "annotation".
         in_pixels: the unit of `boxes`.
+        format: name of the format, for users.
         missing: images that no label file is there for.
         problems: label file's number -> what is wrong with it, a clause that follows its name.
     """
@@ -58,6 +59,7 @@ class Labels:
     names: list[str] | None = None
     unit: str = "line"
     in_pixels: bool = False
+    format: str = ""
     missing: list[int] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
 
@@ -162,8 +164,8 @@ def read_label_files(
         names,
         unit,
         in_pixels,
-        missing,
-        problems,
+        missing=missing,
+        problems=problems,
     )
     if not problems:
         as_bytes = np.frombuffer(json.dumps(names).encode(), np.uint8)

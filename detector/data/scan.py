@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,12 @@ def read_labels(entries: Sequence[Path], paths: Sequence[Path], images: Path | N
         if (known := file_format(entry)) is not None:
             found = known.read(entry, images)
             chosen = np.array([path in left for path in found.paths], bool)
-            parts.append(found if chosen.all() else found.subset(chosen))
+            parts.append(replace(found if chosen.all() else found.subset(chosen), format=known.name))
             for path in found.paths:
                 left.pop(path, None)
     if left or not parts:
-        parts.append(recognise(list(left)).read(list(left)))
+        chosen_format = recognise(list(left))
+        parts.append(replace(chosen_format.read(list(left)), format=chosen_format.name))
     return parts
 
 

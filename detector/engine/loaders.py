@@ -129,7 +129,8 @@ def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annota
         settings.classes,
         skip=settings.errors == "skip",
     )
-    log.info("%s: %d images, %d boxes", split, len(annotations), len(annotations.labels))
+    formats = ", ".join(dict.fromkeys(part.format for part in labels))
+    log.info("%s: %d images, %d boxes (%s)", split, len(annotations), len(annotations.labels), formats)
     return annotations
 
 
