@@ -327,6 +327,11 @@ class TrainSettings(DataSettings):
     )
 
     mosaic: float = probability(1.0, "augmentation", "probability of joining four images")
+    transforms: str | list[str] | None = setting(
+        None,
+        "augmentation",
+        "transforms of training samples: file.py:name or package.module:name, from Python objects too (docs/data.md)",
+    )
     close_mosaic: int | float = setting(
         10, "augmentation", "last epochs without mosaic and mixup, a count or a part of the run in 0..1", ge=0
     )

@@ -18,9 +18,11 @@ from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.origin import describe_origin, joined, origin_of
 from detector.checkpoints.transfer import Transfer, transfer_weights
+from detector.data.transforms import as_list, load_transform, name_of
 from detector.device import select_device
 from detector.errors import CheckpointError, DataError, ExportError, SettingsError
 from detector.exporters import is_exported
+from detector.fields import format_value
 from detector.inference.backend import InferenceBackend
 from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.messages import announce, configure_logging
@@ -322,17 +324,28 @@ class YOLO:
             DataError: if the data set can't be used.
             TrainingError: if the loss becomes non-finite.
         """
-        return self._train(*self._checked(TrainSettings, settings))
+        transforms = as_list(settings.get("transforms"))
+        if any(not isinstance(item, str) for item in transforms):
+            settings["transforms"] = [item if isinstance(item, str) else name_of(item) for item in transforms]
+        return self._train(*self._checked(TrainSettings, settings), transforms)
 
-    def _train(self, settings: TrainSettings, registry: CallbackRegistry) -> Metrics | None:
+    def _train(
+        self, settings: TrainSettings, registry: CallbackRegistry, transforms: Sequence[Any] = ()
+    ) -> Metrics | None:
         from detector.engine.train import Trainer
         from detector.training.resume import find_run
 
+        transforms = [load_transform(item) for item in transforms or as_list(settings.transforms)]
         run = None
         if settings.resume:
             run = find_run(settings.resume, settings.project)
             named = "callbacks" in settings.model_fields_set
             run.complete(settings)
+            if settings.transforms and not transforms:
+                raise SettingsError(
+                    f"the run in {run.folder} was trained with transforms={format_value(settings.transforms)}, "
+                    f"which are code and not saved with it; give them again"
+                )
             if not named:
                 settings.callbacks = restorable_callbacks(settings.callbacks)
                 for callback in load_callbacks(settings.callbacks):
@@ -350,7 +363,7 @@ class YOLO:
             weights, names, origin = self.model.state_dict(), self.names, self.ckpt.get("origin")
         if run is None or settings.model is None:
             settings.model = str(self.source)
-        self.trainer = Trainer(settings, config, weights, names, registry, run, origin)
+        self.trainer = Trainer(settings, config, weights, names, registry, run, origin, transforms)
         self.metrics = self.trainer.run()
         self._set_network(self.trainer.final_model)
         if (weights_file := self.trainer.final_weights) is not None:

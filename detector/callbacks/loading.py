@@ -17,9 +17,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +28,7 @@ from detector.callbacks.callback import Callback
 from detector.callbacks.events import EVENTS, resolve_event
 from detector.callbacks.registry import CallbackRegistry
 from detector.errors import CallbackError, error_text, nearest
+from detector.files.code import import_file, load_attribute
 
 log = logging.getLogger(__name__)
 
@@ -141,15 +140,12 @@ def split_texts(text: str) -> list[str]:
 
 def _load(text: str) -> Iterator[Any]:
     head, bracket, rest = text.partition("(")
-    place, colon, name = head.rpartition(":")
+    _, colon, name = head.rpartition(":")
     if head.endswith(".py") and not bracket:
-        yield from _all_of(_import_file(Path(head), text), text)
+        yield from _all_of(import_file(Path(head), f"callbacks={text}", CallbackError), text)
     elif colon and name:
-        module = _import_file(Path(place), text) if place.endswith(".py") else _import_module(place, text)
-        if not hasattr(module, name):
-            hint = nearest(name, [key for key in vars(module) if not key.startswith("_")])
-            raise CallbackError(f"callbacks={text}: {place} has no {name!r}{hint}")
-        yield _make(getattr(module, name), f"{bracket}{rest}", text)
+        found = load_attribute(head, f"callbacks={text}", CallbackError)
+        yield _make(found, f"{bracket}{rest}", text)
     elif name in READY_MADE:
         yield _make(getattr(importlib.import_module("detector.callbacks"), name), f"{bracket}{rest}", text)
     else:
@@ -157,42 +153,6 @@ def _load(text: str) -> Iterator[Any]:
             f"callbacks={text}: expected a file such as hooks.py, package.module:name, or a ready-made "
             f"callback ({', '.join(READY_MADE)}){nearest(name, READY_MADE)}"
         )
-
-
-def _import_file(path: Path, text: str) -> ModuleType:
-    if not path.is_file():
-        raise CallbackError(f"callbacks={text}: {path.absolute()} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        with _importable(path.absolute().parent):  # the file may import modules from its folder
-            spec.loader.exec_module(module)
-    except Exception as error:
-        raise CallbackError(f"callbacks={text}: importing {path} failed: {error_text(error)}") from error
-    return module
-
-
-def _import_module(name: str, text: str) -> ModuleType:
-    """Import a module, of the current folder first: the command's own folder is what Python looks in."""
-    try:
-        with _importable(Path.cwd()):
-            return importlib.import_module(name)
-    except Exception as error:
-        also = f" (looked in {Path.cwd()}, too)" if isinstance(error, ModuleNotFoundError) else ""
-        raise CallbackError(
-            f"callbacks={text}: importing {name} failed: {error_text(error)}{also}"
-        ) from error
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()  # the folder may have new files
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _all_of(module: ModuleType, text: str) -> Iterator[Any]:

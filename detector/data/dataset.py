@@ -18,6 +18,7 @@ from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
 from detector.data.images import read_image
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
+from detector.data.transforms import Transforms
 from detector.data.warp import apply_augmentation, to_planes
 from detector.errors import DataError
 
@@ -62,6 +63,7 @@ class DetectionDataset:
         rect_batch: images of one batch (over all processes) in rectangular training.
         workers: worker processes that will load; the cache is shared if there are any.
         memory_fraction: share of the free memory that "auto" may use.
+        transforms: the user's, of training samples.
 
     Raises:
         DataError: there is nothing to learn from, or "ram" does not fit.
@@ -78,6 +80,7 @@ class DetectionDataset:
         rect_batch: int = 1,
         workers: int = 0,
         memory_fraction: float = 0.25,
+        transforms: Transforms | None = None,
     ) -> None:
         self.annotations = annotations
         self.imgsz = imgsz
@@ -85,6 +88,7 @@ class DetectionDataset:
         self.seed = seed
         self.rect = rect
         self.rect_batch = rect_batch
+        self.transforms = transforms
         if not len(annotations.labels):
             what = f"none of the {len(annotations)} images has a label"
             if augmentation is not None:
@@ -186,6 +190,10 @@ class DetectionDataset:
             mixes=key.mosaic and not self.rect,
         )
         boxes, labels = apply_augmentation(draw, self.load, self.annotations, self.loaded_hw, out)
+        if self.transforms is not None:
+            image = np.ascontiguousarray(out.transpose(1, 2, 0))
+            image, boxes, labels = self.transforms(image, boxes, labels, (self.seed, key.epoch, key.position))
+            out[...] = image.transpose(2, 0, 1)
         index = draw.geometry.tiles[0].index
         return self._target(index, boxes, labels, (1.0, 1.0), (0.0, 0.0))
 

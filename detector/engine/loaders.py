@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config
 from detector.data.dataset import DetectionDataset
 from detector.data.loader import TrainLoader, ValLoader
+from detector.data.transforms import Transforms
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
 from detector.settings import DataSettings, TrainSettings
@@ -44,8 +47,9 @@ class TrainingData:
     train_loader: TrainLoader
     val_loader: ValLoader
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, transforms: Sequence[Any] = ()) -> None:
         self.settings = settings
+        self.transforms = Transforms(transforms) if transforms else None
         self.config = open_data(settings)
         self.train_annotations = read_split(self.config, "train", settings)
         self.val_annotations = read_split(self.config, "val", settings)
@@ -65,6 +69,7 @@ class TrainingData:
             rect=settings.rect,
             rect_batch=batch,
             workers=workers,
+            transforms=self.transforms,
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
         self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)

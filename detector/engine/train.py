@@ -104,6 +104,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         callbacks: this run's callbacks; the default ones and the loggers are added after them.
         resume: the run to resume, see `training/resume.py`, or None.
         origin: where those weights come from, see `checkpoints/origin.py`; a resumed run has its own.
+        transforms: the user's, of training samples; see `data/transforms.py`.
     """
 
     epochs, global_step, stop_reason = FromProgress(), FromProgress(), FromProgress()
@@ -133,8 +134,10 @@ class Trainer(CheckedAttributes, TrainingSteps):
         callbacks: CallbackRegistry | None = None,
         resume: RunState | None = None,
         origin: Mapping[str, Any] | None = None,
+        transforms: Sequence[Any] = (),
     ) -> None:
         super().__init__(callbacks)
+        self.transforms = transforms
         self.settings = self.args = settings
         self.initial_settings = settings.to_dict() | {"data": located_data(settings.data)}
         self.config, self.initial_weights, self.weight_names = config, weights, weight_names
@@ -276,7 +279,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
             keep_freed_memory(training=True)
         elif self.device.type == "cuda" and settings.deterministic:
             use_repeatable_algorithms()
-        self.data = TrainingData(settings)
+        self.data = TrainingData(settings, self.transforms)
         self.make_model()
         images = len(self.data.train_annotations)
         self.epochs = self.epochs or epochs_for(images)
