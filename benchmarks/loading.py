@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import times
+from detector.data.annotations import build_annotations
 from detector.data.augment import Augmentation
 from detector.data.config import load_data_config
 from detector.data.dataset import DetectionDataset
-from detector.data.formats.yolo import scan_yolo
+from detector.data.formats.yolo import read_yolo
 from detector.data.loader import TrainLoader
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PASSES = 4
 
 def measure(images: list[Path], imgsz: int, workers: int, batch: int, cache: str | bool) -> list[float]:
     """Return images/s of each pass; the start of the workers is in the first one."""
-    annotations = scan_yolo(images, CLASSES)
+    annotations = build_annotations(read_yolo(images), CLASSES)
     dataset = DetectionDataset(annotations, imgsz, Augmentation(), cache=cache, workers=workers)
     loader = TrainLoader(dataset, batch, workers=workers)
     rates = []

@@ -64,11 +64,14 @@ def _peak_memory() -> float | None:
 
 def measure(folder: Path) -> list[str]:
     """Read the labels once in this process and return the cells of a row."""
-    from detector.data.formats.yolo import scan_yolo
+    from detector.data.annotations import build_annotations
+    from detector.data.formats.yolo import read_yolo
     from detector.data.sources import list_images
 
     before, start, worked = _peak_memory(), time.perf_counter(), time.process_time()
-    found = scan_yolo(list_images([folder / "images"]), {n: f"class_{n}" for n in range(7)})
+    found = build_annotations(
+        read_yolo(list_images([folder / "images"])), {n: f"class_{n}" for n in range(7)}
+    )
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     after = _peak_memory()
     memory = "-" if before is None or after is None else f"{after - before:.0f}"

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import tempfile
 import zipfile
@@ -24,8 +26,12 @@ from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.safetensors_file import write_tensor_file
 from detector.cli import parse_value, read_cfg
 from detector.data import images
+from detector.data.annotations import build_annotations
 from detector.data.config import load_data_config
-from detector.data.formats.yolo import parse_labels, scan_yolo
+from detector.data.formats.coco import parse_coco, read_coco
+from detector.data.formats.table import is_table, read_table
+from detector.data.formats.voc import parse_voc
+from detector.data.formats.yolo import parse_labels, read_yolo
 from detector.data.images import image_size
 from detector.errors import DataError, DetectorError, SettingsError
 from detector.files.archives import unpack
@@ -99,7 +105,7 @@ def test_an_enormous_class_id_is_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16, 3), np.uint8))
     (tmp_path / "a.txt").write_text("1e300 0.5 0.5 0.1 0.1")
     with pytest.raises(DataError, match="line 1: class 1e\\+300"):
-        scan_yolo([tmp_path / "a.png"], {0: "a"})
+        build_annotations(read_yolo([tmp_path / "a.png"]), {0: "a"})
 
 
 @SETTINGS
@@ -109,11 +115,106 @@ def test_label_files_are_read_or_named(tmp_path_factory: Any, content: bytes) ->
     cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
     (folder / "a.txt").write_bytes(content)
     try:
-        found = scan_yolo([folder / "a.png"], {0: "a", 1: "b"})
+        found = build_annotations(read_yolo([folder / "a.png"]), {0: "a", 1: "b"})
     except DataError as error:
         assert f"{folder}/a.txt" in str(error)
     else:
         assert set(found.labels.tolist()) <= {0, 1}
+
+
+# ---- other formats of labels ----------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "a.png", "height": 16, "width": 16}],
+    "categories": [{"id": 3, "name": "a"}, {"id": 9, "name": "b"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 9, "segmentation": {"size": [16, 16], "counts": [5, 9, 242]}},
+        {"id": 3, "image_id": 1, "category_id": 9, "segmentation": {"size": [16, 16], "counts": "PQ31"}},
+        {"id": 4, "image_id": 1, "category_id": 9, "segmentation": [[1, 1, 5, 1, 5, 9]]},
+    ],
+}
+PLACES = [
+    *(("images", 0, key) for key in ("id", "file_name", "height", "width")),
+    *(("categories", 0, key) for key in ("id", "name", "supercategory")),
+    *(("annotations", 0, key) for key in ("id", "image_id", "category_id", "bbox", "iscrowd", "difficult")),
+    *(("annotations", n, "segmentation") for n in (1, 2, 3)),
+    *(("annotations", 1, "segmentation", key) for key in ("size", "counts")),
+    *((key,) for key in COCO),
+    *((key, 0) for key in COCO),
+]
+
+
+@SETTINGS
+@hypothesis.given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
+def test_coco_content_is_arrays_or_a_message(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+    content = copy.deepcopy(COCO)
+    for place, value in changes:
+        inner: Any = content
+        try:
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+        except (KeyError, IndexError, TypeError):  # an earlier change replaced it
+            continue
+    try:
+        found = parse_coco(content, "my.json")
+    except DataError as error:
+        assert str(error).startswith("my.json")
+    else:
+        assert np.isfinite(found.boxes).all()
+        assert len(found.boxes) == len(found.image) == len(found.classes)
+
+
+@SETTINGS
+@hypothesis.given(CUTS)
+def test_damaged_coco_files_are_read_or_named(tmp_path_factory: Any, cuts: list[Cut]) -> None:
+    folder = tmp_path_factory.mktemp("coco")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    (folder / "x.json").write_bytes(damaged(json.dumps(COCO).encode(), cuts))
+    try:
+        build_annotations(read_coco(folder / "x.json"), {0: "a", 1: "b"})
+    except DataError as error:
+        assert f"{folder}" in str(error)
+
+
+VOC = (
+    b"<annotation><size><width>16</width><height>16</height></size><object><name>a</name><difficult>0</difficult>"
+    b"<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>12</ymax></bndbox></object></annotation>"
+)
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(CUTS.map(lambda cuts: damaged(VOC, cuts)), st.binary()))
+def test_voc_files_are_rows_or_a_message(content: bytes) -> None:
+    try:
+        found = parse_voc(content)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert np.isfinite([row.box for row in found.rows]).all()
+
+
+TABLE = b"filename,class,xmin,ymin,xmax,ymax\na.png,a,1,2,9,12\na.png,b,3,4,9,12\n"
+
+
+@SETTINGS
+@hypothesis.given(st.one_of(CUTS.map(lambda cuts: damaged(TABLE, cuts)), st.binary()))
+def test_tables_are_read_or_named(tmp_path_factory: Any, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    (folder / "x.csv").write_bytes(content)
+    if not is_table(folder / "x.csv"):
+        return
+    try:
+        build_annotations(read_table(folder / "x.csv"), {0: "a", 1: "b"})
+    except DataError as error:
+        assert f"{folder}" in str(error)
 
 
 # ---- YAML ---------------------------------------------------------------------------------------------
