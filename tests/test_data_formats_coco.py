@@ -137,6 +137,10 @@ def test_a_wrong_object_is_named(item, message, write):
         ({"categories": [{"id": 3}]}, "categories[0]: name is None; expected a name of its own"),
         ({"categories": [CATEGORIES[0]] * 2}, "categories[1]: id is 7; expected a number of its own"),
         ({"images": [{"id": 1, "file_name": ".."}]}, "images[0]: file_name is '..'; expected the name of an image"),
+        ({"images": [{"id": 1, "file_name": ["a"]}]}, "images[0]: file_name is ['a']; expected the name of an image"),
+        ({"images": [{"id": 1, "file_name": "a\0"}]}, r"images[0]: file_name is 'a\x00'; expected the name"),
+        ({"images": [{"id": 1, "file_name": "\ud800"}]}, r"images[0]: file_name is '\ud800'; expected the name"),
+        ({"categories": [{"id": 3, "name": "\ud800"}]}, r"categories[0]: name is '\ud800'; expected a name"),
         ({"images": [{"id": 1.5, "file_name": "a"}]}, "images[0]: id is 1.5; expected a number of its own"),
     ],
 )  # fmt: skip
@@ -169,6 +173,39 @@ def test_what_is_not_a_coco_file_is_one_sentence(text, tmp_path):
     with pytest.raises(DataError, match=r"x\.json is not a (JSON file|label file of COCO)"):
         read_coco(path)
     assert not is_coco(path)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "[" * 900 + "1" + "]" * 900])
+@pytest.mark.parametrize("key", ["id", "file_name", "supercategory", "bbox"])
+def test_numbers_of_any_length_and_lists_of_any_depth_are_one_error(key, number, tmp_path):
+    data = json.dumps({
+        "images": [{"id": 90, "file_name": "a.jpg"}],
+        "categories": [{"id": 7, "name": "dog", "supercategory": "pet"}],
+        "annotations": [{"id": 1, "image_id": 90, "category_id": 7, "bbox": [1, 2, 3, 4]}],
+    })  # fmt: skip
+    given = {"id": "90", "file_name": '"a.jpg"', "supercategory": '"pet"', "bbox": "[1, 2, 3, 4]"}[key]
+    path = tmp_path / "x.json"
+    path.write_text(data.replace(f'"{key}": {given}', f'"{key}": {number}', 1))
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((40, 60, 3), 90, np.uint8))
+    try:
+        build_annotations(read_coco(path), {0: "dog"})
+    except DataError as error:
+        assert str(error).startswith(str(path))
+    else:
+        assert key == "supercategory"
+
+
+def test_an_image_whose_name_is_too_long_for_the_system_does_not_exist(write, caplog):
+    path = write(content({"bbox": [1, 2, 3, 4]}))
+    data = json.loads(path.read_text())
+    data["images"].append({"id": 5, "file_name": "x" * 300 + ".jpg"})
+    path.write_text(json.dumps(data))
+    assert len(build_annotations(read_coco(path), NAMES)) == 2
+    assert "x.jpg (does not exist)" in caplog.text
+    data["images"] = [data["images"][-1] | {"id": 90}]
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match="no image of it is found"):
+        read_coco(path)
 
 
 def test_a_box_far_outside_its_image_is_refused_and_one_a_little_outside_is_cut(write):

@@ -122,6 +122,9 @@ def test_a_file_without_a_size_takes_that_of_its_image(make):
     [
         ("", "is not an XML file: no element found"),
         ("<annotation>", "is not an XML file"),
+        ('<?xml version="1.0" encoding="none"?><annotation></annotation>', "not an XML file: unknown encoding: none"),
+        ('<?xml version="1.0" encoding="hex"?><annotation></annotation>', "not an XML file: 'hex' is not a text"),
+        (annotation(item(box=(1, "<a>2</a>", 3, 4))), "object 1: ymin is ''; expected a number of px"),
         ("<html></html>", "is not a label file of Pascal VOC: it is a <html>, not an <annotation>"),
         (annotation("<object><name>dog</name></object>"), "object 1: it has no <bndbox>"),
         (annotation(item(), item(name=" ")), "object 2: it has no <name>"),

@@ -183,6 +183,12 @@ def test_a_missing_line_of_a_text_file_is_skipped(folder: Path, caplog: pytest.L
     assert f"{folder}/gone.png can't be read: No such file or directory. Skipped." in caplog.messages
 
 
+def test_a_name_in_a_list_that_is_too_long_for_the_system_is_one_that_does_not_exist(folder: Path) -> None:
+    long = "x" * 300 + ".png"
+    (folder / "list.txt").write_text(f"{long}\nb.png\n")
+    assert [path.name for path in list_images([folder / "list.txt"])] == ["b.png", long]
+
+
 def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
     source = open_source(tmp_path / "bad.jpg")
@@ -211,6 +217,7 @@ def test_a_damaged_file_given_by_itself_is_an_error(tmp_path: Path) -> None:
             "an address in a Path loses a slash; give it as text: 'https://host/x.jpg'",
         ),
         ("folders.txt", "/none is a folder; list its images, or give the folder in place of"),
+        ("wrong.txt", r"/wrong.txt line 3: 'a\x00.png' is not the name of an image"),
         ("x" * 5000, "can't be looked up (File name too long)"),
         (
             b"\xff" * 100_000,
@@ -227,6 +234,7 @@ def test_sources_that_hold_no_image_are_errors(
     (tmp_path / "none").mkdir()
     cv2.imwrite(str(tmp_path / "b.png"), plain_image())
     (tmp_path / "folders.txt").write_text("b.png\nnone\n")
+    (tmp_path / "wrong.txt").write_text("b.png\n\na\0.png\n")
     for name in ("notes.md", "clip.mp4"):
         (tmp_path / name).write_bytes(b"?")
     with pytest.raises(DataError) as caught:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import os
 import tempfile
@@ -29,6 +31,7 @@ from detector.data import images
 from detector.data.annotations import build_annotations
 from detector.data.config import load_data_config
 from detector.data.formats.coco import parse_coco, read_coco
+from detector.data.formats.datumaro import read_datumaro
 from detector.data.formats.table import is_table, read_table
 from detector.data.formats.voc import parse_voc
 from detector.data.formats.yolo import parse_labels, read_yolo
@@ -124,8 +127,26 @@ def test_label_files_are_read_or_named(tmp_path_factory: Any, content: bytes) ->
 
 # ---- other formats of labels ----------------------------------------------------------------------------
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+FILE_NAMES = [
+    "a.png",
+    "a",
+    ".",
+    "..",
+    "/",
+    "a.png/b.png",
+    "C:\\",
+    "a\\b",
+    "a\0b.png",
+    "\ud800.png",
+    "x" * 300 + ".png",
+]
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(FILE_NAMES),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
@@ -139,29 +160,52 @@ COCO: dict[str, Any] = {
         {"id": 4, "image_id": 1, "category_id": 9, "segmentation": [[1, 1, 5, 1, 5, 9]]},
     ],
 }
-PLACES = [
-    *(("images", 0, key) for key in ("id", "file_name", "height", "width")),
-    *(("categories", 0, key) for key in ("id", "name", "supercategory")),
-    *(("annotations", 0, key) for key in ("id", "image_id", "category_id", "bbox", "iscrowd", "difficult")),
-    *(("annotations", n, "segmentation") for n in (1, 2, 3)),
-    *(("annotations", 1, "segmentation", key) for key in ("size", "counts")),
-    *((key,) for key in COCO),
-    *((key, 0) for key in COCO),
-]
+DATUMARO: dict[str, Any] = {
+    "categories": {"label": {"labels": [{"name": "a"}, {"name": "b"}]}},
+    "items": [
+        {
+            "id": "a",
+            "annotations": [
+                {"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]},
+                {"type": "polygon", "label_id": 1, "points": [1, 1, 5, 1, 5, 9]},
+            ],
+            "image": {"path": "a.png", "size": [16, 16]},
+        }
+    ],
+}
+
+
+def places_in(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return where the values of a JSON document are: the keys and indices that lead to each."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, inner in inside for found in places_in(inner, (*place, key)))]
+
+
+def changes_of(content: Any, *more: tuple[Any, ...]) -> Any:
+    """Return a strategy: a document some of whose values, or those at other places, are replaced by any others."""
+    places = st.sampled_from([*places_in(content)[1:], *more])
+
+    def change(changes: list[tuple[tuple[Any, ...], Any]]) -> Any:
+        changed = copy.deepcopy(content)
+        for place, value in changes:
+            inner: Any = changed
+            try:
+                for key in place[:-1]:
+                    inner = inner[key]
+                inner[place[-1]] = value
+            except (KeyError, IndexError, TypeError):  # an earlier change replaced it
+                continue
+        return changed
+
+    return st.lists(st.tuples(places, JSON_VALUES), min_size=1, max_size=3).map(change)
+
+
+COCO_CHANGES = changes_of(COCO, ("categories", 0, "supercategory"), ("annotations", 0, "difficult"))
 
 
 @SETTINGS
-@hypothesis.given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
-def test_coco_content_is_arrays_or_a_message(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
-    content = copy.deepcopy(COCO)
-    for place, value in changes:
-        inner: Any = content
-        try:
-            for key in place[:-1]:
-                inner = inner[key]
-            inner[place[-1]] = value
-        except (KeyError, IndexError, TypeError):  # an earlier change replaced it
-            continue
+@hypothesis.given(COCO_CHANGES)
+def test_coco_content_is_arrays_or_a_message(content: Any) -> None:
     try:
         found = parse_coco(content, "my.json")
     except DataError as error:
@@ -169,6 +213,26 @@ def test_coco_content_is_arrays_or_a_message(changes: list[tuple[tuple[Any, ...]
     else:
         assert np.isfinite(found.boxes).all()
         assert len(found.boxes) == len(found.image) == len(found.classes)
+
+
+@pytest.mark.parametrize(
+    ("read", "contents"),
+    [(read_coco, COCO_CHANGES), (read_datumaro, changes_of(DATUMARO))],
+    ids=["coco", "datumaro"],
+)
+@SETTINGS
+@hypothesis.given(data=st.data())
+def test_label_files_of_any_values_are_read_or_named(
+    tmp_path_factory: Any, read: Any, contents: Any, data: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("values")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    (folder / "x.json").write_text(json.dumps(data.draw(contents)))
+    try:
+        build_annotations(read(folder / "x.json"), {0: "a", 1: "b"})
+    except DataError as error:
+        assert f"{folder}" in str(error)
+        str(error).encode()
 
 
 @SETTINGS
@@ -200,11 +264,11 @@ def test_voc_files_are_rows_or_a_message(content: bytes) -> None:
         assert np.isfinite([row.box for row in found.rows]).all()
 
 
-TABLE = b"filename,class,xmin,ymin,xmax,ymax\na.png,a,1,2,9,12\na.png,b,3,4,9,12\n"
+CSV_TABLE = b"filename,class,xmin,ymin,xmax,ymax\na.png,a,1,2,9,12\na.png,b,3,4,9,12\n"
 
 
 @SETTINGS
-@hypothesis.given(st.one_of(CUTS.map(lambda cuts: damaged(TABLE, cuts)), st.binary()))
+@hypothesis.given(st.one_of(CUTS.map(lambda cuts: damaged(CSV_TABLE, cuts)), st.binary()))
 def test_tables_are_read_or_named(tmp_path_factory: Any, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("table")
     cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
@@ -213,6 +277,34 @@ def test_tables_are_read_or_named(tmp_path_factory: Any, content: bytes) -> None
         return
     try:
         build_annotations(read_table(folder / "x.csv"), {0: "a", 1: "b"})
+    except DataError as error:
+        assert f"{folder}" in str(error)
+
+
+CELLS = st.one_of(
+    NUMBERS,
+    JSON_VALUES.map(json.dumps),
+    st.sampled_from([*FILE_NAMES, "[1, 2, 3, 4]"]),
+    st.text(max_size=8),
+)
+
+
+@pytest.mark.parametrize("header", [["image_id", "label", "bbox"], ["xmin", "ymin", "xmax", "ymax", "path"]])
+@SETTINGS
+@hypothesis.given(data=st.data())
+def test_tables_of_any_values_are_read_or_named(tmp_path_factory: Any, header: list[str], data: Any) -> None:
+    folder = tmp_path_factory.mktemp("cells")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((16, 16, 3), np.uint8))
+    good = dict.fromkeys(header, "1") | {"image_id": "a.png", "path": "a.png", "bbox": "[1, 2, 3, 4]"}
+    rows = st.lists(st.fixed_dictionaries({key: st.just(good[key]) | CELLS for key in header}), max_size=3)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, header)
+    writer.writeheader()
+    writer.writerows(data.draw(rows))
+    (folder / "x.csv").write_bytes(text.getvalue().encode("utf-8", "replace"))
+    assert is_table(folder / "x.csv")
+    try:
+        build_annotations(read_table(folder / "x.csv"), {0: "a", 1: "1", 2: "object"})
     except DataError as error:
         assert f"{folder}" in str(error)
 
@@ -453,7 +545,6 @@ def test_damaged_archives_are_unpacked_or_refused(
 
 def archive_of(suffix: str) -> bytes:
     """Return a small archive."""
-    import io
     import tarfile
 
     buffer = io.BytesIO()

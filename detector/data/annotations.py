@@ -24,6 +24,7 @@ from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.data.images import MAX_PIXELS, measure_image
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.data.labels import NAMED, Labels, listed, report
+from detector.data.places import path_exists
 from detector.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -369,7 +370,7 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
 
 def _why_unusable(path: str, height: int, width: int) -> str:
     if height == 0:
-        return "can not be decoded" if Path(path).exists() else "does not exist"
+        return "can not be decoded" if path_exists(path) else "does not exist"
     return f"{width}x{height} px, " + (
         f"over {MAX_PIXELS:,} pixels" if height * width > MAX_PIXELS else f"a side below {MIN_SIDE} px"
     )

@@ -26,6 +26,7 @@ from detector.data.formats.yolo import label_path
 from detector.data.holdout import image_hashes, near_groups
 from detector.data.images import MAX_PIXELS
 from detector.data.labels import Labels
+from detector.data.places import path_exists
 from detector.tables import align
 
 Severity = Literal["error", "warning", "note"]
@@ -154,7 +155,7 @@ def _look_at_images(report: Report, split: str, found: CheckedLabels) -> None:
     height, width = found.sizes.T
     paths = found.paths
     broken = [paths[i] for i in np.flatnonzero(height == 0)]
-    missing = [path for path in broken if not Path(path).exists()]
+    missing = [path for path in broken if not path_exists(path)]
     report.add("error", "image-missing", split, "images do not exist", missing)
     report.add(
         "error",
@@ -221,13 +222,13 @@ def _kinds_of(path: str) -> set[str]:
 
 def _look_at_labels(report: Report, split: str, parts: Sequence[Labels], found: CheckedLabels) -> None:
     report.add("error", "label-wrong", split, "label files have a wrong row", list(found.problems.values()))
-    missing = [part.paths[i] for part in parts for i in part.missing if Path(part.paths[i]).exists()]
+    missing = [part.paths[i] for part in parts for i in part.missing if path_exists(part.paths[i])]
     report.add("note", "label-missing", split, "images have no label file, so they show no object", missing)
     unread = [f"{path} ({why})" for part in parts for path, why in _unread(part)]
     report.add("warning", "label-unread", split, "label files are not read", unread)
     repeated = [
         (
-            f"{part.files[i]}: {part.repeated[i]} rows" if part.unit == "line" else part.paths[i],
+            f"{part.files[i]}: {part.repeated[i]} rows" if part.names is None else part.paths[i],
             int(part.repeated[i]),
         )
         for part in parts

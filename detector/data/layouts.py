@@ -7,6 +7,7 @@ they have in common is looked for, not the tools: lists of splits, folders calle
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def _darknet(root: Path) -> dict[str, list[Path]] | None:
     found: dict[str, Path] = {}
     for split, names in SPLITS.items():
         lists = [root / Path(pairs[name]).name for name in names if name in pairs]
-        if (entry := next((path for path in lists if path.is_file()), None)) is not None:
+        found_lists = filter(os.path.isfile, lists)  # Path.is_file raises on a name that is too long
+        if (entry := next(found_lists, None)) is not None:
             found[split] = entry
     return _first_of_each(found) or None
 

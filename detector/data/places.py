@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 SAMPLE = 100  # paths of a list that are looked up to find out where all of them are
@@ -30,9 +31,14 @@ class Move:
         return self.place.joinpath(*path_parts(text)[self.dropped :])
 
 
+def path_exists(path: str | Path) -> bool:
+    """Return whether a path that a file names exists; one that is too long does not."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises
+
+
 def native(text: str, folder: Path = Path()) -> str:
     """Return a path with this system's separators, if it has those of Windows and nothing in `folder` is called so."""
-    if os.sep == "/" and "\\" in text and not (folder / text).exists():
+    if os.sep == "/" and "\\" in text and not path_exists(folder / text):
         return text.replace("\\", "/")
     return text
 
@@ -48,6 +54,14 @@ def path_parts(text: str) -> tuple[str, ...]:
     if "\\" in text or DRIVE.match(text):
         text = DRIVE.sub("/", text).replace("\\", "/")
     return tuple(part for part in posixpath.normpath(text).split("/") if part not in ("", ".", ".."))
+
+
+def is_file_name(value: Any) -> bool:
+    """Return whether a value of a list or a label file can be the path of an image on this system."""
+    try:
+        return isinstance(value, str) and bool(path_parts(value)) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def find_move(texts: Sequence[str], places: Sequence[Path], all_exist: bool) -> Move | None:
@@ -73,7 +87,7 @@ def find_move(texts: Sequence[str], places: Sequence[Path], all_exist: bool) -> 
     for dropped in range(max(droppable, 0) + 1):
         for place in places:
             move = Move(place, dropped)
-            found = sum(move.apply(text).exists() for text in sample)
+            found = sum(path_exists(move.apply(text)) for text in sample)
             if found > largest:
                 best, largest = move, found
     return best if not all_exist or largest == len(texts) else None

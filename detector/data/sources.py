@@ -27,7 +27,7 @@ from PIL import Image as PilImage
 from PIL import ImageOps
 
 from detector.data.images import Pixels, read_image
-from detector.data.places import find_move, native
+from detector.data.places import find_move, is_file_name, native, path_exists
 from detector.errors import DataError, excerpt
 from detector.files.folders import cache_dir, expand_home
 from detector.files.text import read_text
@@ -218,16 +218,19 @@ def _read_list(path: Path, places: Sequence[Path]) -> list[Path]:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read as a text file of paths: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        if line and not is_file_name(line):
+            raise DataError(f"{path} line {number}: {line[:60]!r} is not the name of an image.")
     lines = [native(line, path.parent) for line in lines if line]
     images = [Path(os.path.normpath(path.parent / line)) for line in lines]
-    if images and not images[0].exists():
+    if images and not path_exists(images[0]):
         move = find_move(lines, (path.parent, *places), all_exist=False)
         moved = [Path(os.path.normpath(move.apply(line))) for line in lines] if move else images
         if moved != images:
             LOGGER.warning("%s: %s does not exist; using %s", path, images[0], moved[0])
             images = moved
     for image in images:
-        if image.is_dir():
+        if os.path.isdir(image):  # noqa: PTH112 - Path.is_dir raises on a name that is too long
             raise DataError(
                 f"{path}: {image} is a folder; list its images, or give the folder in place of the list."
             )

@@ -23,7 +23,7 @@ from detector.data.formats import FileFormat
 from detector.data.images import MAX_PIXELS
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.data.labels import NAMED, Labels
-from detector.data.places import find_move, native, path_parts
+from detector.data.places import find_move, is_file_name, native
 from detector.errors import DataError
 from detector.files.text import decode_text
 
@@ -97,7 +97,12 @@ def begins_with_keys(path: Path, keys: Sequence[bytes]) -> bool:
 
 
 def read_like_coco(
-    kind: str, path: Path, images: Path | None, to_coco: Callable[[Any, str], Any], load: bool = True
+    kind: str,
+    path: Path,
+    images: Path | None,
+    to_coco: Callable[[Any, str], Any],
+    load: bool = True,
+    unit: str = "annotation",
 ) -> Labels:
     """Read a label file of a whole split that becomes what a COCO file has.
 
@@ -107,8 +112,9 @@ def read_like_coco(
         images: folder of its images; by default it is looked for next to the file.
         to_coco: turns the content of the JSON file, and its path for messages, into that of a COCO file.
         load: the file is JSON; else `to_coco` reads it.
+        unit: what the objects' own numbers count, as in `Labels`.
     """
-    found = _read_cached(kind, path, to_coco, load)
+    found = _read_cached(kind, path, to_coco, load, unit)
     paths = _image_paths(path, found.names, images)
     order = np.argsort(np.array(paths, dtype=object), kind="stable")
     place = np.empty(len(paths), np.int64)
@@ -125,7 +131,7 @@ def read_like_coco(
         found.stated_hw[order],
         found.repeated[order],
         found.categories,
-        unit="annotation",
+        unit=unit,
         in_pixels=True,
         problems={int(place[image]): text for image, text in found.problems.items()},
     )
@@ -142,13 +148,15 @@ _ARRAYS = {
 }
 
 
-def _read_cached(kind: str, path: Path, to_coco: Callable[[Any, str], Any], load: bool) -> CocoFile:
+def _read_cached(
+    kind: str, path: Path, to_coco: Callable[[Any, str], Any], load: bool, unit: str
+) -> CocoFile:
     stats, place = file_stats([str(path)]), label_cache_path(kind, [str(path)])
     known = read_label_cache(place, {"stats": (1, 3), "texts": (-1,), **_ARRAYS})
     if known is not None and np.array_equal(known["stats"], stats):
         arrays: dict[str, Any] = {key: known[key] for key in _ARRAYS}
         return CocoFile(**json.loads(known["texts"].tobytes()), **arrays)
-    found = parse_coco(to_coco(_load(path) if load else None, str(path)), str(path))
+    found = parse_coco(to_coco(_load(path) if load else None, str(path)), str(path), unit)
     if found.problems:
         return found
     texts = json.dumps({"names": found.names, "categories": found.categories}).encode()
@@ -159,11 +167,11 @@ def _read_cached(kind: str, path: Path, to_coco: Callable[[Any, str], Any], load
 
 def _load(path: Path) -> Any:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} has over {MAX_BYTES >> 30} GiB; give the labels in several files.")
-        return json.loads(decode_text(path.read_bytes()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        if path.stat().st_size <= MAX_BYTES:
+            return json.loads(decode_text(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: also a number of over 4300 digits
         raise DataError(f"{path} is not a JSON file: {error}.") from None
+    raise DataError(f"{path} has over {MAX_BYTES >> 30} GiB; give the labels in several files.")
 
 
 class _Problems:
@@ -188,12 +196,13 @@ class _Problems:
             )
 
 
-def parse_coco(content: Any, path: str = "the file") -> CocoFile:
+def parse_coco(content: Any, path: str = "the file", unit: str = "annotation") -> CocoFile:
     """Check the content of a COCO file and return it as arrays; objects that repeat another one are left out.
 
     Args:
         content: what `json.load` returned.
         path: for messages.
+        unit: "line" if the objects' own numbers are the lines of the file that they are in.
 
     Raises:
         DataError: naming what is wrong with images, categories and references to them.
@@ -205,8 +214,8 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
     names, hw = [], np.zeros((len(images), 2), np.int64)
     for row, image in enumerate(images):
         name = image.get("file_name")
-        if not isinstance(name, str) or not path_parts(name):
-            problems.add(f"images[{row}]: file_name is {name!r}; expected the name of an image")
+        if not is_file_name(name):
+            problems.add(f"images[{row}]: file_name is {_short(name)}; expected the name of an image")
         size: list[Any] = [image.get("height"), image.get("width")]
         if all(type(side) is int and 0 < side < 2**31 for side in size):
             hw[row] = size
@@ -215,12 +224,13 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
     titles: list[str] = []
     for row, category in enumerate(categories):
         title = category.get("name")
-        if not isinstance(title, str) or title in titles:
+        if not _is_text(title) or title in titles:
             problems.add(f"categories[{row}]: name is {_short(title)}; expected a name of its own")
         titles.append(str(title))
     problems.require_none()
     used = {item["category_id"] for item in objects if type(item.get("category_id")) in (int, str)}
-    above = {str(c.get("supercategory")) for c in categories if c.get("supercategory") != c.get("name")}
+    parents = [(category.get("supercategory"), category["name"]) for category in categories]
+    above = {parent for parent, title in parents if isinstance(parent, str) and parent != title}
     by_id = sorted(
         number for number, row in category_rows.items() if number in used or titles[row] not in above
     )
@@ -243,7 +253,8 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
         try:
             box = _box(item, hw[owner])
         except ValueError as error:
-            wrong.setdefault(owner, f"annotations[{number}]: {error}.")
+            where = f"line {item['id']}" if unit == "line" else f"annotations[{number}]"
+            wrong.setdefault(owner, f"{where}: {error}.")
             continue
         kind = next((k for k, key in KINDS.items() if item.get(key) in (1, True)), OBJECT)
         given = item.get("id")
@@ -271,6 +282,11 @@ def parse_coco(content: Any, path: str = "the file") -> CocoFile:
 
 def _found(places: Mapping[Any, int], number: Any) -> int | None:
     return places.get(number) if type(number) in (int, str) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is text that can be printed and written: JSON's may hold halves of a character."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def entries_of(content: Any, key: str, path: str, title: str = "COCO") -> list[Mapping[str, Any]]:
@@ -387,7 +403,10 @@ def _decoded(counts: str) -> list[int]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "lists within lists"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -173,7 +173,7 @@ def _texts(content: bytes) -> tuple[list[dict[str, str]], dict[str, str]]:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # LookupError: of an encoding that is unknown
         raise ValueError(f"is not an XML file: {error}.") from None
     return objects, size
 
