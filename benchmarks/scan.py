@@ -3,11 +3,14 @@
     python -m benchmarks --only scan
 
 Each start is a separate process. The images are JPEG files of 320 x 240 px, written just before, so the
-system has them in memory: this measures the work, not the disk.
+system has them in memory: this measures the work, not the disk. The labels of these images are read from a
+label file each (YOLO), and from one COCO file; pycocotools reads the COCO file beside, and looks at no image.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -40,16 +43,46 @@ def write_images(folder: Path, count: int) -> None:
         (labels / f"{number:08}.txt").write_text(LABELS, encoding="utf-8")
 
 
+def write_coco(folder: Path, count: int) -> None:
+    """Write the labels of these images as one COCO file."""
+    rows = [list(map(float, line.split())) for line in LABELS.splitlines()]
+    boxes = [[(x - w / 2) * 320, (y - h / 2) * 240, w * 320, h * 240] for _, x, y, w, h in rows]
+    images = [
+        {"id": n, "file_name": f"{n:08}.jpg", "width": 320, "height": 240, "license": 1} for n in range(count)
+    ]
+    annotations = [
+        {
+            "image_id": n,
+            "category_id": c + 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "segmentation": [],
+        }
+        for n in range(count)
+        for c, box in enumerate(boxes)
+    ]
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number
+    categories = [{"id": c + 1, "name": f"class_{c}"} for c in range(len(rows))]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "coco.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 def run(bench: Bench) -> list[list[str]]:
     """Seconds that reading the labels takes, those of the processor, and the memory it needs at most."""
     folder = bench.folder / "scan"
     write_images(folder, bench.scan_images)
+    write_coco(folder, bench.scan_images)
     rows = [["scan, s", "images", "boxes", "wall", "processor", "peak MiB"]]
-    for start in ("first start", "second start"):
-        command = [sys.executable, "-m", "benchmarks.scan", str(folder)]
+    for title, reader in (
+        ("first start", "yolo"), ("second start", "yolo"),
+        ("COCO, first start", "coco"), ("COCO, second start", "coco"), ("pycocotools", "pycocotools"),
+    ):  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.scan", str(folder), reader]
         root = Path(__file__).resolve().parents[1]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=root).stdout)
-        rows.append([start, *found])
+        rows.append([title, *found])
     return rows
 
 
@@ -62,21 +95,38 @@ def _peak_memory() -> float | None:
     return int(fields["VmHWM"].split()[0]) / 1024
 
 
-def measure(folder: Path) -> list[str]:
-    """Read the labels once in this process and return the cells of a row."""
+def read(folder: Path, reader: str) -> tuple[int, int]:
+    """Read the labels by one of the readers; return the numbers of images and boxes."""
+    if reader == "pycocotools":
+        from pycocotools.coco import COCO
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(str(folder / "coco.json"))
+        return len(coco.imgs), len(coco.anns)
     from detector.data.annotations import build_annotations
+    from detector.data.formats.coco import read_coco
     from detector.data.formats.yolo import read_yolo
     from detector.data.sources import list_images
 
+    if reader == "coco":
+        labels = read_coco(folder / "coco.json", folder / "images")
+    else:
+        labels = read_yolo(list_images([folder / "images"]))
+    found = build_annotations(labels, {n: f"class_{n}" for n in range(7)})
+    return len(found), len(found.labels)
+
+
+def measure(folder: Path, reader: str) -> list[str]:
+    """Read the labels once in this process and return the cells of a row."""
+    import pycocotools.coco  # noqa: F401
+
     before, start, worked = _peak_memory(), time.perf_counter(), time.process_time()
-    found = build_annotations(
-        read_yolo(list_images([folder / "images"])), {n: f"class_{n}" for n in range(7)}
-    )
+    images, boxes = read(folder, reader)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     after = _peak_memory()
     memory = "-" if before is None or after is None else f"{after - before:.0f}"
-    return [str(len(found)), str(len(found.labels)), f"{seconds:.2f}", f"{worked:.2f}", memory]
+    return [str(images), str(boxes), f"{seconds:.2f}", f"{worked:.2f}", memory]
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]))))
+    print(json.dumps(measure(Path(sys.argv[1]), sys.argv[2])))

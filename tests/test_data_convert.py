@@ -130,3 +130,12 @@ def test_images_are_linked_or_copied(images, tmp_path):
     same = (out / "images/train/a.jpg").samefile(tmp_path / "set/train2017/a.jpg")
     assert same == (images == "link")
     assert (out / "images/train/a.jpg").read_bytes() == (tmp_path / "set/train2017/a.jpg").read_bytes()
+
+
+def test_a_training_ends_the_same_from_each_format(drawn_dataset, train_tiny, tmp_path):
+    ends = []
+    for to in ("yolo", "coco", "voc"):
+        found = convert(str(drawn_dataset), to, tmp_path / to)
+        metrics = train_tiny(data=found, epochs=2, name=f"train-{to}").trainer.metrics
+        ends.append({key: value for key, value in metrics.items() if not key.startswith("speed")})
+    assert ends[0] == ends[1] == ends[2]

@@ -1,14 +1,18 @@
 import contextlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.models import make_finder
 
 from detector import YOLO
+from detector.data.convert import convert
+from detector.data.drawn import FORMS, make_drawn_dataset
 from detector.errors import CheckpointError, DataError, SettingsError
 
 QUICK = {"imgsz": 96, "device": "cpu", "verbose": False, "plots": False, "workers": 0}
@@ -40,6 +44,55 @@ def test_the_figure_is_what_pycocotools_finds_in_the_exported_detections(trained
         evaluation.summarize()
     assert metrics.box.map == pytest.approx(evaluation.stats[0], abs=1e-9)
     assert metrics.box.map50 == pytest.approx(evaluation.stats[1], abs=1e-9)
+
+
+def test_a_coco_set_with_groups_and_gaps_in_its_ids_has_the_figures_of_pycocotools(tmp_path, monkeypatch):
+    """By the user's own file: its ids and groups, and the detections by name of file and class."""
+    monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "cache"))
+    names = list(FORMS[:6])
+    make_drawn_dataset(tmp_path / "data", {"train": 1, "val": 24}, names, seed=0, size=160)
+    (tmp_path / "data/data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+    yaml = convert(tmp_path / "data", "coco", tmp_path / "set")
+    (path,) = (tmp_path / "set").rglob("*val*.json")
+    content = json.loads(path.read_text())
+    new_category = {old["id"]: 90 - 7 * old["id"] for old in content["categories"]}
+    for category in content["categories"]:
+        category["id"] = new_category[category["id"]]
+    for image in content["images"]:
+        image["id"] = 1000 * image["id"] + 3
+    for number, annotation in enumerate(content["annotations"]):
+        annotation |= {
+            "id": 50 + 9 * number,
+            "image_id": 1000 * annotation["image_id"] + 3,
+            "category_id": new_category[annotation["category_id"]],
+            "iscrowd": int(number % 4 == 1),
+        }
+    path.write_text(json.dumps(content))
+
+    yolo = YOLO(make_finder(tmp_path))
+    metrics = yolo.val(data=yaml, save_json=True, project=tmp_path, **(QUICK | {"imgsz": 192}))
+    folder = yolo.validator.save_dir
+    exported = json.loads((folder / "ground_truth.json").read_text())
+    assert sum(a["iscrowd"] for a in exported["annotations"]) > 10
+    image_ids = {image["file_name"]: image["id"] for image in content["images"]}
+    own_image = {image["id"]: image_ids[Path(image["file_name"]).name] for image in exported["images"]}
+    category_ids = {category["name"]: category["id"] for category in content["categories"]}
+    own_category = {category["id"]: category_ids[category["name"]] for category in exported["categories"]}
+    detections = json.loads((folder / "predictions.json").read_text())
+    own = [
+        d | {"image_id": own_image[d["image_id"]], "category_id": own_category[d["category_id"]]}
+        for d in detections
+    ]
+    for truth, found in ((folder / "ground_truth.json", detections), (path, own)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(str(truth))
+            evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        assert metrics.box.map == pytest.approx(evaluation.stats[0], abs=1e-9)
+        assert metrics.box.map50 == pytest.approx(evaluation.stats[1], abs=1e-9)
+    assert metrics.box.map50 > 0.001
 
 
 def test_val_fires_its_events_with_what_they_promise(trained, tmp_path):

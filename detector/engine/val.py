@@ -47,6 +47,7 @@ class Validator(Engine):
         losses: `val/loss` and its terms, if a loss was asked for.
         save_dir: the run folder, or None.
         names: class id -> name.
+        paths: image files of the split, by index.
         final: whether this is the run's last validation, the one whose metrics and images are kept.
         settings: those of the validation or of the training it is in; also `args`.
         device: where the network runs; known when `on_val_start` fires, as are the next two.
@@ -87,6 +88,7 @@ class Validator(Engine):
         self.names: dict[int, str] = {}
         self.final = False
         self.evaluator: CocoEvaluator | None = None
+        self.paths: list[str] = []
 
     def run(
         self,
@@ -105,7 +107,7 @@ class Validator(Engine):
             loss: also compute this loss; its means are then in `losses`.
             final: also compute AP by size, curves and the confusion matrix.
         """
-        self.final, self.names = final, annotations.names
+        self.final, self.names, self.paths = final, annotations.names, annotations.paths
         self.backend, self.device, self.dataloader = backend, backend.device, loader
         crowd, limit = int(np.diff(annotations.offsets).max(initial=0)), self.suppression.max_det
         if final and crowd > limit:
@@ -192,9 +194,11 @@ class Validator(Engine):
             The path of `predictions.json`.
         """
         assert self.evaluator is not None, "validate first"
-        path = folder / "predictions.json"
+        path, truth = folder / "predictions.json", self.evaluator.ground_truth()
+        for image in truth["images"]:
+            image["file_name"] = self.paths[image["id"]]
         replace_file(path, json.dumps(self.evaluator.detections()).encode())
-        replace_file(folder / "ground_truth.json", json.dumps(self.evaluator.ground_truth()).encode())
+        replace_file(folder / "ground_truth.json", json.dumps(truth).encode())
         return path
 
 

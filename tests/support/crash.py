@@ -53,8 +53,12 @@ COMMON = {
 }  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "one head, AdamW, fp32": {"model": "one", "optimizer": "AdamW", "amp": False},
-    "one head, MuSGD, bf16, cache=ram": {"model": "one", "optimizer": "MuSGD", "amp": "bf16", "cache": "ram"},
-    "two heads, MuSGD, fp32, 2 workers": {"model": "two", "optimizer": "MuSGD", "amp": False, "workers": 2},
+    "one head, MuSGD, bf16, cache=ram, torchvision's transforms": {
+        "model": "one", "optimizer": "MuSGD", "amp": "bf16", "cache": "ram", "transforms": "torchvision",
+    },
+    "two heads, MuSGD, fp32, 2 workers, albumentations": {
+        "model": "two", "optimizer": "MuSGD", "amp": False, "workers": 2, "transforms": "albumentations",
+    },
     "two heads, AdamW, bf16, 2 workers, cache=ram, accumulated": {
         "model": "two", "optimizer": "AdamW", "amp": "bf16", "workers": 2, "cache": "ram", "nbs": 5,
     },
@@ -81,6 +85,19 @@ class Drawing:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.total = state["total"]
+
+
+def pipeline(library: str | None) -> Any:
+    """Return a user's random transforms of a library; None for none."""
+    if library == "torchvision":
+        from torchvision.transforms import v2
+
+        return v2.Compose([v2.ColorJitter(0.4, 0.4), v2.RandomHorizontalFlip(), v2.GaussianNoise()])
+    if library == "albumentations":
+        import albumentations as A  # noqa: N812
+
+        return A.Compose([A.RandomBrightnessContrast(p=0.8), A.HorizontalFlip(), A.GaussNoise(p=0.5)])
+    return None
 
 
 # ---- one life -----------------------------------------------------------------------------------------
@@ -118,6 +135,7 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
     from detector.training.saving import PREVIOUS_STATE, STATE
 
     settings = COMMON | VARIANTS[variant]
+    transforms = pipeline(settings.pop("transforms", None))
     yolo = YOLO(scene / f"{settings.pop('model')}.yaml")
     yolo.add_callback(Drawing())
     operations = 0
@@ -148,9 +166,10 @@ def live(scene: Path, run: Path, variant: str, announce: int, die_at: int | None
             stack.enter_context(mock.patch.object(module, name, around(getattr(module, name))))
         stack.enter_context(watched(hook))
         if (run / STATE).exists() or (run / PREVIOUS_STATE).exists():
-            yolo.train(resume=run)
+            yolo.train(resume=run, transforms=transforms)
         else:
-            yolo.train(data=scene / "data.yaml", project=run.parent, name=run.name, exist_ok=True, **settings)
+            where = {"project": run.parent, "name": run.name, "exist_ok": True}
+            yolo.train(data=scene / "data.yaml", transforms=transforms, **where, **settings)
 
 
 def fork_life(scene: Path, run: Path, variant: str, die_at: int | None = None) -> tuple[int, int]:
@@ -343,6 +362,7 @@ def warm(scene: Path) -> None:
     make_scene(scene)
     pid, heard = fork_life(scene, scene / "warm", next(iter(VARIANTS)))
     Life(pid, heard).end()
+    import albumentations  # noqa: F401
     import cv2
     import matplotlib  # noqa: F401
     import pycocotools.cocoeval  # noqa: F401
