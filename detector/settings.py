@@ -287,7 +287,7 @@ class TrainSettings(DataSettings):
     seed: int = setting(0, "training", "seed of weights, order and augmentation", ge=0)
     deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
     cuda_graph: bool = setting(
-        False, "training", "on a GPU, record the training step as a CUDA graph and repeat it (on trial)"
+        True, "training", "on a GPU, record the training step as a CUDA graph and repeat it"
     )
 
     optimizer: str = setting("auto", "optimisation", "one of " + ", ".join(OPTIMIZERS))
