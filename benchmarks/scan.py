@@ -4,7 +4,7 @@
 
 Each start is a separate process. The images are JPEG files of 320 x 240 px, written just before, so the
 system has them in memory: this measures the work, not the disk. The labels of these images are read from a
-label file each (YOLO), and from one COCO file; pycocotools reads the COCO file beside, and looks at no image.
+label file each (YOLO), and from one COCO file; pycocotools reads the COCO file too, and looks at no image.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_the_figure_is_what_pycocotools_finds_in_the_exported_detections(trained
     assert metrics.box.map50 == pytest.approx(evaluation.stats[1], abs=1e-9)
 
 
-def test_a_coco_set_with_groups_and_gaps_in_its_ids_has_the_figures_of_pycocotools(tmp_path, monkeypatch):
+def test_a_coco_set_with_groups_and_gaps_in_its_ids_has_the_metrics_of_pycocotools(tmp_path, monkeypatch):
     """By the user's own file: its ids and groups, and the detections by name of file and class."""
     monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "cache"))
     names = list(FORMS[:6])

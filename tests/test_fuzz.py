@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import functools
 import io
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.exports import EXPORTS
 from support.ultralytics_files import ultralytics_network, write_program, write_ultralytics
 
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
@@ -558,6 +561,31 @@ def archive_of(suffix: str) -> bytes:
             entry.size = 150
             bundle.addfile(entry, io.BytesIO(b"hello" * 30))
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@SETTINGS
+@hypothesis.given(st.sampled_from(sorted(EXPORTS)), CUTS)
+def test_a_damaged_archive_of_a_data_set_is_read_or_refused(
+    tmp_path_factory: Any, suffix: str, export: str, cuts: list[Cut]
+) -> None:
+    path = tmp_path_factory.mktemp("sets") / f"set{suffix}"
+    path.write_bytes(damaged(archive_of_set(suffix, export), cuts))
+    try:
+        config = load_data_config(path)
+        for split in config.present_splits():
+            build_annotations(config.read_labels(split), config.names)
+    except DetectorError as error:
+        assert "Traceback" not in str(error)
+
+
+@functools.cache
+def archive_of_set(suffix: str, export: str) -> bytes:
+    """Return an archive of a small data set as a labelling tool exports it."""
+    with tempfile.TemporaryDirectory() as folder:
+        EXPORTS[export](Path(folder, "set"))
+        made = shutil.make_archive(str(Path(folder, "made")), suffix.removeprefix("."), Path(folder, "set"))
+        return Path(made).read_bytes()
 
 
 def answers(read: Callable[[Path], Any], path: Path) -> None:
