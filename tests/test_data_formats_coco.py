@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from support.exports import EXPORTS
 
 from detector.data.annotations import build_annotations
+from detector.data.config import load_data_config
 from detector.data.formats.coco import is_coco, parse_coco, read_coco
 from detector.errors import DataError
 
@@ -208,10 +210,10 @@ def test_an_image_whose_name_is_too_long_for_the_system_does_not_exist(write, ca
         read_coco(path)
 
 
-def test_a_box_far_outside_its_image_is_refused_and_one_a_little_outside_is_cut(write):
+def test_a_box_far_outside_its_image_is_refused_and_one_a_little_outside_is_kept(write):
     path = write(content({"bbox": [-0.4, 0, 61, 40.3]}))
     found = build_annotations(read_coco(path), NAMES)
-    np.testing.assert_allclose(found.boxes, [[0.5, 0.5, 1, 1]])
+    np.testing.assert_allclose(found.boxes, [[30.1 / 60, 20.15 / 40, 61 / 60, 40.3 / 40]], rtol=1e-6)
     path = write(content({"bbox": [100, 0, 61, 40]}), name="far.json")
     with pytest.raises(
         DataError, match=r"far\.json annotation 100: corners 100, 0, 161, 40 are not .* 60 x 40 px"
@@ -250,3 +252,16 @@ def test_a_file_without_its_images_says_where_they_were_looked_for(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(content({"bbox": [1, 2, 3, 4]})))
     with pytest.raises(DataError, match=rf"no image of it is found, such as 'b.jpg'; looked in {tmp_path}"):
         read_coco(tmp_path / "x.json")
+
+
+def test_classes_have_the_order_of_their_ids(tmp_path):
+    EXPORTS["coco"](tmp_path)
+    for path in tmp_path.rglob("*.json"):
+        content = json.loads(path.read_text())
+        new = {old["id"]: 90 - old["id"] for old in content["categories"]}
+        for category in content["categories"]:
+            category["id"] = new[category["id"]]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = new[annotation["category_id"]]
+        path.write_text(json.dumps(content))
+    assert load_data_config(tmp_path).names == {0: "dog", 1: "cat"}

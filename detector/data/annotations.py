@@ -292,7 +292,7 @@ def _class_ids(
 
 
 def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]) -> NDArray[np.float64]:
-    """Convert boxes in px to cxcywh as parts of an image, cut at its edges; `problems` gets what is far outside."""
+    """Convert boxes in px to cxcywh as parts of an image; `problems` gets what is far outside."""
     hw = np.where(labels.stated_hw > 0, labels.stated_hw, sizes)[labels.image]
     scale = np.maximum(hw[:, [1, 0, 1, 0]], 1)
     corners, slack = labels.boxes / scale, np.maximum(SLACK, SLACK_PX / scale)
@@ -301,7 +301,6 @@ def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]
         box, (height, width) = ", ".join(f"{value:g}" for value in labels.boxes[row]), hw[row].tolist()
         text = f"{labels.unit} {labels.place[row]}: corners {box} are not those of a box in {width} x {height} px."
         problems.setdefault(int(labels.image[row]), text)
-    corners = corners.clip(0, 1)
     low, high = corners[:, :2], corners[:, 2:]
     return np.concatenate([(low + high) / 2, high - low], 1)
 

@@ -132,7 +132,9 @@ class DataConfig:
         return read_labels(self.splits[split], images[: max(round(len(images) * fraction), 1)], self.images)
 
     def with_names(self) -> DataConfig:
-        """Return the data set with the names of its classes; where its file has none, those in its label files, sorted.
+        """Return the data set with the names of its classes; where its file has none, those in its label files.
+
+        They have the order of a label file that has them all, as COCO's by their ids, else they are sorted.
 
         Raises:
             DataError: If there are none either.
@@ -141,6 +143,9 @@ class DataConfig:
             return self
         parts = [part for split in self.present_splits() for part in self.read_labels(split)]
         names = sorted({name for part in parts for name in part.names or ()})
+        names = next(
+            (list(part.names) for part in parts if part.names and sorted(part.names) == names), names
+        )
         if not names or any(part.names is None and len(part.image) for part in parts):
             raise DataError(
                 f"{self.yaml_path}: the classes have no names: YOLO label files only have ids. Write the names into "

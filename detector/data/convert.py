@@ -142,7 +142,7 @@ def corners_px(boxes: NDArray[np.float32], height: int, width: int) -> list[list
 
 def _normalised(corners: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return cxcywh as a reader of corners in px does."""
-    parts = (corners / scale).clip(0, 1)
+    parts = corners / scale
     return np.concatenate([(parts[:, :2] + parts[:, 2:]) / 2, parts[:, 2:] - parts[:, :2]], 1).astype(
         np.float32
     )

@@ -84,7 +84,6 @@ def _to_coco(text: str, path: str, suffixes: Mapping[str, str]) -> dict[str, Any
         raise DataError(f"{path}: the first line names no columns of images and boxes.")
     image_column, class_column, box_columns = columns
     images: dict[str, int] = {}
-    names: dict[str, int] = {}
     objects = []
     for line, row in rows:
         if not any(row):
@@ -109,14 +108,15 @@ def _to_coco(text: str, path: str, suffixes: Mapping[str, str]) -> dict[str, Any
             ) from None
         if len(cells) == 4:
             box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-        kind = names.setdefault(name, len(names))
-        objects.append({"id": line, "image_id": image, "category_id": kind, "bbox": box})
+        objects.append({"id": line, "image_id": image, "category_id": name, "bbox": box})
     has_suffix = {name: Path(name).suffix.lower() in IMAGE_SUFFIXES for name in images}
     files = [
         {"id": n, "file_name": name if has_suffix[name] else name + suffixes.get(name, ".jpg")}
         for name, n in images.items()
     ]
-    categories = [{"id": n, "name": name} for name, n in names.items()]
+    ids = {name: n for n, name in enumerate(sorted({found["category_id"] for found in objects}))}
+    objects = [found | {"category_id": ids[found["category_id"]]} for found in objects]
+    categories = [{"id": n, "name": name} for name, n in ids.items()]
     return {"images": files, "categories": categories, "annotations": objects}
 
 
