@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from detector import YOLO
 from detector.data.drawn import FORMS, make_drawn_dataset
 from detector.exporters import parity
 from detector.exporters.parity import synthetic_images
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks PyPI for newer versions when it is imported
 
 
 @pytest.fixture(autouse=True, scope="session")

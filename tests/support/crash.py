@@ -445,7 +445,7 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="keep everything here; by default a temporary folder")
     options = parser.parse_args()
-    os.environ["DETECTOR_OFFLINE"] = "1"
+    os.environ |= {"DETECTOR_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
     COMMON["device"] = options.device
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
