@@ -357,7 +357,7 @@ def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None
     from detector.data import config as module
 
     path = module._find_yaml(name)
-    config = module._described(path)
+    config = module._described(path, module.read_data_yaml(path))
     assert len(config.names) == count
     assert config.root == datasets / name
     assert all(archive.url.startswith("https://") for archive in config.download)
