@@ -189,6 +189,8 @@ class CommandSettings(BaseModel):
             parsed = cls.model_validate(plain)
         except ValidationError as error:
             problems += cls._explain(error, known)
+        else:
+            problems += _problems_between(parsed)
         if problems:
             raise SettingsError("\n".join(problems))
         parsed._unused = unused
@@ -685,6 +687,14 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
 COMMAND_OF: Mapping[type[CommandSettings], str] = types.MappingProxyType(
     {cls: name for name, cls in SETTINGS_OF.items()}
 )
+
+
+def _problems_between(settings: CommandSettings) -> list[str]:
+    """Name what is wrong with settings together."""
+    val, split = getattr(settings, "val", True), getattr(settings, "split", "val")
+    if isinstance(val, float) and fold_of(split) is not None:
+        return [f"val={val:g} and split={split} both name images to validate on; give one of them"]
+    return []
 
 
 def is_unused(key: str, value: Any, in_file: bool) -> bool:

@@ -140,9 +140,7 @@ def _say_cut(source: Path, cut: float | Fold) -> None:
     if isinstance(cut, Fold):
         text = f"fold {cut.number} of {cut.total} of all images, those of train and val, is validated on"
     else:
-        text = (
-            f"{100 * cut:g} % of the training images are validated on, in place of a val split (val={cut:g})"
-        )
+        text = f"{100 * cut:g} % of the training images are validated on, in place of a val split"
     LOGGER.info("%s: %s; chosen by their content", source, text)
 
 

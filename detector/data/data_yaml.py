@@ -203,7 +203,9 @@ def check_data_yaml(
         problems = explain_validation(error, DataYaml, given, _problem, _expected)
     problems += _problems_between(given)
     if not problems and file.names and file.nc not in (None, len(file.names)):
-        problems = [f"nc is {file.nc}, but names has {len(file.names)}; leave nc out or correct one"]
+        gaps = len(file.names) - len(given["names"])
+        filled = f", as the ids go to {len(file.names) - 1} and {gaps} of them have no name" if gaps else ""
+        problems = [f"nc is {file.nc}, but names has {len(file.names)}{filled}; leave nc out or correct one"]
     if unknown and (problems or not is_file):
         problems.append(f"keys that are not known: {named}")
     if problems:

@@ -165,11 +165,11 @@ def _flat(root: Path) -> dict[str, list[Path]] | None:
 
 
 def _class_names(root: Path) -> list[str] | None:
-    """Return the names of the classes that a file lists, one a line."""
+    """Return the names of the classes that a file lists, one a line; an empty line among them is a class without a name."""
     for place in CLASS_FILES:
         if (root / place).is_file():
-            lines = [line.strip() for line in _text(root / place).splitlines()]
-            return [line for line in lines if line] or None
+            lines = [line.strip() for line in _text(root / place).strip().splitlines()]
+            return [line or f"class_{number}" for number, line in enumerate(lines)] or None
     return None
 
 

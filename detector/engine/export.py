@@ -264,7 +264,7 @@ class Exporter(Engine):
 
         Of the latter, images that the training held out to validate on are not in `train`.
         """
-        from detector.data.config import is_at_hand, load_data_config
+        from detector.data.config import load_data_config
         from detector.engine.loaders import located_data, validation_cut
 
         data, cut = located_data(self.settings.to_dict()["data"]), None
@@ -272,7 +272,8 @@ class Exporter(Engine):
             cut = validation_cut(self.checkpoint.get("settings", {}))
         if data is not None:
             return load_data_config(self.settings.data, cut).split_images(split, fraction)
-        if self.trained_on is None or not is_at_hand(self.trained_on):
+        sets = self.trained_on if isinstance(self.trained_on, list) else [self.trained_on]
+        if not all(isinstance(one, dict) or (one and Path(one).exists()) for one in sets):
             return []
         try:
             return load_data_config(self.trained_on, cut).split_images(split, fraction)

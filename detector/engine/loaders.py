@@ -130,19 +130,11 @@ def open_data(settings: DataSettings) -> DataConfig:
 
 
 def validation_cut(settings: Mapping[str, Any]) -> float | Fold | None:
-    """Return what `val` and `split` say of the images to validate on: a part, a fold, or None for those of a split.
-
-    Raises:
-        SettingsError: if they name both.
-    """
-    val, split = settings.get("val", True), settings.get("split", "val")
-    part = None if isinstance(val, bool) else float(val)
-    fold = fold_of(split)
-    if fold is not None and part is not None:
-        raise SettingsError(
-            f"val={val:g} and split={split} both name images to validate on; give one of them"
-        )
-    return part if fold is None else Fold(*fold)
+    """Return what `val` and `split` say of the images to validate on: a part, a fold, or None for those of a split."""
+    fold, val = fold_of(settings.get("split", "val")), settings.get("val", True)
+    if fold is not None:
+        return Fold(*fold)
+    return val if isinstance(val, float) else None
 
 
 def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annotations:
