@@ -165,7 +165,7 @@ def _flat(root: Path) -> dict[str, list[Path]] | None:
 
 
 def _class_names(root: Path) -> list[str] | None:
-    """Return the names of the classes that a file lists, one a line; an empty line among them is a class without a name."""
+    """Return the names of the classes that a file lists, one a line; one of an empty line is made up."""
     for place in CLASS_FILES:
         if (root / place).is_file():
             lines = [line.strip() for line in _text(root / place).strip().splitlines()]
