@@ -244,7 +244,7 @@ def test_a_drawn_set_of_a_dict_is_located_where_it_was_drawn(
     assert not is_at_hand(drawn)
     config = load_data_config(drawn)
     assert is_at_hand(drawn)
-    assert located(drawn) == data | {"path": str(config.root)}
+    assert located(drawn | {"download": "https://x/y.zip"}) == data | {"path": str(config.root)}
 
 
 @pytest.mark.parametrize(

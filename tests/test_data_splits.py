@@ -9,7 +9,9 @@ from detector.data.config import load_data_config
 from detector.data.convert import convert
 from detector.data.doctor import check
 from detector.data.holdout import Fold
+from detector.engine.loaders import TrainingData
 from detector.errors import DataError
+from detector.settings import TrainSettings
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +63,23 @@ def test_classes_that_a_set_lacks_are_said_in_one_line(sets, caplog):
         f"data=[data,two]: the sets differ in their classes: {sets[0]} lacks wolf; {sets[1]} lacks cat. Objects of "
         "these classes in the images of that set are not labelled, so they are trained as background"
     )
+    assert "capitals" not in caplog.text
     caplog.clear()
     EXPORTS["coco"](sets[0].parent / "three")
     load_data_config([sets[0], sets[0].parent / "three"])
     assert "differ" not in caplog.text
+
+
+def test_classes_that_differ_in_capitals_are_named(sets, caplog):
+    (sets[0] / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [Cat, dog, cat]\n")
+    assert list(load_data_config(sets).names.values()) == ["Cat", "dog", "cat", "wolf"]
+    assert "data=[data,two]: classes differ only in capitals, and are not joined: Cat, cat" in caplog.text
+
+
+def test_images_that_one_set_trains_on_and_another_validates_on_are_warned_of(sets, caplog):
+    other = {"path": str(sets[0]), "train": "valid/images", "val": "train/images", "names": ["cat", "dog"]}
+    TrainingData(TrainSettings.parse({"data": [sets[0], other], "workers": 0}))
+    assert "4 images are trained and validated on, in different sets: " in caplog.text
 
 
 def test_a_list_of_one_set_is_that_set(sets):

@@ -35,6 +35,7 @@ from detector.data.places import find_move, join, native
 from detector.data.splits import DataConfig as DataConfig
 from detector.data.splits import join_sets
 from detector.errors import DataError, nearest
+from detector.fields import stored_data
 from detector.files.archives import ARCHIVE_SUFFIXES, unpack
 from detector.files.download import is_local
 from detector.files.folders import (
@@ -145,14 +146,18 @@ def _say_cut(source: Path, cut: float | Fold) -> None:
 
 
 def located(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a data YAML, given as a dict, so that they mean the same in another working directory."""
+    """Return the keys of a data YAML, given as a dict, so that they mean the same in another working directory.
+
+    What they have fetched or drawn is there by then: these keys are left out.
+    """
     try:
         file = check_data_yaml(data, DICT, is_file=False)
     except DataError:  # opening it says so
         return dict(data)
     config = _described(Path.cwd() / DICT, file)
     root = config.root if file.drawn is None else _drawn_place(config, file.drawn).root
-    return {"path": str(root)} | {key: value for key, value in data.items() if key not in ("path", "drawn")}
+    kept: dict[str, Any] = stored_data(data)
+    return kept | {"path": str(root)}
 
 
 def _unpacked(archive: Path) -> Path:

@@ -69,7 +69,7 @@ def _require_labels(splits: Mapping[str, list[Path]], root: Path) -> None:
     Raises:
         DataError: with the nearest layout.
     """
-    if any(file_format(entry) for entry in splits["train"]):
+    if any(file_format(entry) or (entry.is_dir() and _is_labelled(entry)) for entry in splits["train"]):
         return
     images = [str(path) for path in split_images(splits["train"], (root,))]
     if images and not has_labels(images):

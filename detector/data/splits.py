@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,9 +190,15 @@ def join_sets(
     title = f"[{','.join(part.name for part in parts)}]"
     lacking = [
         f"{label} lacks {listed(missing)}"
-        for part, label in zip(parts, given, strict=True)
-        if (missing := [name for name in names if name not in part.names.values()])
+        for known, label in zip([set(part.names.values()) for part in parts], given, strict=True)
+        if (missing := [name for name in names if name not in known])
     ]
+    folded = Counter(map(str.casefold, names))
+    alike = sorted(name for name in names if folded[name.casefold()] > 1)
+    if alike:
+        LOGGER.warning(
+            "data=%s: classes differ only in capitals, and are not joined: %s", title, listed(alike)
+        )
     if lacking:
         LOGGER.warning(
             "data=%s: the sets differ in their classes: %s. Objects of these classes in the images of that set are not "

@@ -17,6 +17,7 @@ from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config, located
 from detector.data.dataset import DetectionDataset
 from detector.data.holdout import Fold
+from detector.data.labels import listed
 from detector.data.layouts import has_labels
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
@@ -56,6 +57,13 @@ class TrainingData:
         self.train_annotations = read_split(self.config, "train", settings)
         self.val_annotations = read_split(self.config, "val", settings)
         self.names = dict(self.train_annotations.names)
+        both = set(self.train_annotations.paths) & set(self.val_annotations.paths)
+        if both and self.config.parts:
+            log.warning(
+                "%d images are trained and validated on, in different sets: %s",
+                len(both),
+                listed(sorted(both)),
+            )
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
         """Make both loaders; validation takes twice as many images per batch."""
