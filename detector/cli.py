@@ -109,7 +109,9 @@ def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict
         key, equals, text = word.partition("=")
         key = key.removeprefix("--")
         if equals:
-            given[key] = text if key == "cfg" else parse_value(text, _is_text(fields.get(key)))
+            is_list = key == "data" and text.startswith("[") and text.endswith("]")
+            is_text = not is_list and _is_text(fields.get(key))
+            given[key] = text if key == "cfg" else parse_value(text, is_text)
         elif key in fields and "bool" in str(fields[key].annotation):
             given[key] = True
         elif key in fields and word.startswith("--") and words and "=" not in words[0]:

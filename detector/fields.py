@@ -73,6 +73,69 @@ def plain_number(value: Any) -> Any:
     return value if number is None else number
 
 
+def data_sets(value: Any) -> Any:
+    """Return `data=` as plain data: one data set, or a list of them; paths in dicts become texts.
+
+    Raises:
+        ValueError: for a list that is empty, is in a list, or holds what is not a data set.
+    """
+    if not isinstance(value, list):
+        return plain_tree(value) if isinstance(value, Mapping) else value
+    if not value:
+        raise ValueError("the list is empty; name data sets in it, such as data=[a.yaml,b.zip]")
+    for part in value:
+        if isinstance(part, (list, tuple)):
+            raise ValueError("a list in a list; expected one list of data sets, such as data=[a.yaml,b.zip]")
+        is_number = isinstance(part, (int, float)) and not isinstance(part, bool)
+        if not (
+            isinstance(part, (PurePath, Mapping)) or is_number or (isinstance(part, str) and part.strip())
+        ):
+            raise ValueError(
+                f"{show_given(part) or 'an empty text'} is not a data set; expected paths or names, such as "
+                "data=[a.yaml,b.zip], or dicts with the keys of a data YAML"
+            )
+    return [
+        plain_tree(part) if isinstance(part, Mapping) else str(part) if to_number(part) is not None else part
+        for part in value
+    ]
+
+
+def stored_data(value: Any) -> Any:
+    """Return `data=` as a file has it, without the keys that fetch or draw images: the file may be a stranger's."""
+    if isinstance(value, list):
+        return [stored_data(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: part for key, part in value.items() if key not in ("download", "drawn")}
+    return value
+
+
+def plain_tree(value: Any, depth: int = 0) -> Any:
+    """Return what a YAML file can hold of a value of Python: paths become texts, tuples and arrays lists.
+
+    Raises:
+        ValueError: naming what it can't hold.
+    """
+    if depth > 20:
+        raise ValueError("it is nested more than 20 levels deep, or contains itself")
+    value = plain_number(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        keys = [plain_number(key) for key in value]
+        if wrong := [key for key in keys if not isinstance(key, (str, int))]:
+            raise ValueError(
+                f"{excerpt(wrong[0])} can't be a key of a data YAML; expected texts, or ids of classes"
+            )
+        return {key: plain_tree(part, depth + 1) for key, part in zip(keys, value.values(), strict=True)}
+    if isinstance(value, (list, tuple, range)):
+        return [plain_tree(part, depth + 1) for part in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise ValueError(
+        f"{excerpt(value)} in it can't be in a data YAML; expected texts, numbers, lists and dicts"
+    )
+
+
 def kinds_of(annotation: Any) -> set[Any]:
     """Return what a setting takes: `int`, `float`, `bool`, `str`, `Path`, `list`, `tuple`, and words as text."""
     origin = get_origin(annotation)
@@ -97,7 +160,7 @@ def type_text(field: FieldInfo) -> str:
             inner = " | ".join(dict.fromkeys(w for part in get_args(annotation) for w in words(part)))
             return [f"list of {inner}"]
         if origin is dict:
-            return ["{name: number}"]
+            return ["{key: value}" if get_args(annotation)[1] is Any else "{name: number}"]
         return [names.get(annotation, "any")]
 
     bounds = {}

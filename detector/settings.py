@@ -6,6 +6,7 @@ The user-facing keys are those known from other YOLO trainers.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,12 @@ from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, nearest
 from detector.fields import (
+    data_sets,
     explain_validation,
     format_value,
     plain_value,
     show_given,
+    stored_data,
     type_text,
 )
 from detector.plain_data import MAX_INTEGER_BITS
@@ -51,6 +54,27 @@ def probability(default: float, theme: str, help: str) -> Any:
 
 
 SettingsT = TypeVar("SettingsT", bound="CommandSettings")
+
+DataSet = str | Path | dict[str, Any]
+"""What names a data set: see `CommandSettings._data_is_one_set_or_several`."""
+
+SPLITS = ("val", "test", "train")
+FOLD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+DATA_HELP = (
+    "data set: a YAML file, folder, archive, label file of a whole split, packaged name; a list joins several"
+)
+HELD_OUT_HELP = (
+    "part of the training images that the training held out with its val=, to validate on; true = none"
+)
+
+
+def fold_of(split: str) -> tuple[int, int] | None:
+    """Return k and n of a fold `k/n`, which is called from 1 to n; None if a text is not one."""
+    found = FOLD.fullmatch(split)
+    if found is None:
+        return None
+    number, count = int(found[1]), int(found[2])
+    return (number, count) if number <= count and count > 1 else None
 
 
 class CommandSettings(BaseModel):
@@ -91,6 +115,33 @@ class CommandSettings(BaseModel):
     @classmethod
     def _one_name_is_a_list(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("data", mode="before", check_fields=False)
+    @classmethod
+    def _data_is_one_set_or_several(cls, value: Any) -> Any:
+        return data_sets(value)
+
+    @field_validator("val", mode="before", check_fields=False)
+    @classmethod
+    def _val_is_a_part(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return value
+        if value in (0, 1):
+            return bool(value)
+        if not 0 < value < 1:
+            raise ValueError("expected true, false, or a part of the training images in 0..1; try val=0.2")
+        return value
+
+    @field_validator("split", check_fields=False)
+    @classmethod
+    def _split_is_known(cls, value: str) -> str:
+        allowed = ("val",) if cls is SETTINGS_OF["train"] else SPLITS
+        if value not in allowed and fold_of(value) is None:
+            raise ValueError(
+                f"expected {', '.join(allowed)}, or a fold k/n of the images of train and val, k from 1 to n; try "
+                f"split=1/5{nearest(value, allowed)}"
+            )
+        return value
 
     @property
     def unused(self) -> list[str]:
@@ -138,6 +189,8 @@ class CommandSettings(BaseModel):
             parsed = cls.model_validate(plain)
         except ValidationError as error:
             problems += cls._explain(error, known)
+        else:
+            problems += _problems_between(parsed)
         if problems:
             raise SettingsError("\n".join(problems))
         parsed._unused = unused
@@ -160,7 +213,7 @@ class CommandSettings(BaseModel):
                 problems.append(unknown_setting(key, COMMAND_OF[type(self)]))
                 continue
             try:
-                setattr(self, key, value)
+                setattr(self, key, stored_data(value) if key == "data" else value)
             except ValidationError as error:
                 problems += self._explain(error, values)
         if problems:
@@ -217,7 +270,7 @@ class DataSettings(Settings):
     """Settings of the engines that read a labelled data set."""
 
     imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
-    data: str | Path | None = setting(None, "data", "data set: a YAML file, or the name of a packaged one")
+    data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
     workers: int | Literal["auto"] = setting(
         "auto", "machine", "processes that load data; auto = chosen by the device and the cores; 0 = none"
     )
@@ -371,7 +424,15 @@ class TrainSettings(DataSettings):
     comet: bool | None = setting(None, "callbacks", "true = required, false = off, none = as loggers says")
     log_model: bool = setting(True, "callbacks", "give the best weights to the loggers as an artifact")
 
-    val: bool = setting(True, "validation", "validate after every epoch")
+    val: bool | float = setting(
+        True,
+        "validation",
+        "validate after every epoch; a part in 0..1 = on that part of the training images, chosen by their content, "
+        "which is not trained on",
+    )
+    split: str = setting(
+        "val", "validation", "validate on the split val, or on fold k of n of all images, such as 2/5"
+    )
     save: bool = setting(True, "output", "write best.pt and last.pt")
     save_minutes: float = setting(
         5.0,
@@ -455,7 +516,12 @@ class ValSettings(DataSettings):
     """Settings of `val`."""
 
     batch: int = setting(16, "data", "images per batch; the results do not depend on it", ge=1)
-    split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set to validate on")
+    split: str = setting(
+        "val",
+        "data",
+        "part of the data set to validate on: val, test, train, or a fold such as 2/5; see train",
+    )
+    val: bool | float = setting(True, "data", HELD_OUT_HELP)
     save_json: bool = setting(False, "output", "write the detections as COCO results, predictions.json")
     rect: bool = setting(True, "model", RECT_HELP)
     names: list[str] | None = setting(None, "model", NAMES_HELP)
@@ -547,7 +613,7 @@ class ExportSettings(Settings):
     agnostic_nms: bool = setting(False, "export", "let the file suppress across classes")
     opset: int | None = setting(None, "export", "ONNX operator set; none = 20", ge=18)
     simplify: bool = setting(True, "export", "shorten the ONNX graph")
-    data: str | Path | None = setting(
+    data: DataSet | list[DataSet] | None = setting(
         None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
     )
     errors: Literal["stop", "skip"] = setting(
@@ -573,8 +639,9 @@ class ExportSettings(Settings):
 class BenchmarkSettings(Settings):
     """Settings of `benchmark`."""
 
-    data: str | Path | None = setting(None, "data", "data set to measure accuracy and speed on")
-    split: Literal["val", "test", "train"] = setting("val", "data", "part of the data set")
+    data: DataSet | list[DataSet] | None = setting(None, "data", "data set to measure accuracy and speed on")
+    split: str = setting("val", "data", "part of the data set: val, test, train, or a fold such as 2/5")
+    val: bool | float = setting(True, "data", HELD_OUT_HELP)
     imgsz: int = setting(640, "model", "side of the square input", unit="px, multiple of 32", ge=32)
     formats: str | list[str] | None = setting(
         None, "benchmark", "formats to measure, such as onnx,openvino; none = all that are installed"
@@ -587,9 +654,7 @@ class BenchmarkSettings(Settings):
 class CheckSettings(CommandSettings):
     """Settings of `check`."""
 
-    data: str | Path | None = setting(
-        None, "data", "data set: a YAML file, a folder, an archive or a label file of a whole split"
-    )
+    data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
     imgsz: int = setting(
         640, "data", "side of the input that objects are compared with", unit="px, multiple of 32", ge=32
     )
@@ -599,9 +664,7 @@ class CheckSettings(CommandSettings):
 class ConvertSettings(CommandSettings):
     """Settings of `convert`."""
 
-    data: str | Path | None = setting(
-        None, "data", "data set: a YAML file, a folder, an archive or a label file of a whole split"
-    )
+    data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
     to: Literal["yolo", "coco", "voc"] = setting("yolo", "output", "format to write")
     out: str | Path | None = setting(None, "output", "folder to write; must not exist, or be empty")
     images: Literal["link", "copy"] = setting(
@@ -624,6 +687,14 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
 COMMAND_OF: Mapping[type[CommandSettings], str] = types.MappingProxyType(
     {cls: name for name, cls in SETTINGS_OF.items()}
 )
+
+
+def _problems_between(settings: CommandSettings) -> list[str]:
+    """Name what is wrong with settings together."""
+    val, split = getattr(settings, "val", True), getattr(settings, "split", "val")
+    if isinstance(val, float) and fold_of(split) is not None:
+        return [f"val={val:g} and split={split} both name images to validate on; give one of them"]
+    return []
 
 
 def is_unused(key: str, value: Any, in_file: bool) -> bool:

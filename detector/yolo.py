@@ -37,6 +37,7 @@ from detector.settings import (
     Settings,
     TrainSettings,
     ValSettings,
+    fold_of,
 )
 from detector.settings_file import read_cfg
 
@@ -503,8 +504,20 @@ class YOLO:
         """Fill in what was not set, but the model was trained with."""
         saved = self.ckpt.get("settings", {})
         keys = INHERITED + (MEASURED_WITH if isinstance(settings, ValSettings) else ())
+        keys += self._cut(settings, saved)
         known = [key for key in keys if key in type(settings).model_fields and key != but]
         settings.inherit({key: saved[key] for key in known if saved.get(key) is not None})
+
+    def _cut(self, settings: Settings, saved: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return which settings of the training say what it validated on, if this is the same data set."""
+        from detector.engine.loaders import located_data
+
+        given = settings.model_fields_set
+        if "data" in given and located_data(settings.to_dict().get("data")) != saved.get("data"):
+            return ()
+        if "val" in given or ("split" in given and fold_of(getattr(settings, "split", ""))):
+            return ()
+        return ("val",) if "split" in given else ("val", "split")
 
     def __repr__(self) -> str:
         return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from support.exports import EXPORTS
 
-from detector.data.config import is_at_hand, load_data_config
+from detector.data.config import is_at_hand, load_data_config, located
 from detector.errors import DataError
 
 Writer = Callable[..., Path]
@@ -34,7 +37,7 @@ def write(tmp_path: Path) -> Writer:
 SPLITS = "train: images/train\nval: images/val\n"
 
 
-def error_of(data: str | Path) -> str:
+def error_of(data: Any) -> str:
     with pytest.raises(DataError) as caught:
         load_data_config(data)
     return str(caught.value)
@@ -156,6 +159,134 @@ def test_unknown_keys_are_warned_of_once(write: Writer, caplog: pytest.LogCaptur
     assert warning.endswith(
         "my.yaml: keys that are not known are not used: 'nmes', 'x'; did you mean 'names'?"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "nc: 2\nnames: {0: a, 3: b}",
+            "nc is 2, but names has 4, as the ids go to 3 and 2 of them have no name; leave",
+        ),
+        ("nc: 1\nnames: ['0', 1, 2.5]", "nc is 1, but names has 3; leave nc out or correct one."),
+        ("names: 5", "names: 5; expected a list of class names or a map from id to name."),
+        ("names: cat", "names: 'cat'; expected a list of class names or a map from id to name."),
+        ("names: [cat, null]", "names: None can't be a class name; put it in quotes."),
+        ("names: {0.0: cat}", "names has the ids 0.0; expected whole numbers from 0, each once."),
+    ],
+)
+def test_names_that_can_not_be_are_shown(write: Writer, text: str, message: str) -> None:
+    assert message in error_of(write(SPLITS + text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat\ndog\n", ["cat", "dog"]),
+        ("7\n1e3\ntrue\n", ["7", "1e3", "true"]),
+        ("\ufeffcat\r\n\r\ndog\r\n\r\n", ["cat", "class_1", "dog"]),
+        (" big cat \n", ["big cat"]),
+    ],
+)
+def test_a_class_file_has_a_name_per_line(tmp_path: Path, text: str, expected: list[str]) -> None:
+    for folder, name in (("images", "a.png"), ("images", "b.png"), ("labels", "a.txt")):
+        (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / folder / name).touch()
+    (tmp_path / "set/classes.txt").write_text(text, encoding="utf-8", newline="")
+    assert load_data_config(tmp_path / "set").names == dict(enumerate(expected))
+
+
+def test_a_dict_has_the_keys_of_a_data_yaml_and_paths_from_the_current_folder(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("")
+    data = {
+        "path": tmp_path.name,
+        "train": "images/train",
+        "val": ["images/val"],
+        "names": {0: "cat", "1": 7},
+    }
+    monkeypatch.chdir(tmp_path.parent)
+    config = load_data_config(data)
+    assert (config.root, config.name) == (tmp_path, tmp_path.name)
+    assert config.names == {0: "cat", 1: "7"}
+    assert is_at_hand(data)
+    monkeypatch.chdir(tmp_path)
+    without = {"train": "images/train", "names": ["cat"]}
+    assert {path.parent for path in load_data_config(without).split_images("train")} == {
+        tmp_path / "images/train"
+    }
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir("empty")
+    assert not is_at_hand(data) and not is_at_hand(without)
+
+
+def test_a_dict_means_the_same_in_another_folder_once_it_is_located(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sets = [{"train": "images/train", "names": ["cat"]}, {"path": "images", "train": "train", "nc": 1}]
+    expected = [load_data_config(data).split_images("train") for data in sets]
+    places = [located(data) for data in sets]
+    assert [data["path"] for data in places] == [str(tmp_path), str(tmp_path / "images")]
+    monkeypatch.chdir("elsewhere")
+    assert [load_data_config(data).split_images("train") for data in places] == expected
+
+
+def test_a_drawn_set_of_a_dict_is_located_where_it_was_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"path": "pics", "train": "images/train", "val": "images/val", "names": ["disc", "star"]}
+    drawn = data | {"drawn": {"train": 2, "val": 1, "size": 64}}
+    assert not is_at_hand(drawn)
+    config = load_data_config(drawn)
+    assert is_at_hand(drawn)
+    assert located(drawn | {"download": "https://x/y.zip"}) == data | {"path": str(config.root)}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"trian": "a", "val": "b", "x": 1},
+            "data={...}:\n  train is missing\n  keys that are not known: trian, x; did you mean 'train'?",
+        ),
+        (
+            {"train": "a", "val": "b", "nmes": ["a"]},
+            "data={...}: keys that are not known: nmes; did you mean 'names'?",
+        ),
+        (
+            {"train": 3, "names": []},
+            "data={...}:\n  train: 3; expected a path or a list of paths\n  names: []; expected",
+        ),
+        ({"train": "gone", "nc": 1}, "/data={...}: val: "),
+    ],
+)
+def test_mistakes_in_a_dict_are_named(data: dict[str, object], message: str) -> None:
+    found = error_of(data)
+    message = message.replace("trian, x", "'trian', 'x'").replace("nmes;", "'nmes';")
+    assert found.startswith(message) or (message.startswith("/") and message in found)
+
+
+def test_lists_are_at_hand_if_all_sets_are(write: Writer, tmp_path: Path) -> None:
+    yaml = write(SPLITS + "nc: 1")
+    assert is_at_hand([yaml, {"path": str(tmp_path), "train": "images/train", "nc": 1}])
+    assert not is_at_hand([yaml, "gone.yaml"]) and not is_at_hand([])
+    assert "data=gone.yaml: " in error_of([yaml, "gone.yaml"])
+    assert error_of([]) == "data=[]: the list is empty; name data sets in it."
+
+
+def test_folders_and_archives_are_at_hand_once_they_can_be_read(tmp_path: Path) -> None:
+    EXPORTS["pascal_voc"](tmp_path / "set")
+    (tmp_path / "empty").mkdir()
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "set")
+    assert is_at_hand(tmp_path / "set") and not is_at_hand(tmp_path / "empty")
+    assert not is_at_hand(packed)
+    load_data_config(packed)
+    assert is_at_hand(packed)
 
 
 def test_classes_without_names_in_any_file_are_asked_for(write: Writer, tmp_path: Path) -> None:
@@ -357,7 +488,7 @@ def test_packaged_files_are_right(name: str, count: int, datasets: Path) -> None
     from detector.data import config as module
 
     path = module._find_yaml(name)
-    config = module._described(path)
+    config = module._described(path, module.read_data_yaml(path))
     assert len(config.names) == count
     assert config.root == datasets / name
     assert all(archive.url.startswith("https://") for archive in config.download)

@@ -28,7 +28,7 @@ THEIR_SETTINGS = [
     ("cos_lr", False, SAME), ("close_mosaic", 10, SAME), ("resume", False, SAME), ("amp", True, SAME),
     ("fraction", 1.0, SAME), ("profile", False, NO_EFFECT), ("freeze", None, SAME), ("multi_scale", False, SAME),
     ("compile", False, NO_EFFECT), ("overlap_mask", True, NO_EFFECT), ("mask_ratio", 4, NO_EFFECT),
-    ("dropout", 0.0, NO_EFFECT), ("val", True, SAME), ("split", "val", OTHER_COMMAND),
+    ("dropout", 0.0, NO_EFFECT), ("val", True, SAME), ("split", "val", SAME),
     ("save_json", False, OTHER_COMMAND), ("save_hybrid", False, NO_EFFECT), ("conf", None, SAME), ("iou", 0.7, SAME),
     ("max_det", 300, SAME), ("half", False, NO_EFFECT), ("dnn", False, NO_EFFECT), ("plots", True, SAME),
     ("end2end", None, NO_EFFECT), ("source", None, OTHER_COMMAND), ("vid_stride", 1, NO_EFFECT),

@@ -1,5 +1,7 @@
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -7,7 +9,7 @@ from detector.errors import SettingsError
 from detector.fields import type_text
 from detector.files.folders import resource_dir
 from detector.reference import default_yaml, settings_markdown
-from detector.settings import SETTINGS_OF, PredictSettings, TrainSettings
+from detector.settings import SETTINGS_OF, PredictSettings, TrainSettings, ValSettings, fold_of
 
 BATCH = "expected auto, a whole number >= 1, -1, or a fraction of GPU memory in 0..1; try batch=16"
 SCALE = "expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5"
@@ -145,3 +147,102 @@ def test_one_class_name_is_a_list_of_one(given, names):
 def test_a_number_that_no_file_can_hold_is_refused_at_once():
     with pytest.raises(SettingsError, match=r"patience=1000.*: expected a smaller number"):
         TrainSettings.parse({"patience": 10**700})
+
+
+@pytest.mark.parametrize(
+    ("data", "plain"),
+    [
+        (Path("a.yaml"), Path("a.yaml")),
+        (("a.yaml", 2024), ["a.yaml", "2024"]),
+        (
+            [Path("a"), {"train": Path("b"), "names": ("x", "y")}],
+            [Path("a"), {"train": "b", "names": ["x", "y"]}],
+        ),
+        ({"train": ["a", Path("b")], "names": {np.int64(0): "x"}}, {"train": ["a", "b"], "names": {0: "x"}}),
+    ],
+)
+def test_data_is_one_set_or_a_list_of_them(data, plain):
+    for kind in ("train", "val", "export", "benchmark", "check", "convert"):
+        settings = SETTINGS_OF[kind].parse({"data": data})
+        assert settings.data == plain
+        assert (
+            SETTINGS_OF[kind].parse(yaml.safe_load(yaml.safe_dump(settings.to_dict()))).to_dict()
+            == settings.to_dict()
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "data=[]: the list is empty; name data sets in it, such as data=[a.yaml,b.zip]"),
+        (
+            [["a"], "b"],
+            "data=[[a],b]: a list in a list; expected one list of data sets, such as data=[a.yaml,b.zip]",
+        ),
+        (
+            ["a", None],
+            "data=[a,none]: none is not a data set; expected paths or names, such as data=[a.yaml,b.zip], or",
+        ),
+        (["a", " "], "data=[a, ]:   is not a data set; expected paths or names"),
+        ([True], "data=[true]: true is not a data set; expected paths or names"),
+        ({"train": {1, 2}}, "{1, 2} in it can't be in a data YAML; expected texts, numbers, lists and dicts"),
+        ([{"train": object}], "<class 'object'> in it can't be in a data YAML"),
+        ({("a",): "b"}, "('a',) can't be a key of a data YAML; expected texts, or ids of classes"),
+        (object(), "expected text | path | {key: value} | list of text | path | {key: value} | none"),
+    ],
+)
+def test_data_that_can_not_be_is_refused_in_one_sentence(data, message):
+    with pytest.raises(SettingsError) as caught:
+        TrainSettings.parse({"data": data})
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_dict_that_contains_itself_is_refused():
+    data = {"train": "a"}
+    data["names"] = data
+    with pytest.raises(SettingsError, match="nested more than 20 levels deep, or contains itself"):
+        TrainSettings.parse({"data": data})
+
+
+def test_what_a_file_brings_along_neither_downloads_nor_draws():
+    settings = TrainSettings.parse({})
+    stored = {"train": "a", "download": "https://x/y.zip", "drawn": {"train": 2}}
+    settings.inherit({"data": ["b", stored]})
+    assert settings.data == ["b", {"train": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [(True, True), (False, False), (1, True), (0, False), (0.2, 0.2), (np.float32(0.5), 0.5), (None, True)],
+)
+def test_val_is_a_switch_or_a_part(given, value):
+    found = TrainSettings.parse({"val": given}).val
+    assert found == value and isinstance(found, type(value))
+
+
+@pytest.mark.parametrize("given", [1.5, -0.1, 2, "many"])
+def test_a_val_that_is_neither_is_refused(given):
+    with pytest.raises(SettingsError, match=f"^val={given}: expected true"):
+        TrainSettings.parse({"val": given})
+
+
+@pytest.mark.parametrize("split", ["0/5", "6/5", "1/1", "2/", "a/b", "2/5/7", "02/5", "vla", "2 / 5"])
+def test_a_split_that_is_none_is_refused(split):
+    for kind, allowed in (("train", "val"), ("val", "val, test, train"), ("benchmark", "val, test, train")):
+        with pytest.raises(
+            SettingsError, match=rf"^split={split}: expected {allowed}, or a fold k/n of the images"
+        ):
+            SETTINGS_OF[kind].parse({"split": split})
+
+
+def test_folds_are_splits():
+    assert TrainSettings.parse({"split": "2/5"}).split == ValSettings.parse({"split": "2/5"}).split == "2/5"
+    assert (fold_of("2/5"), fold_of("10/10"), fold_of("val")) == ((2, 5), (10, 10), None)
+
+
+def test_a_part_and_a_fold_are_not_given_together():
+    with pytest.raises(
+        SettingsError, match=r"^val=0\.2 and split=2/5 both name images to validate on; give one"
+    ):
+        TrainSettings.parse({"val": 0.2, "split": "2/5"})

@@ -214,7 +214,12 @@ def check_labels(
         single_cls: ids are not compared with `names`.
         lenient: measure the images even if the labels are wrong.
     """
-    ids, problems = _class_ids(labels, names, source, single_cls)
+    if labels.own_names is None:
+        ids, problems = _class_ids(labels, names, source, single_cls)
+    else:
+        own = dict(enumerate(labels.own_names))
+        ids, problems = _class_ids(labels, own, labels.own_source, single_cls)
+        ids = _ids_by_name(ids, own, names)
     sizes, boxes = np.zeros((len(labels.paths), 2), np.int64), labels.boxes
     if (
         labels.in_pixels or not problems or lenient
@@ -289,6 +294,16 @@ def _class_ids(
             text = f"{labels.unit} {labels.place[row]}: class {what}, but {known}"
             problems.setdefault(int(labels.image[row]), text)
     return ids, problems
+
+
+def _ids_by_name(
+    ids: NDArray[np.int64], own: Mapping[int, str], names: Mapping[int, str]
+) -> NDArray[np.int64]:
+    """Turn class ids of one data set into those of joined ones; -1 for ids that it has no name of."""
+    by_name = {name: number for number, name in names.items()}
+    new = np.array([*(by_name[name] for name in own.values()), -1], np.int64)
+    found: NDArray[np.int64] = new[np.where((ids >= 0) & (ids < len(own)), ids, -1)]
+    return found
 
 
 def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]) -> NDArray[np.float64]:

@@ -21,20 +21,21 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, read_data_yaml
+from detector.data.data_yaml import DRAWING, SPLITS, DataYaml, check_data_yaml, read_data_yaml
 from detector.data.drawn import DRAWING_VERSION, SPLIT_START, make_drawn_dataset
-from detector.data.fetch import Archive, fetch_dataset
+from detector.data.fetch import fetch_dataset
 from detector.data.formats import file_format
-from detector.data.holdout import FRACTION, held_out
-from detector.data.labels import Labels
-from detector.data.layouts import find_layout
+from detector.data.holdout import FRACTION, Fold
+from detector.data.layouts import find_layout, inner_folder
 from detector.data.places import find_move, join, native
-from detector.data.scan import read_labels, split_images
+from detector.data.splits import DataConfig as DataConfig
+from detector.data.splits import join_sets
 from detector.errors import DataError, nearest
+from detector.fields import stored_data
 from detector.files.archives import ARCHIVE_SUFFIXES, unpack
 from detector.files.download import is_local
 from detector.files.folders import (
@@ -51,197 +52,147 @@ from detector.files.names import file_name
 LOGGER = logging.getLogger(__name__)
 
 YAML_SUFFIXES = (".yaml", ".yml")
+DICT = "data={...}"  # what messages call the keys of a data YAML that are given as a dict
 PLACEHOLDER_SCENES = {"train": 4, "val": 4}
 PLACEHOLDER_SIZE = 640  # px, the longer side of most COCO images
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """A data set whose files exist.
-
-    Attributes:
-        name: Name of the YAML file without its suffix.
-        yaml_path: The YAML file, absolute.
-        root: The data set's folder, absolute.
-        splits: For each split its entries, absolute: folders, .txt lists, images, label files of a whole split.
-        names: Class names by class id, 0 to C-1; none if they are those of the label files, see `with_names`.
-        download: Archives the data set consists of, maybe none.
-        stand_in: Whether its images are placeholder data: synthetic, in place of the real ones.
-        images: Folder of the images of label files of a whole split; by default they are looked for.
-        cut: Whether the validation split is cut from the training images, see `detector.data.holdout`.
-    """
-
-    name: str
-    yaml_path: Path
-    root: Path
-    splits: dict[str, list[Path]]
-    names: dict[int, str]
-    download: tuple[Archive, ...] = ()
-    stand_in: bool = False
-    images: Path | None = None
-    cut: bool = False
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes C."""
-        return len(self.names)
-
-    def split_images(self, split: str) -> list[Path]:
-        """Return the sorted images of a split, absolute.
-
-        Raises:
-            DataError: If there is no such split, an entry of it does not exist, or it has no images.
-        """
-        if split not in self.splits:
-            raise DataError(
-                f"split={split}: {self.yaml_path} has {', '.join(self.splits)}"
-                f"{nearest(split, self.splits) or '.'}"
-            )
-        images = split_images(self.splits[split], (self.root, self.yaml_path.parent), self.images)
-        if not images:
-            where = ", ".join(str(entry) for entry in self.splits[split])
-            raise DataError(f"{self.yaml_path}: no images for {split}; looked in {where}.")
-        once = list(dict.fromkeys(images))
-        if len(once) < len(images):
-            LOGGER.warning(
-                "%s: %s names %d images more than once; each counts once",
-                self.yaml_path,
-                split,
-                len(images) - len(once),
-            )
-        if self.cut and split in ("train", "val"):
-            marked = held_out(list(map(str, once)))
-            once = [path for path, is_val in zip(once, marked, strict=True) if is_val == (split == "val")]
-        return once
-
-    def present_splits(self) -> list[str]:
-        """Return the splits to read: those of training and validation, and of the others those that are there."""
-        return [
-            split
-            for split, entries in self.splits.items()
-            if split in ("train", "val") or all(entry.exists() for entry in entries)
-        ]
-
-    def read_labels(self, split: str, fraction: float = 1.0) -> list[Labels]:
-        """Read the labels of a split, or of the first part of its images, by source.
-
-        Raises:
-            DataError: As from `split_images`, or if a label file of a whole split is wrong.
-        """
-        images = self.split_images(split)
-        return read_labels(self.splits[split], images[: max(round(len(images) * fraction), 1)], self.images)
-
-    def with_names(self) -> DataConfig:
-        """Return the data set with the names of its classes; where its file has none, those in its label files.
-
-        They have the order of a label file that has them all, as COCO's by their ids, else they are sorted.
-
-        Raises:
-            DataError: If there are none either.
-        """
-        if self.names:
-            return self
-        parts = [part for split in self.present_splits() for part in self.read_labels(split)]
-        names = sorted({name for part in parts for name in part.names or ()})
-        names = next(
-            (list(part.names) for part in parts if part.names and sorted(part.names) == names), names
-        )
-        if not names or any(part.names is None and len(part.image) for part in parts):
-            raise DataError(
-                f"{self.yaml_path}: the classes have no names: YOLO label files only have ids. Write the names into "
-                f"classes.txt in {self.root}, one per line, or into a data YAML as `names: [cat, dog]`."
-            )
-        return replace(self, names=dict(enumerate(names)))
-
-    def describe(self) -> str:
-        """Return one line of text: name, classes and absolute folder."""
-        drawn = " (SYNTHETIC IMAGES, not the real ones)" if self.stand_in else ""
-        return f"{self.name}: {self.num_classes} classes, {self.root}{drawn}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that tells this data set from others: JSON types only, apart from int keys."""
-        return {
-            "name": self.name,
-            "root": str(self.root),
-            "splits": {split: [str(entry) for entry in entries] for split, entries in self.splits.items()},
-            "names": dict(self.names),
-            "stand_in": self.stand_in,
-        }
-
-
-def load_data_config(data: str | Path) -> DataConfig:
-    """Read a data YAML and make sure that its validation images are there.
+def load_data_config(data: Any, cut: float | Fold | None = None) -> DataConfig:
+    """Open what `data=` names, and make sure that the validation images are there.
 
     Args:
-        data: Name of a packaged data set (`coco8`, `coco8.yaml`), path of a YAML file, or a folder with
-            one YAML file in it.
+        data: Name of a packaged data set (`coco8`, `coco8.yaml`), path of a YAML file, of a folder, an archive or a
+            label file of a whole split; a dict with the keys of a data YAML, whose paths start from the current
+            folder; or a list of these, which are joined, see `detector.data.splits.join_sets`.
+        cut: Validate on a part of the training images, or on a fold of those of train and val, see
+            `detector.data.holdout`; None = on the split for it.
 
     Returns:
         The data set. What was missing has been downloaded or drawn.
 
     Raises:
-        DataError: If the file does not exist or is wrong, or the images are missing and can't be had.
+        DataError: If something does not exist or is wrong, or images are missing and can't be had.
     """
-    try:
-        return _open(data).with_names()
-    except DataError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        # a path too long, with a zero in it, of no such user
-        raise DataError(f"data={data}: a path in it can't be used: {error}.") from error
+    items = list(data) if isinstance(data, (list, tuple)) else [data]
+    if not items:
+        raise DataError("data=[]: the list is empty; name data sets in it.")
+    given = [DICT if isinstance(item, Mapping) else str(item) for item in items]
+    parts: list[DataConfig] = []
+    for item, name in zip(items, given, strict=True):
+        try:
+            parts.append(_with_val(_open(item).with_names(), cut))
+        except DataError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            # a path too long, with a zero in it, of no such user
+            raise DataError(f"data={name}: a path in it can't be used: {error}.") from error
+    config = parts[0] if len(parts) == 1 else join_sets(parts, given, cut)
+    if cut is not None:
+        _say_cut(config.yaml_path, cut)
+    return config
 
 
-def _open(data: str | Path) -> DataConfig:
+def _open(data: str | Path | Mapping[Any, Any]) -> DataConfig:
+    if isinstance(data, Mapping):
+        place = Path.cwd() / DICT
+        config = _load(place, check_data_yaml(data, DICT, is_file=False))
+        return replace(config, name=config.root.name)
     path = expand_home(data)
     if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        path = _unpacked(path)
+        path = _once(_unpacked(path), lambda place: unpack(expand_home(data), place))
+    if (config_without := _without_yaml(path)) is not None:
+        return config_without
+    yaml = _place_of(_find_yaml(path if path.exists() else data))
+    return _load(yaml, read_data_yaml(yaml, says=True))
+
+
+def _without_yaml(path: Path) -> DataConfig | None:
+    """Return the data set of a label file of a whole split, or of a folder without a data YAML; None for others."""
+    path = path.absolute() if path.exists() else path
     if path.is_file() and file_format(path) is not None:
-        config = DataConfig(
-            path.stem, path.absolute(), path.absolute().parent, {"train": [path.absolute()]}, {}
-        )
-    elif path.is_dir() and not any(file.suffix in YAML_SUFFIXES for file in path.iterdir()):
-        layout = find_layout(path.absolute())
-        names = dict(enumerate(layout.names or ()))
-        config = DataConfig(path.absolute().name, path.absolute(), layout.root, layout.splits, names)
-    else:
-        config = _load(_place_of(_find_yaml(path if path.exists() else data)))
-    return _with_val(config)
+        return DataConfig(path.stem, path, path.parent, {"train": [path]}, {})
+    if not path.is_dir() or _yaml_files(inner_folder(path)):
+        return None
+    layout = find_layout(path)
+    return DataConfig(path.name, path, layout.root, layout.splits, dict(enumerate(layout.names or ())))
 
 
-def _with_val(config: DataConfig) -> DataConfig:
-    """Return a data set that has a validation split: where there is none, a part of the training images."""
-    if "val" in config.splits:
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in YAML_SUFFIXES)
+
+
+def _with_val(config: DataConfig, cut: float | Fold | None) -> DataConfig:
+    """Return a data set that has a validation split: its own, what is asked for, or a part of the training images."""
+    train = config.splits["train"]
+    if isinstance(cut, Fold):
+        train = [*train, *config.splits.get("val", ())]
+    elif cut is None and "val" in config.splits:
         return config
-    LOGGER.info(
-        "%s: there is no validation split; %d %% of the training images are it, chosen by their content",
-        *(config.yaml_path, round(100 * FRACTION)),
-    )
-    return replace(config, splits=config.splits | {"val": config.splits["train"]}, cut=True)
+    elif cut is None:
+        cut = FRACTION
+        LOGGER.info(
+            "%s: there is no validation split; %d %% of the training images are it, chosen by their content",
+            *(config.yaml_path, round(100 * FRACTION)),
+        )
+    return replace(config, splits=config.splits | {"train": train, "val": train}, cut=cut)
+
+
+def _say_cut(source: Path, cut: float | Fold) -> None:
+    if isinstance(cut, Fold):
+        text = f"fold {cut.number} of {cut.total} of all images, those of train and val, is validated on"
+    else:
+        text = f"{100 * cut:g} % of the training images are validated on, in place of a val split"
+    LOGGER.info("%s: %s; chosen by their content", source, text)
+
+
+def located(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a data YAML, given as a dict, so that they mean the same in another working directory.
+
+    What they have fetched or drawn is there by then: these keys are left out.
+    """
+    try:
+        file = check_data_yaml(data, DICT, is_file=False)
+    except DataError:  # opening it says so
+        return dict(data)
+    config = _described(Path.cwd() / DICT, file)
+    root = config.root if file.drawn is None else _drawn_place(config, file.drawn).root
+    kept: dict[str, Any] = stored_data(data)
+    return kept | {"path": str(root)}
 
 
 def _unpacked(archive: Path) -> Path:
-    """Return the folder in the cache that an archive is unpacked to, once."""
+    """Return the folder in the cache that an archive is unpacked to."""
     status = archive.stat()
     key = f"{archive.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
     stem = archive.name.lower()
     for suffix in ARCHIVE_SUFFIXES:
         stem = stem.removesuffix(suffix)
-    folder = cache_dir("datasets") / f"{file_name(stem)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    _once(folder, lambda place: unpack(archive, place))
-    return folder
+    return cache_dir("datasets") / f"{file_name(stem)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def is_at_hand(data: str | Path) -> bool:
-    """Return whether the folders or lists that a data set trains and validates on are there.
+def is_at_hand(data: Any) -> bool:
+    """Return whether the folders or lists that data sets train and validate on are there.
 
-    Nothing is downloaded, drawn or said; what is wrong with the data set is for `load_data_config` to say.
+    Nothing is downloaded, unpacked, drawn or said; what is wrong with them is for `load_data_config` to say.
     """
+    if isinstance(data, (list, tuple)):
+        return bool(data) and all(map(is_at_hand, data))
     try:
-        path = _place_of(_find_yaml(data))
-        file = read_data_yaml(path)
-        config = _found(path, file) if file.drawn is None else _drawn_place(_described(path), file.drawn)
+        if isinstance(data, Mapping):
+            path, file = Path.cwd() / DICT, check_data_yaml(data, DICT, is_file=False)
+        else:
+            path = expand_home(data)
+            if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
+                path = _unpacked(path)
+            if _without_yaml(path) is not None:
+                return True
+            path = _place_of(_find_yaml(path if path.exists() else data))
+            file = read_data_yaml(path)
+        config = (
+            _found(path, file) if file.drawn is None else _drawn_place(_described(path, file), file.drawn)
+        )
         return all(entry.exists() for split in ("train", "val") for entry in config.splits.get(split, ()))
-    except (DataError, OSError, ValueError, RuntimeError):
+    except (DataError, OSError, ValueError, RuntimeError, TypeError):
         return False
 
 
@@ -257,14 +208,17 @@ def _place_of(path: Path) -> Path:
     Hub caches, DVC and git-annex keep the content of files elsewhere; the link is where the data set is.
     """
     target = path.resolve()
-    if target != path and not _has_val(_described(path)) and _has_val(_described(target)):
+    if (
+        target != path
+        and not _has_val(_described(path, read_data_yaml(path)))
+        and _has_val(_described(target, read_data_yaml(target)))
+    ):
         return target
     return path
 
 
-def _described(path: Path) -> DataConfig:
+def _described(path: Path, file: DataYaml) -> DataConfig:
     """Return a data set as its file describes it, whether or not its images are there."""
-    file = read_data_yaml(path)
     root = _root(path, file.path or "")
     images = None if file.images is None else _entry(root, file.images)
     splits = _splits(file, root)
@@ -273,14 +227,13 @@ def _described(path: Path) -> DataConfig:
 
 def _found(path: Path, file: DataYaml) -> DataConfig:
     """Return a data set as its file describes it, or with the folders that stand for those it names."""
-    config = _described(path)
+    config = _described(path, file)
     return config if file.download or file.stand_in is not None else _found_elsewhere(config, file)
 
 
-def _load(path: Path) -> DataConfig:
-    file = read_data_yaml(path, says=True)
+def _load(path: Path, file: DataYaml) -> DataConfig:
     if file.drawn is not None:
-        return _drawn(_described(path), file.drawn)
+        return _drawn(_described(path, file), file.drawn)
     config = _found(path, file)
     _say_what_is_elsewhere(config, file)
     if _has_val(config):
@@ -300,7 +253,7 @@ def _find_yaml(data: str | Path) -> Path:
     path = expand_home(data)
     if path.is_file():
         return _absolute(path)
-    inside = sorted(file for file in path.iterdir() if file.suffix in YAML_SUFFIXES) if path.is_dir() else []
+    inside = _yaml_files(inner_folder(path)) if path.is_dir() else []
     if len(inside) == 1:
         return _absolute(inside[0])
     if len(inside) > 1:
@@ -440,13 +393,13 @@ def _moved(config: DataConfig, root: Path) -> DataConfig:
     return replace(config, root=root, splits=splits)
 
 
-def _once(root: Path, make: Callable[[Path], object]) -> None:
+def _once(root: Path, make: Callable[[Path], object]) -> Path:
     """Make a folder unless it exists; other processes wait for the one that makes it."""
-    if root.is_dir() and any(root.iterdir()):
-        return
-    with locked(root.parent / f".{root.name}.lock"):
-        if not root.is_dir() or not any(root.iterdir()):
-            make(root)
+    if not root.is_dir() or not any(root.iterdir()):
+        with locked(root.parent / f".{root.name}.lock"):
+            if not root.is_dir() or not any(root.iterdir()):
+                make(root)
+    return root
 
 
 def _downloaded(config: DataConfig, own_folder: bool) -> DataConfig:

@@ -79,7 +79,9 @@ def _image_names(splits: Mapping[str, Annotations], flat: bool) -> dict[str, Pur
     for split, found in splits.items():
         top = os.path.commonpath([Path(path).parent for path in found.paths])
         for path in found.paths:
-            name = PurePosixPath(Path(os.path.relpath(path, top)).as_posix())
+            *folders, last = Path(os.path.relpath(path, top)).parts
+            # a second `images` in a path would be where YOLO's readers put `labels`
+            name = PurePosixPath(*(folder for folder in folders if folder != "images"), last)
             if flat:
                 name = PurePosixPath("-".join(name.parts))
             where, number, wanted = "" if flat else split, 2, name

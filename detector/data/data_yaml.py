@@ -168,6 +168,24 @@ def read_data_yaml(path: Path, says: bool = False) -> DataYaml:
         raise DataError(f"{path} is not a YAML file: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected keys such as path, train, val and names.")
+    return check_data_yaml(content, str(path), says)
+
+
+def check_data_yaml(
+    content: Mapping[Any, Any], source: str, says: bool = False, is_file: bool = True
+) -> DataYaml:
+    """Check the keys of a data YAML; those without a value count as left out.
+
+    Args:
+        content: the keys.
+        source: what messages call it.
+        says: warn of unknown keys.
+        is_file: they are from a file, which other programs may have keys in; else unknown ones are
+            refused.
+
+    Raises:
+        DataError: naming everything that is wrong with them.
+    """
     given = {
         key: value
         for key, value in content.items()
@@ -176,6 +194,8 @@ def read_data_yaml(path: Path, says: bool = False) -> DataYaml:
     unknown = [key for key in given if key not in DataYaml.model_fields]
     for key in unknown:
         del given[key]
+    hint = next((text for key in unknown if (text := nearest(str(key), DataYaml.model_fields))), "")
+    named = f"{_few(map(excerpt, unknown))}{hint}"
     problems = []
     try:
         file = DataYaml.model_validate(given)
@@ -183,15 +203,18 @@ def read_data_yaml(path: Path, says: bool = False) -> DataYaml:
         problems = explain_validation(error, DataYaml, given, _problem, _expected)
     problems += _problems_between(given)
     if not problems and file.names and file.nc not in (None, len(file.names)):
-        problems = [f"nc is {file.nc}, but names has {len(file.names)}; leave nc out or correct one"]
+        gaps = len(file.names) - len(given["names"])
+        filled = f", as the ids go to {len(file.names) - 1} and {gaps} of them have no name" if gaps else ""
+        problems = [f"nc is {file.nc}, but names has {len(file.names)}{filled}; leave nc out or correct one"]
+    if unknown and (problems or not is_file):
+        problems.append(f"keys that are not known: {named}")
     if problems:
         end = "" if problems[-1].endswith("?") else "."
         raise DataError(
-            f"{path}: {problems[0]}{end}" if len(problems) == 1 else "\n  ".join([f"{path}:", *problems])
+            f"{source}: {problems[0]}{end}" if len(problems) == 1 else "\n  ".join([f"{source}:", *problems])
         )
     if unknown and says:
-        hint = next((text for key in unknown if (text := nearest(str(key), DataYaml.model_fields))), "")
-        log.warning("%s: keys that are not known are not used: %s%s", path, _few(map(excerpt, unknown)), hint)
+        log.warning("%s: keys that are not known are not used: %s", source, named)
     return file
 
 

@@ -1,8 +1,8 @@
-"""Cut a validation split from images that have none: by their content, so that it is the same everywhere.
+"""Cut a validation split, or n folds, from images: by their content, so that they are the same everywhere.
 
-Whether an image is held out follows from its bytes, not from its name or place; copies and nearly equal images stay on
-one side. Nearly equal are images whose difference hashes differ in up to 3 of 64 bits: whether each pixel of a 9 x 8
-grey thumbnail is darker than its right neighbour (Krawetz, "Kind of Like That", 2013).
+Whether an image is held out, and which fold it is in, follows from its bytes, not from its name or place; copies and
+nearly equal images stay on one side. Nearly equal are images whose difference hashes differ in up to 3 of 64 bits:
+whether each pixel of a 9 x 8 grey thumbnail is darker than its right neighbour (Krawetz, "Kind of Like That", 2013).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -29,6 +30,67 @@ FRACTION = 0.2  # of the images that are held out
 NEAR = 3  # bits that may differ
 _BANDS = 4  # of 16 bits: of hashes that differ in up to 3 bits one is equal
 MAX_THREADS = 16
+
+
+class Fold(NamedTuple):
+    """One of n parts of the images, which is validated on while the others are trained on.
+
+    Attributes:
+        number: which one, from 1.
+        total: how many there are, n.
+    """
+
+    number: int
+    total: int
+
+
+def is_validated(paths: Sequence[str], cut: float | Fold) -> NDArray[np.bool_]:
+    """Mark the images to validate on, (n,) bool: those of a fold, or a part of all, see `held_out`.
+
+    Raises:
+        DataError: if there are more folds than groups of nearly equal images.
+    """
+    if not isinstance(cut, Fold):
+        return held_out(paths, cut)
+    marked: NDArray[np.bool_] = folds_of(paths, cut.total) == cut.number
+    return marked
+
+
+def folds_of(paths: Sequence[str], count: int) -> NDArray[np.int64]:
+    """Share images out to folds of nearly equal size; nearly equal images are in one fold.
+
+    The largest groups of nearly equal images come first, of equals the one with the lowest hash; each goes to the fold
+    that has the fewest images, of equals the first.
+
+    Args:
+        paths: n image files.
+        count: of folds.
+
+    Returns:
+        (n,) int64, the fold of each image, from 1; 0 for images that can't be read.
+
+    Raises:
+        DataError: if there are more folds than groups.
+    """
+    contents, looks = image_hashes(paths)
+    readable = np.flatnonzero(contents < np.iinfo(np.uint64).max)
+    group, copies = np.unique(near_groups(looks[readable]), return_inverse=True)
+    if len(group) < count:
+        raise DataError(
+            f"split=k/{count}: the {len(readable)} images are only {len(group)} groups of nearly equal ones, and a "
+            f"group stays in one fold; expected at most that many folds."
+        )
+    lowest = np.full(len(group), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(lowest, copies, contents[readable])
+    sizes = np.bincount(copies, minlength=len(group))
+    filled, fold_of_group = np.zeros(count, np.int64), np.zeros(len(group), np.int64)
+    for number in np.lexsort((lowest, -sizes)).tolist():
+        fold = int(filled.argmin())
+        fold_of_group[number] = fold + 1
+        filled[fold] += sizes[number]
+    folds = np.zeros(len(paths), np.int64)
+    folds[readable] = fold_of_group[copies]
+    return folds
 
 
 def held_out(paths: Sequence[str], fraction: float = FRACTION) -> NDArray[np.bool_]:

@@ -45,6 +45,8 @@ class Labels:
         format: name of the format, for users.
         missing: images that no label file is there for.
         problems: label file's number -> what is wrong with it, a clause that follows its name.
+        own_names: names by id of the data set that they are of, where several are joined.
+        own_source: what that data set is called.
     """
 
     paths: list[str]
@@ -62,6 +64,8 @@ class Labels:
     format: str = ""
     missing: list[int] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
+    own_names: tuple[str, ...] | None = None
+    own_source: str = ""
 
     def subset(self, chosen: NDArray[np.bool_]) -> Labels:
         """Return the labels of some of the images, (n,) bool."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from detector.data.formats import ImageFormat, all_formats, file_format
+from detector.data.nearest import explain_no_images, explain_no_labels
+from detector.data.scan import split_images
 from detector.data.sources import IMAGE_SUFFIXES
 from detector.errors import DataError
 from detector.files.text import read_text
@@ -51,16 +53,36 @@ def find_layout(folder: Path) -> Layout:
     """Recognise the layout of a folder.
 
     Raises:
-        DataError: If nothing fits, with what was found and what was looked for.
+        DataError: If nothing fits, or no image has labels: with what was found and what was looked for.
     """
-    root = _inner(folder)
+    root = inner_folder(folder)
     for look in (_darknet, _image_sets, _split_folders, _whole_files, _flat):
         if (splits := look(root)) is not None:
+            _require_labels(splits, root)
             return Layout(root, splits, _class_names(root))
-    raise DataError(_nothing_fits(root))
+    raise DataError(explain_no_images(root))
 
 
-def _inner(folder: Path) -> Path:
+def _require_labels(splits: Mapping[str, list[Path]], root: Path) -> None:
+    """Refuse images of which none has a label file.
+
+    Raises:
+        DataError: with the nearest layout.
+    """
+    if any(file_format(entry) or (entry.is_dir() and _is_labelled(entry)) for entry in splits["train"]):
+        return
+    images = [str(path) for path in split_images(splits["train"], (root,))]
+    if images and not has_labels(images):
+        raise DataError(explain_no_labels(images, root))
+
+
+def has_labels(images: Iterable[str]) -> bool:
+    """Return whether one of some images has a label file of its own."""
+    formats = [known for known in all_formats().values() if isinstance(known, ImageFormat)]
+    return any(Path(place).is_file() for image in images for f in formats for place in f.label_paths(image))
+
+
+def inner_folder(folder: Path) -> Path:
     """Return the folder within folders that hold nothing but one folder, as archives often have them."""
     for _ in range(_MAX_DEPTH):
         inside = _folders(folder)
@@ -143,20 +165,12 @@ def _flat(root: Path) -> dict[str, list[Path]] | None:
 
 
 def _class_names(root: Path) -> list[str] | None:
-    """Return the names of the classes that a file lists, one a line."""
+    """Return the names of the classes that a file lists, one a line; one of an empty line is made up."""
     for place in CLASS_FILES:
         if (root / place).is_file():
-            lines = [line.strip() for line in _text(root / place).splitlines()]
-            return [line for line in lines if line] or None
+            lines = [line.strip() for line in _text(root / place).strip().splitlines()]
+            return [line or f"class_{number}" for number, line in enumerate(lines)] or None
     return None
-
-
-def _nothing_fits(root: Path) -> str:
-    held = [path.name + "/" * path.is_dir() for path in sorted(root.iterdir())][:8] if root.is_dir() else []
-    return (
-        f"{root}: no images are found in it ({', '.join(held) or 'it is empty'}). Expected folders train/ and val/, "
-        f"images/ and labels/, JPEGImages/ and Annotations/, a COCO file next to its images, or a data YAML."
-    )
 
 
 # ---- files and folders --------------------------------------------------------------------------------
@@ -202,11 +216,7 @@ def _images(folder: Path) -> bool:
 
 def _is_labelled(folder: Path) -> bool:
     """Return whether one of the first images of a folder has a label file of its own."""
-    formats = [known for known in all_formats().values() if isinstance(known, ImageFormat)]
-    images = list(islice(_all_images(folder), LOOKED_AT))
-    return any(
-        Path(place).is_file() for f in formats for image in images for place in f.label_paths(str(image))
-    )
+    return has_labels(str(image) for image in islice(_all_images(folder), LOOKED_AT))
 
 
 def _all_images(folder: Path) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from detector.engine.run_folder import make_run_folder
 from detector.engine.val import Validator, validation_suppression
 from detector.errors import DetectorError, MissingPackageError, SettingsError
 from detector.exporters import Format, all_formats, find_format
+from detector.fields import show_given
 from detector.files.atomic import replace_file
 from detector.inference.backend import InferenceBackend
 from detector.inference.exported_backend import ExportedModel, make_backend
@@ -127,6 +128,7 @@ class Bench:
         self.val_settings = {
             "data": settings.data,
             "split": settings.split,
+            "val": settings.val,
             "imgsz": settings.imgsz,
             "rect": False,
             "device": "cpu",
@@ -137,7 +139,7 @@ class Bench:
         self.annotations = read_split(config, settings.split, val)
         if len(self.annotations.names) != model.num_classes:
             raise SettingsError(
-                f"data={settings.data}: has {len(self.annotations.names)} classes, the model knows "
+                f"data={show_given(settings.data)}: has {len(self.annotations.names)} classes, the model knows "
                 f"{model.num_classes}; benchmark on the data it was trained for"
             )
         workers = num_workers(settings.workers, cpu)
@@ -185,7 +187,9 @@ class Bench:
             "nms": settings.nms,
         }
         stem = Path("model" if self.source is None else self.source.stem)
-        return Exporter(ExportSettings.parse(given), self.model, stem, CallbackRegistry(), self.checkpoint)
+        trained_on = self.checkpoint.get("settings", {}).get("data")
+        exported = ExportSettings.parse(given)
+        return Exporter(exported, self.model, stem, CallbackRegistry(), self.checkpoint, trained_on)
 
     def _time(self, backend: InferenceBackend) -> tuple[float, float]:
         """Return the median ms per image in the network, and from image to results."""

@@ -30,7 +30,7 @@ from detector.exporters.parity import (
     format_parity,
     synthetic_images,
 )
-from detector.fields import format_value
+from detector.fields import format_value, stored_data
 from detector.inference.exported_backend import run_file
 from detector.inference.pixels import prepare
 from detector.nn.model import DetectionModel
@@ -78,13 +78,13 @@ class Exporter(Engine):
         path: Path,
         callbacks: CallbackRegistry,
         checkpoint: Mapping[str, Any] | None = None,
-        data: str | Path | None = None,
+        data: Any = None,
     ) -> None:
         super().__init__(callbacks)
         self.settings = self.args = settings
         self.model = model
         self.stem = path if settings.folder is None else Path(settings.folder) / path.name
-        self.checkpoint, self.trained_on = checkpoint or {}, data
+        self.checkpoint, self.trained_on = checkpoint or {}, stored_data(data)
         self.path: Path | None = None
         self.metadata: dict[str, Any] = {}
         self.parity: dict[str, Any] = {}
@@ -253,22 +253,30 @@ class Exporter(Engine):
         """Return images for the parity check, and where they are from."""
         from detector.data.images import read_image
 
-        images = self._images("val")
+        images = self._images("val", 1.0)
         if not images:
             return synthetic_images(self.imgsz), "drawn"
         step = max(len(images) // PARITY_IMAGES, 1)
         return [read_image(path) for path in images[::step][:PARITY_IMAGES]], "validation"
 
-    def _images(self, split: str) -> list[Path]:
-        """Return the images of a split of `data`, or of the data set it was trained on, if that exists."""
-        from detector.data.config import load_data_config
+    def _images(self, split: str, fraction: float) -> list[Path]:
+        """Return the images of a split of `data`, or of the data set it was trained on, if that exists.
 
-        if self.settings.data is not None:
-            return load_data_config(self.settings.data).split_images(split)
-        if self.trained_on is None or not Path(self.trained_on).is_file():
+        Of the latter, images that the training held out to validate on are not in `train`.
+        """
+        from detector.data.config import load_data_config
+        from detector.engine.loaders import located_data, validation_cut
+
+        data, cut = located_data(self.settings.to_dict()["data"]), None
+        if self.trained_on is not None and data in (None, self.trained_on):
+            cut = validation_cut(self.checkpoint.get("settings", {}))
+        if data is not None:
+            return load_data_config(self.settings.data, cut).split_images(split, fraction)
+        sets = self.trained_on if isinstance(self.trained_on, list) else [self.trained_on]
+        if not all(isinstance(one, dict) or (one and Path(one).exists()) for one in sets):
             return []
         try:
-            return load_data_config(self.trained_on).split_images(split)
+            return load_data_config(self.trained_on, cut).split_images(split, fraction)
         except DataError as error:
             log.warning(
                 "data set the model was trained on: %s; the file is compared on synthetic images instead",
@@ -278,13 +286,12 @@ class Exporter(Engine):
 
     def _calibration_images(self) -> list[Path]:
         """Return the training images to calibrate on, spread over the split."""
-        images = self._images("train")
+        images = self._images("train", self.settings.fraction)
         if not images:
             raise DataError(
                 "int8=true: data= is missing: name the data set whose training images calibrate the network, such "
                 "as data=mydata.yaml"
             )
-        images = images[: max(round(len(images) * self.settings.fraction), 1)]
         return images[:: -(-len(images) // MAX_CALIBRATION)]
 
     def _calibration(self) -> Iterator[NDArray[Any]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +14,17 @@ from torch import Tensor
 from detector.data.annotations import Annotations, build_annotations
 from detector.data.augment import Augmentation
 from detector.data.cache import CacheMode
-from detector.data.config import DataConfig, load_data_config
+from detector.data.config import DataConfig, load_data_config, located
 from detector.data.dataset import DetectionDataset
+from detector.data.holdout import Fold
+from detector.data.labels import listed
+from detector.data.layouts import has_labels
 from detector.data.loader import TrainLoader, ValLoader
+from detector.data.nearest import explain_no_labels
 from detector.data.transforms import Transforms
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
-from detector.settings import DataSettings, TrainSettings
+from detector.settings import DataSettings, TrainSettings, fold_of
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,13 @@ class TrainingData:
         self.train_annotations = read_split(self.config, "train", settings)
         self.val_annotations = read_split(self.config, "val", settings)
         self.names = dict(self.train_annotations.names)
+        both = set(self.train_annotations.paths) & set(self.val_annotations.paths)
+        if both and self.config.parts:
+            log.warning(
+                "%d images are trained and validated on, in different sets: %s",
+                len(both),
+                listed(sorted(both)),
+            )
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
         """Make both loaders; validation takes twice as many images per batch."""
@@ -98,10 +108,14 @@ class TrainingData:
                 getattr(self, loader).close()
 
 
-def located_data(data: str | Path | None) -> str | None:
-    """Return `data` as it is to be saved: a path absolute, as the file may be read in another folder; else as it is."""
+def located_data(data: Any) -> Any:
+    """Return `data` as it is to be saved: paths absolute, as the file may be read in another folder; names as given."""
     if data is None:
         return None
+    if isinstance(data, list):
+        return [located_data(part) for part in data]
+    if isinstance(data, Mapping):
+        return located(data)
     path = expand_home(data)
     try:
         return str(path.absolute() if path.exists() else data)
@@ -113,7 +127,7 @@ def open_data(settings: DataSettings) -> DataConfig:
     """Find the data set and say where it is."""
     if settings.data is None:
         raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-    config = load_data_config(settings.data)
+    config = load_data_config(settings.data, validation_cut(settings.to_dict()))
     log.info("data: %s", config.describe())
     for class_id in settings.classes or []:
         if class_id not in config.names:
@@ -123,8 +137,17 @@ def open_data(settings: DataSettings) -> DataConfig:
     return config
 
 
+def validation_cut(settings: Mapping[str, Any]) -> float | Fold | None:
+    """Return what `val` and `split` say of the images to validate on: a part, a fold, or None for those of a split."""
+    fold, val = fold_of(settings.get("split", "val")), settings.get("val", True)
+    if fold is not None:
+        return Fold(*fold)
+    return val if isinstance(val, float) else None
+
+
 def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annotations:
-    """Read the labels of a split; `fraction` keeps the first part of the training images."""
+    """Read the labels of a split, or of a fold; `fraction` keeps the first part of the training images."""
+    split = "val" if fold_of(split) else split
     labels = config.read_labels(split, settings.fraction if split == "train" else 1.0)
     annotations = build_annotations(
         labels,
@@ -135,8 +158,24 @@ def read_split(config: DataConfig, split: str, settings: DataSettings) -> Annota
         skip=settings.errors == "skip",
     )
     formats = ", ".join(dict.fromkeys(part.format for part in labels))
+    if split == "train" and all(len(part.missing) == len(part.paths) for part in labels):
+        _require_labels(config)
     log.info("%s: %d images, %d boxes (%s)", split, len(annotations), len(annotations.labels), formats)
     return annotations
+
+
+def _require_labels(config: DataConfig) -> None:
+    """Refuse training images, and validation images that are cut from them, of which none has a label file.
+
+    Raises:
+        DataError: with the nearest layout.
+    """
+    splits = ("train",) if config.cut is None else ("train", "val")
+    images = [path for split in splits for path in config.split_images(split)]
+    if not has_labels(map(str, images)):
+        place = images[0].parent
+        root = config.root if place.is_relative_to(config.root) else place.parent
+        raise DataError(explain_no_labels([str(path) for path in images if path.is_relative_to(root)], root))
 
 
 def make_val_loader(

@@ -23,6 +23,7 @@ from detector.data.formats import FileFormat
 from detector.data.images import MAX_PIXELS
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
 from detector.data.labels import NAMED, Labels
+from detector.data.nearest import explain_missing_file
 from detector.data.places import find_move, is_file_name, native
 from detector.errors import DataError
 from detector.files.text import decode_text
@@ -419,8 +420,11 @@ def _image_paths(path: Path, names: Sequence[str], images: Path | None) -> list[
     move = find_move(texts, places, all_exist=False)
     if move is None:
         where = ", ".join(str(place) for place in places)
+        root = images or (path.parent.parent if path.parent.name == "annotations" else path.parent)
         raise DataError(
-            f"{path}: no image of it is found, such as {names[0]!r}; looked in {where}. Give `images:`."
+            f"{path}: no image of it is found, such as {names[0]!r}; looked in {where}"
+            f"{explain_missing_file(names[0], root)}. Correct the names, or give the folder of the images as `images:` "
+            "in a data YAML."
         )
     return [os.path.normpath(move.apply(text)) for text in texts]
 

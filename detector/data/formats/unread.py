@@ -37,20 +37,20 @@ def find_unread(
         (folder, _), (place, name) = os.path.split(image), os.path.split(label)
         names = wanted.setdefault((folder, place), {})
         if index in gone:
-            names[_folded(name)] = label
+            names[folded_name(name)] = label
     unread: dict[str, str] = {}
     for (folder, place), names in wanted.items():
         places = [place, folder, *_alike(Path(folder))] if names else [place]
         texts = [path for path in chain.from_iterable(map(_texts, dict.fromkeys(places))) if path not in read]
         unread |= {path: f"looked for is {names[key]}" for path in texts if (key := _key(path)) in names}
         alone = [path for path in texts if path not in unread and os.path.dirname(path) == place != folder]  # noqa: PTH120
-        known = {_folded(name) for name in (*NOTES, *_names(folder))} if alone else set()
+        known = {folded_name(name) for name in (*NOTES, *_names(folder))} if alone else set()
         unread |= {path: f"{folder} has no image of this name" for path in alone if _key(path) not in known}
     return list(unread.items())
 
 
 def _key(path: str) -> str:
-    return _folded(os.path.basename(path))  # noqa: PTH119
+    return folded_name(os.path.basename(path))  # noqa: PTH119
 
 
 def _alike(folder: Path) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
     """Return the name of an image or a label file as all ways of writing it have in common."""
     name = unicodedata.normalize("NFC", name).casefold().removesuffix(".txt")
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
