@@ -17,6 +17,7 @@ from detector.data.augment import Augmentation
 from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config
 from detector.data.dataset import DetectionDataset
+from detector.data.epochs import EpochOrder
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.transforms import Transforms
 from detector.errors import DataError, SettingsError
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 AUGMENTATION_KEYS = (
     "mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
-    "hsv_h", "hsv_s", "hsv_v",
+    "hsv_h", "hsv_s", "hsv_v", "copy_paste", "cutmix",
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ class TrainingData:
         config: the data set.
         names: class id -> name the model is trained for.
         train_annotations: ground truth of the training split; likewise `val_annotations`.
+        visits: the training images of every epoch; its length is their number.
         train_loader: augmented batches; `val_loader` letterboxed ones. Made by `make_loaders`.
 
     Raises:
@@ -54,6 +56,7 @@ class TrainingData:
         self.train_annotations = read_split(self.config, "train", settings)
         self.val_annotations = read_split(self.config, "val", settings)
         self.names = dict(self.train_annotations.names)
+        self.visits = EpochOrder(self.train_annotations, settings.balance, settings.background)
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
         """Make both loaders; validation takes twice as many images per batch."""
@@ -70,6 +73,7 @@ class TrainingData:
             rect_batch=batch,
             workers=workers,
             transforms=self.transforms,
+            visits=self.visits,
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
         self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)
