@@ -109,9 +109,9 @@ def test_objects_to_paste_come_from_the_samples_just_before():
     count, order = 2000, epoch_order(0, 0, 2000)
     place = np.argsort(order)
     made = draws(Augmentation(copy_paste=1), count, donors=donors(count))
-    behind = [(k - place[paste.index]) % count for k, d in enumerate(made) for paste in d.pastes]
+    distances = [(k - place[paste.index]) % count for k, d in enumerate(made) for paste in d.pastes]
 
-    assert min(behind) == 1 and max(behind) == WINDOW
+    assert min(distances) == 1 and max(distances) == WINDOW
 
 
 def test_a_cutmix_rectangle_covers_any_part_of_the_sample():
