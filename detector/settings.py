@@ -318,6 +318,18 @@ class TrainSettings(DataSettings):
         "data",
         "images per batch; auto = 16, or 8 below 320 images; -1 or a fraction in 0..1 = by GPU memory (CUDA)",
     )
+    balance: float = probability(
+        0.0,
+        "data",
+        "show images of classes that are in less than this part of the images more often; 0 = off",
+    )
+    background: float | None = setting(
+        None,
+        "data",
+        "maximum share of images without objects in an epoch; none = all of them",
+        ge=0.0,
+        le=1.0,
+    )
     epochs: int | Literal["auto"] = setting(
         100, "training", "passes over the training images; auto = 50 to 300, more for fewer images"
     )
@@ -386,9 +398,18 @@ class TrainSettings(DataSettings):
         "transforms of training samples: file.py:name or package.module:name, from Python objects too (docs/data.md)",
     )
     close_mosaic: int | float = setting(
-        10, "augmentation", "last epochs without mosaic and mixup, a count or a part of the run in 0..1", ge=0
+        10,
+        "augmentation",
+        "last epochs without mosaic, copy_paste, mixup and cutmix, a count or a part of the run in 0..1",
+        ge=0,
+    )
+    copy_paste: float = probability(
+        0.0, "augmentation", "probability of pasting objects of other images, most often of rare classes"
     )
     mixup: float = probability(0.0, "augmentation", "probability of blending two images")
+    cutmix: float = probability(
+        0.0, "augmentation", "probability of replacing a rectangle by that of a second sample"
+    )
     hsv_h: float = probability(0.015, "augmentation", "range of hue change")
     hsv_s: float = probability(0.7, "augmentation", "range of saturation change")
     hsv_v: float = probability(0.4, "augmentation", "range of brightness change")
@@ -402,7 +423,11 @@ class TrainSettings(DataSettings):
     flipud: float = probability(0.0, "augmentation", "probability of a vertical flip")
     fliplr: float = probability(0.5, "augmentation", "probability of a horizontal flip")
     bgr: float = probability(0.0, "augmentation", "probability of swapped red and blue")
-    rect: bool = setting(False, "augmentation", "train on rectangular batches of like shapes, without mosaic")
+    rect: bool = setting(
+        False,
+        "augmentation",
+        "train on rectangular batches of like shapes, without mosaic, copy_paste, mixup and cutmix",
+    )
 
     resume: bool | str | Path = setting(
         False,

@@ -64,9 +64,7 @@ ABSENT: Mapping[str, Absent] = MappingProxyType(
         "tracker": OTHER_TASK,
         "persist": Absent("there is no tracking"),
         "save_hybrid": Absent("use save_txt=true in predict"),
-        "copy_paste": Absent("use mosaic= and mixup=", NO_AUGMENTATION),
-        "copy_paste_mode": OTHER_TASK,
-        "cutmix": Absent("use mixup=", NO_AUGMENTATION),
+        "copy_paste_mode": OTHER_TASK,  # of masks
         "augmentations": Absent("change trainer.batch in a callback on_train_batch_start", (None, [])),
         "label_smoothing": Absent("leave it out", NO_AUGMENTATION),
         "auto_augment": OTHER_TASK,
@@ -87,7 +85,7 @@ ABSENT: Mapping[str, Absent] = MappingProxyType(
         "optimize": Absent("leave it out: exported files are fused as they are"),
         "workspace": OTHER_TASK,
         "format": Absent("use export", ("torchscript", None)),
-        "image_weights": Absent("use cls_pw= to weight rare classes"),
+        "image_weights": Absent("use balance= to show rare classes more often, or cls_pw= to weight them"),
     }
 )
 """Name -> what is known of it. A name that an engine does have is that engine's own setting."""

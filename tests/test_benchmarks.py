@@ -96,6 +96,12 @@ def test_loading_and_evaluation_print_a_table_each(bench):
     assert sum(line.startswith("64 px ours") for line in lines) == 2
 
 
+def test_mixes_print_the_speed_of_each_setting(bench):
+    rows = [line.split() for line in bench("mixes") if "mosaic" in line]
+    assert [row[1] for row in rows] == ["64", "mixup=1", "cutmix=1", "copy_paste=1", "balance=1"]
+    assert all(float(speed) > 0 for row in rows for speed in row[-2:])
+
+
 def test_reading_labels_is_timed_twice_the_second_time_from_the_label_cache(bench):
     rows = [line.split() for line in bench("scan") if " start " in line]
     assert [row[:4] for row in rows] == [["first", "start", "8", "56"], ["second", "start", "8", "56"]]

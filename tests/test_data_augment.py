@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from detector.data.annotations import Annotations
 from detector.data.augment import (
+    MAX_PASTES,
     WINDOW,
     Augmentation,
     affine_matrix,
@@ -11,6 +15,7 @@ from detector.data.augment import (
     mosaic_tiles,
     sample_augment_params,
 )
+from detector.data.donors import Donors
 
 SIZES = np.array([[240, 320]] * 10)
 SIDE = (320, 320)
@@ -51,6 +56,78 @@ def test_changing_one_probability_leaves_the_other_draws_alone():
     assert plain.hsv == flipped.hsv and repr(plain.geometry) == repr(flipped.geometry)
 
 
+def donors(count=10):
+    """One object per image: class 0 in most of them, class 1 in every fifth."""
+    labels = (np.arange(count) % 5 == 0).astype(np.int64)
+    boxes = np.tile(np.array([0.5, 0.5, 0.2, 0.2], np.float32), (count, 1))
+    sizes = np.array([[240, 320]] * count)
+    return Donors(
+        Annotations([""] * count, sizes, np.arange(count + 1), boxes, labels, {0: "common", 1: "rare"})
+    )
+
+
+def test_the_draws_of_old_settings_stay_what_they_were():
+    made = draw(Augmentation(mixup=1), seed=3, epoch=2, position=5)
+
+    assert [tile.index for tile in made.geometry.tiles] == [2, 6, 8, 4]
+    assert [tile.index for tile in made.partner.tiles] == [6, 6, 8, 7]
+    assert made.geometry.tiles[3].origin == (288, 198) and made.partner.tiles[3].origin == (392, 333)
+    assert made.geometry.matrix[:2] == pytest.approx(
+        np.array([[1.04306, 0, -156.79602], [0, 1.04306, -202.64708]]), abs=1e-5
+    )
+    assert made.hsv == pytest.approx((1.658527, 1.524511, 1.128165), abs=1e-6)
+    assert made.ratio == pytest.approx(0.529115, abs=1e-6)
+    assert (made.flipud, made.fliplr, made.bgr, made.pastes, made.cut) == (False, False, False, (), None)
+
+
+def test_copy_paste_and_cutmix_change_no_other_draw():
+    plain = draw(Augmentation(mixup=1), position=4)
+    mixed = draw(Augmentation(mixup=1, copy_paste=1, cutmix=1), position=4, donors=donors())
+    pasted = draw(Augmentation(mixup=1, copy_paste=1), position=4, donors=donors())
+
+    assert mixed.pastes and mixed.cut is not None
+    assert repr(replace(mixed, pastes=(), cut=None)) == repr(plain)
+    assert repr(replace(mixed, cut=None)) == repr(pasted)
+
+
+def test_pasted_objects_are_some_of_other_images_and_rare_ones_come_first():
+    made = draws(Augmentation(copy_paste=0.6), 1500, donors=donors(1500))
+    counts = np.array([len(d.pastes) for d in made])
+    pastes = [(d, paste) for d in made for paste in d.pastes]
+
+    assert np.mean(counts > 0) == pytest.approx(0.6, abs=0.04)
+    assert np.bincount(counts[counts > 0], minlength=4)[1:] == pytest.approx(300, abs=45)
+    assert counts.max() == MAX_PASTES == 3
+    assert all(paste.index != d.geometry.tiles[0].index and paste.row == 0 for d, paste in pastes)
+    # a fifth of the objects is rare; sqrt(4) : 1 is how often they are pasted
+    assert np.mean([paste.index % 5 == 0 for _, paste in pastes]) == pytest.approx(2 / 3, abs=0.03)
+    zooms = np.array([paste.scale / d.geometry.scale for d, paste in pastes])
+    assert zooms.min() == pytest.approx(0.8, abs=0.01) and zooms.max() == pytest.approx(1.25, abs=0.01)
+
+
+def test_objects_to_paste_come_from_the_samples_just_before():
+    count, order = 2000, epoch_order(0, 0, 2000)
+    place = np.argsort(order)
+    made = draws(Augmentation(copy_paste=1), count, donors=donors(count))
+    distances = [(k - place[paste.index]) % count for k, d in enumerate(made) for paste in d.pastes]
+
+    assert min(distances) == 1 and max(distances) == WINDOW
+
+
+def test_a_cutmix_rectangle_covers_any_part_of_the_sample():
+    made = [d.cut for d in draws(Augmentation(cutmix=0.5), 2000)]
+    found = np.array([cut.extent for cut in made if cut is not None])
+    widths, heights = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+
+    assert len(found) / 2000 == pytest.approx(0.5, abs=0.04)
+    assert found.min() == 0 and found.max() == 320 and widths.min() > 0 and heights.min() > 0
+    inside = (found[:, :2] > 0).all(1) & (found[:, 2:] < 320).all(1)
+    assert np.abs(widths - heights)[inside].max() <= 1  # the sample's aspect ratio, where it is not cut
+    # of a rectangle of area a and any centre, sqrt(a) (1 - sqrt(a) / 4) of either side is left
+    assert (widths / 320).mean() == pytest.approx(2 / 3 - 1 / 8, abs=0.02)
+    assert len({cut.geometry.tiles[0].index for cut in made if cut is not None}) > 300
+
+
 def test_probabilities_are_met():
     made = draws(Augmentation(mosaic=0.75, mixup=0.25, flipud=0.3, fliplr=0.5, bgr=0.1), 2000)
 
@@ -86,8 +163,8 @@ def test_scale_may_be_a_range():
 
 
 def test_a_closed_mosaic_is_one_image_without_a_partner():
-    closed = draw(Augmentation(mixup=1), mixes=False)
-    assert len(closed.geometry.tiles) == 1 and closed.partner is None
+    closed = draw(Augmentation(mixup=1, cutmix=1, copy_paste=1), mixes=False, donors=donors())
+    assert len(closed.geometry.tiles) == 1 and closed.partner is closed.cut is None and closed.pastes == ()
 
 
 def test_partners_come_from_the_samples_just_before():

@@ -8,6 +8,7 @@ import torch
 from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation
 from detector.data.dataset import DetectionDataset, TrainKey
+from detector.data.epochs import EpochOrder
 from detector.errors import DataError
 
 SIZES = [(48, 64), (64, 48), (96, 128), (200, 200), (30, 60), (640, 480)]
@@ -96,6 +97,17 @@ def test_boxes_stay_inside_and_are_large_enough(annotations):
     assert (boxes[:, 2:] - boxes[:, :2]).min() > 2
 
 
+def test_boxes_stay_inside_with_copy_paste_and_cutmix(annotations):
+    more = Augmentation(copy_paste=1, cutmix=1, mixup=0.5, degrees=10)
+    dataset = DetectionDataset(annotations, 64, more)
+    targets = [dataset[TrainKey(e, k)].target for e in range(10) for k in range(6)]
+    boxes = np.concatenate([target.boxes for target in targets])
+
+    assert len(boxes) > 100 and boxes.min() >= 0 and boxes.max() <= 64
+    assert (boxes[:, 2:] - boxes[:, :2]).min() > 2
+    assert all(len(target.boxes) == len(target.labels) for target in targets)
+
+
 def test_mosaic_closes_by_key(annotations):
     dataset = DetectionDataset(annotations, 64, Augmentation())
 
@@ -141,6 +153,21 @@ def test_rectangular_training_keeps_order_and_fits_batches(annotations):
     assert dataset.order(0).tolist() == dataset.order(1).tolist() == [4, 0, 2, 3, 1, 5]
     assert [dataset.shape_of(TrainKey(0, k)) for k in (0, 2, 4)] == [(96, 128), (128, 128), (128, 96)]
     assert dataset.__getitems__([TrainKey(0, 4), TrainKey(0, 5)]).images.shape == (2, 3, 128, 96)
+
+
+def test_rectangular_training_sorts_the_images_of_a_balanced_epoch(annotations):
+    visits = EpochOrder(annotations, balance=1.0)  # every class is in two images
+    visits.factors[:] = [1, 1, 8, 1, 1, 1]
+    dataset = DetectionDataset(annotations, 128, Augmentation(), rect=True, rect_batch=2, visits=visits)
+    ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]
+
+    for epoch in range(4):
+        order = dataset.order(epoch)
+        assert sorted(order) == sorted(visits.draw(0, epoch)) and (order == 2).sum() in (3, 4)
+        assert (np.diff(ratios[order]) >= 0).all()
+        for start in range(0, 6, 2):
+            batch = dataset.__getitems__([TrainKey(epoch, start), TrainKey(epoch, start + 1)])
+            assert batch.images.shape[2:] == dataset.shape_of(TrainKey(epoch, start))
 
 
 def test_shrinking_in_the_jpeg_decoder_keeps_size_and_content(annotations):

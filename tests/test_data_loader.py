@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from detector.data.annotations import Annotations
 from detector.data.augment import Augmentation
 from detector.data.batch import Batch
 from detector.data.dataset import DetectionDataset
+from detector.data.epochs import EpochOrder
 from detector.data.loader import TrainLoader, ValLoader
 from detector.errors import DataError
 
@@ -75,6 +77,42 @@ def test_workers_and_interruptions_change_nothing(annotations):
     assert list(apart.batches(1, start_batch=3)) == []
     apart.close()
     assert not multiprocessing.active_children()
+
+
+def mixed(annotations, workers=0, batch_size=4, **kwargs):
+    """A loader with everything on that changes what an epoch and a sample are."""
+    empty = np.concatenate([annotations.offsets[:8], np.full(COUNT - 7, 7)])  # the last four have no objects
+    labels = np.array([0, 0, 0, 0, 0, 1, 1])
+    some = replace(
+        annotations, offsets=empty, boxes=annotations.boxes[:7], labels=labels, names={0: "a", 1: "b"}
+    )
+    visits = EpochOrder(some, balance=1.0, background=0.25)
+    more = Augmentation(mosaic=0.5, mixup=0.3, copy_paste=0.7, cutmix=0.7)
+    dataset = DetectionDataset(some, 64, more, workers=workers, visits=visits)
+    return TrainLoader(dataset, batch_size, workers, **kwargs)
+
+
+def test_balanced_and_mixed_epochs_are_the_same_in_workers_and_after_interruptions(annotations):
+    here, apart = mixed(annotations), mixed(annotations, workers=2)
+    epochs = [list(here.batches(epoch)) for epoch in range(3)]
+
+    assert len(here) == 3 and [sum(map(len, batches)) for batches in epochs] == [9, 9, 9]
+    assert all(sum(index >= 7 for batch in batches for index in batch.indices) == 2 for batches in epochs)
+    assert same(epochs[0], list(apart.batches(0)))
+    next(apart.batches(1))  # given up after one batch
+    assert same(epochs[1][1:], list(apart.batches(1, start_batch=1)))
+    assert same(epochs[2][2:], list(mixed(annotations).batches(2, start_batch=2)))
+    assert not torch.equal(next(here.batches(0)).images, next(here.batches(0, mosaic=False)).images)
+    apart.close()
+
+
+def test_processes_share_a_balanced_epoch(annotations):
+    order = mixed(annotations).dataset.order(0).tolist()
+    shares = [mixed(annotations, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    assert len(order) == 9 and [len(share) for share in shares] == [3, 3]
+
+    found = [i for share in shares for batch in share.batches(0) for i in batch.indices]
+    assert sorted(found) == sorted([*order, order[0]])  # the second process has nothing left, and fills up
 
 
 def test_a_small_shared_cache_changes_nothing(annotations):

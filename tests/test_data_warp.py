@@ -11,14 +11,25 @@ from detector.data.annotations import Annotations
 from detector.data.augment import (
     Augmentation,
     AugmentParams,
+    Cut,
     GeometryDraw,
+    Paste,
     Tile,
     affine_matrix,
     epoch_order,
     mosaic_tiles,
     sample_augment_params,
 )
-from detector.data.warp import apply_augmentation, apply_geometry, box_candidates, shift_hsv, transform_boxes
+from detector.data.warp import (
+    apply_augmentation,
+    apply_geometry,
+    box_candidates,
+    hidden_shares,
+    paste_object,
+    shift_hsv,
+    transform_boxes,
+    uncovered,
+)
 
 SIZES = np.array([[240, 320], [320, 200], [320, 320], [160, 320]])
 
@@ -247,3 +258,175 @@ def test_sources_are_not_written_to():
         )
 
     assert all(np.array_equal(a, b) for a, b in zip(before, IMAGES, strict=True))
+
+
+GREEN = np.array([0, 200, 0])
+
+
+def one_object(height, width, box, colour=GREEN):
+    """A grey image with one object, box xyxy in px, and its annotations."""
+    image = np.full((height, width, 3), 114, np.uint8)
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = colour
+    row = np.array([[(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]])
+    labels = Annotations(
+        ["a"], np.array([[height, width]]), np.array([0, 1]), row.astype(np.float32), np.array([7]), {7: "g"}
+    )
+    return image, labels
+
+
+def extent(mask):
+    """The box around the pixels of a mask."""
+    ys, xs = np.nonzero(mask)
+    return [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+
+
+@pytest.mark.parametrize(
+    "box", [(80, 60, 180, 110), (0, 0, 60, 40), (260, 200, 320, 240), (11, 100, 18, 150)]
+)
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.37])
+def test_a_pasted_box_bounds_its_pixels_within_the_soft_edge(box, scale):
+    source, labels = one_object(240, 320, box)
+    sample = np.full((320, 320, 3), 114, np.uint8)
+    paste = Paste(0, 0, scale, np.array([[0.3, 0.6]]))
+
+    boxes, found = paste_object(paste, sample, *NOTHING, lambda _: source, labels)
+
+    assert found.tolist() == [7]
+    width, height = boxes[0, 2:] - boxes[0, :2]
+    assert width == pytest.approx((box[2] - box[0]) * scale, abs=0.5)
+    assert height == pytest.approx((box[3] - box[1]) * scale, abs=0.5)
+    # the object stays whole; an image that ends at it is mirrored, so that the object fades out there
+    whole = np.abs(sample.astype(int) - GREEN).max(2) <= 2
+    touched = (sample != 114).any(2)
+    feather = 1 + max(2, round(0.1 * min(box[2] - box[0], box[3] - box[1]))) * scale
+    at_edge = np.array([box[0] == 0, box[1] == 0, box[2] == 320, box[3] == 240])
+    assert np.allclose(boxes[0], extent(whole), atol=1.51)
+    outer = np.abs(boxes[0] - extent(touched))
+    assert (outer[~at_edge] <= 1.51).all() and (outer[at_edge] <= feather).all()
+    assert (outer[at_edge] > 1).all()
+
+
+def test_the_soft_edge_rises_from_nothing_to_the_whole_object():
+    source, labels = np.full((200, 200, 3), 254, np.uint8), one_object(200, 200, (50, 50, 150, 150))[1]
+    sample = np.full((320, 320, 3), 54, np.uint8)
+
+    (box,), _ = paste_object(
+        Paste(0, 0, 1.0, np.array([[0.5, 0.5]])), sample, *NOTHING, lambda _: source, labels
+    )
+
+    assert box.tolist() == [110, 110, 210, 210]
+    row = sample[160, :, 0].astype(int)
+    assert (row[:100] == 54).all() and (row[110:210] == 254).all() and (row[220:] == 54).all()
+    assert row[100:110].tolist() == row[210:220].tolist()[::-1] == [64 + 20 * k for k in range(10)]
+
+
+def test_a_place_that_hides_too_much_is_left_for_the_next():
+    source, labels = one_object(200, 200, (50, 50, 150, 150))
+    boxes, classes = np.array([[120, 120, 200, 200], [0, 0, 40, 40]], np.float32), np.array([1, 2])
+    places = np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 0.1]])
+
+    for tried, count in ((places, 3), (places[:2], 2)):
+        sample = np.full((320, 320, 3), 114, np.uint8)
+        paste = Paste(0, 0, 1.0, tried)
+        after, found = paste_object(paste, sample, boxes, classes, lambda _: source, labels)
+        assert len(after) == count and found.tolist() == [1, 2, 7][:count]
+        assert after[:2].tolist() == boxes.tolist()
+        assert (sample != 114).any() == (count == 3)
+    hidden = hidden_shares(boxes, np.array([[140, 140, 400, 400], [0, 0, 20, 20]], np.float32))
+    assert hidden == pytest.approx(np.array([[0.5625, 0], [0, 0.25]]))
+
+
+def test_large_objects_are_shrunk_and_tiny_ones_left_out():
+    source, labels = one_object(300, 300, (0, 0, 300, 300))
+    sample = np.full((160, 320, 3), 114, np.uint8)
+    paste = Paste(0, 0, 1.0, np.array([[0.5, 0.5]]))
+    (box,), _ = paste_object(paste, sample, *NOTHING, lambda _: source, labels)
+    assert (box[2:] - box[:2]).max() <= 80 and (sample == GREEN).all(2).sum() > 60 * 60
+
+    source, labels = one_object(300, 300, (10, 10, 12, 30))
+    sample[:] = 114
+    assert len(paste_object(paste, sample, *NOTHING, lambda _: source, labels)[0]) == 0
+    assert (sample == 114).all()
+
+
+def test_what_else_the_copied_box_shows_comes_along():
+    source, _ = one_object(200, 200, (50, 50, 150, 150))
+    boxes = np.array([[50, 50, 150, 150], [120, 60, 220, 80], [60, 100, 80, 120], [148, 0, 200, 200]])
+    cxcywh = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1) / 200
+    labels = Annotations(
+        ["a"], np.array([[200, 200]]), np.array([0, 4]), cxcywh.astype(np.float32), np.arange(4), {}
+    )
+    sample = np.full((320, 320, 3), 114, np.uint8)
+
+    after, found = paste_object(
+        Paste(0, 0, 1.0, np.array([[0.5, 0.5]])), sample, *NOTHING, lambda _: source, labels
+    )
+
+    assert found.tolist() == [0, 1, 2]  # of the last one less than a tenth is in the box
+    assert after.tolist() == [[110, 110, 210, 210], [180, 120, 210, 140], [120, 160, 140, 180]]
+
+
+def test_what_a_rectangle_leaves_of_a_box_is_the_box_around_its_pixels():
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        x, y = (np.sort(rng.choice(40, 2, replace=False)) for _ in range(2))
+        u, v = (np.sort(rng.choice(41, 2, replace=False)) for _ in range(2))
+        mask = np.zeros((41, 41), bool)
+        mask[y[0] : y[1], x[0] : x[1]] = True
+        area = mask.sum()
+        mask[v[0] : v[1], u[0] : u[1]] = False
+
+        (left,), (keep,) = uncovered(
+            np.array([[x[0], y[0], x[1], y[1]]], np.float32), (u[0], v[0], u[1], v[1])
+        )
+
+        if not mask.any():
+            assert not keep
+            continue
+        x1, y1, x2, y2 = extent(mask)
+        assert left.tolist() == [x1, y1, x2, y2]
+        assert keep == (min(x2 - x1, y2 - y1) > 2 and mask.sum() > 0.1 * area)
+
+
+def test_cutmix_shows_each_side_where_its_boxes_say():
+    """Every image is a block of one colour, which is found again, by its colour, within its box."""
+    colours = np.array([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)])
+    images = [np.full((h, w, 3), 114, np.uint8) for h, w in SIZES.tolist()]
+    for image, (h, w), colour in zip(images, SIZES.tolist(), colours, strict=True):
+        image[h // 4 : h * 3 // 4, w // 4 : w * 3 // 4] = colour
+    kept = []
+    for position in range(60):
+        made = sample_augment_params(
+            Augmentation(mosaic=0, cutmix=1, hsv_h=0, hsv_s=0, hsv_v=0),
+            0, position // 4, position % 4, epoch_order(0, position // 4, 4), SIZES, (320, 320),
+        )  # fmt: skip
+        if made.cut is None or made.cut.geometry.tiles[0].index == made.geometry.tiles[0].index:
+            continue
+        out = np.empty((3, 320, 320), np.uint8)
+        boxes, labels = apply_augmentation(made, images.__getitem__, annotations(), SIZES, out)
+        kept.append(len(labels))
+        for box, label in zip(boxes, labels, strict=True):
+            mask = np.abs(out[::-1].transpose(1, 2, 0).astype(int) - colours[label]).max(2) < 70
+            assert np.allclose(box, extent(mask), atol=1.01)
+    assert len(kept) > 30 and {1, 2} <= set(kept)
+
+
+def test_a_cutmix_drops_what_it_hides_and_what_it_shows_too_little_of():
+    other = GeometryDraw((Tile(0, (0, 0), (0, 0, 320, 240)),), (320, 240), np.eye(3), 1.0)
+
+    def boxes_of(extent):
+        image, boxes, labels = render(plain(cut=Cut(other, extent)))
+        x1, x2 = extent[::2]
+        assert np.array_equal(image[:, 100, x1:x2].T, IMAGES[0][100, x1:x2, ::-1])
+        assert np.array_equal(image[:, 300, :].T, IMAGES[2][300, :, ::-1])
+        return sorted(zip(labels, boxes, strict=True))
+
+    # image 2 has a box at 40..120, 80..240; image 0 at 40..120, 60..180
+    assert boxes_of((0, 0, 80, 250)) == [(0, [40, 60, 80, 180]), (2, [80, 80, 120, 240])]
+    assert boxes_of((0, 0, 115, 250)) == [(0, [40, 60, 115, 180])]
+    assert boxes_of((114, 0, 320, 250)) == [(2, [40, 80, 114, 240])]
+    assert boxes_of((60, 90, 100, 200)) == [(0, [60, 90, 100, 180]), (2, [40, 80, 120, 240])]

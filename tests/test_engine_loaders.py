@@ -55,6 +55,22 @@ def test_loaders_have_the_batches_of_the_settings(drawn_dataset):
     data.close()
 
 
+def test_an_epoch_has_the_images_and_steps_of_balance_and_background(drawn_dataset, caplog):
+    caplog.set_level("INFO")
+    data = TrainingData(settings(drawn_dataset, classes=[0], background=0.2, balance=1.0))
+    counts = np.diff(data.train_annotations.offsets)
+    objects = int((counts > 0).sum())
+    assert 0 < objects < 8 and len(data.visits) == objects + int(objects * 0.25)
+    data.make_loaders(2, torch.device("cpu"))
+    assert len(data.train_loader) == -(-len(data.visits) // 2)
+    indices = [index for batch in data.train_loader.batches(0) for index in batch.indices]
+    assert len(indices) == len(data.visits)
+    assert sum(counts[index] == 0 for index in indices) == int(objects * 0.25)
+    assert f"background=0.2: {int(objects * 0.25)} of the {len(data.visits)} images per epoch" in caplog.text
+    assert "balance=1 changes nothing" in caplog.text  # there is one class
+    data.close()
+
+
 def test_validation_is_square_without_rect(drawn_dataset):
     given = settings(drawn_dataset)
     annotations = read_split(open_data(given), "val", given)

@@ -175,6 +175,7 @@ def test_fine_tuning_takes_the_weights(train_tiny, tmp_path):
         {"optimizer": "MuSGD"},
         {"nbs": 8},
         {"rect": True},
+        {"rect": True, "balance": 1.0, "background": 0.0, "copy_paste": 1.0},
         {"multi_scale": 0.5},
         {"single_cls": True},
         {"cos_lr": True, "cls_pw": 0.5},
@@ -231,6 +232,20 @@ def test_mosaic_closes_by_a_count_or_a_part_of_the_run(last, closed, train_tiny)
     look = [("on_train_epoch_start", lambda trainer: trainer.mosaic_is_closed and seen.add(trainer.epoch))]
     train_tiny(epochs=4, close_mosaic=last, callbacks=look)
     assert seen == closed
+
+
+@pytest.mark.parametrize("mix", ["copy_paste", "cutmix"])
+def test_copy_paste_and_cutmix_close_with_the_mosaic(mix, train_tiny):
+    seen, changed = [], []
+    look = [("on_train_batch_end", lambda trainer: seen.append((trainer.epoch, trainer.batch.images.clone()))),
+            ("on_params_update", lambda trainer: changed.append(trainer.epoch))]  # fmt: skip
+    settings = {"mosaic": 0.0, "epochs": 2, "close_mosaic": 1, "batch": 8, "callbacks": look}
+    for value in (0.0, 1.0):
+        train_tiny(**settings, **{mix: value})
+    assert changed == [1]
+    assert [epoch for epoch, _ in seen] == [0, 1, 0, 1]
+    assert not torch.equal(seen[0][1], seen[2][1])  # while it is open
+    assert torch.equal(seen[1][1], seen[3][1])
 
 
 def test_mosaic_opens_again_when_a_time_budget_makes_the_run_longer(train_tiny):

@@ -47,7 +47,7 @@ THEIR_SETTINGS = [
     ("nbs", 64, SAME), ("hsv_h", 0.015, SAME), ("hsv_s", 0.7, SAME), ("hsv_v", 0.4, SAME), ("degrees", 0.0, SAME),
     ("translate", 0.1, SAME), ("scale", 0.5, SAME), ("shear", 0.0, SAME), ("perspective", 0.0, SAME),
     ("flipud", 0.0, SAME), ("fliplr", 0.5, SAME), ("bgr", 0.0, SAME), ("mosaic", 1.0, SAME), ("mixup", 0.0, SAME),
-    ("cutmix", 0.0, NO_EFFECT), ("copy_paste", 0.0, NO_EFFECT), ("copy_paste_mode", "flip", NO_EFFECT),
+    ("cutmix", 0.0, SAME), ("copy_paste", 0.0, SAME), ("copy_paste_mode", "flip", NO_EFFECT),
     ("auto_augment", "randaugment", NO_EFFECT), ("erasing", 0.4, NO_EFFECT), ("crop_fraction", 1.0, NO_EFFECT),
     ("augmentations", None, NO_EFFECT), ("cfg", None, NO_EFFECT), ("tracker", "botsort.yaml", NO_EFFECT),
     ("save_dir", "runs/detect/train", NO_EFFECT),
@@ -56,12 +56,11 @@ THEIR_SETTINGS = [
 # Name, a value that asks for something, what the refusal says.
 ON = [
     ("augment", True, "there is no test-time augmentation"), ("half", True, "use amp=fp16"),
-    ("copy_paste", 0.3, "use mosaic= and mixup="), ("cutmix", 1.0, "use mixup="),
     ("task", "segment", "only task=detect"),
     ("mode", "track", "the method or the command says"), ("dnn", True, "format=onnx"), ("profile", True, "benchmark"),
     ("embed", [3], "forward hook"), ("vid_stride", 2, "extract frames"), ("visualize", True, "callback"),
     ("end2end", True, "nms=false"), ("compile", True, "val, predict and benchmark take compile="),
-    ("image_weights", True, "cls_pw="),
+    ("image_weights", True, "use balance= .* or cls_pw="),
 ]  # fmt: skip
 
 
@@ -81,6 +80,17 @@ def test_a_settings_file_at_default_values_is_taken_whole():
         None,
     )
     assert settings.cache is False and settings.warmup_bias_lr == 0.1
+
+
+def test_a_settings_file_that_switches_copy_paste_and_cutmix_on_is_taken():
+    theirs = {name: value for name, value, _ in THEIR_SETTINGS}
+    settings = TrainSettings.parse(theirs | {"copy_paste": 0.3, "copy_paste_mode": "mixup", "cutmix": 1})
+    assert (settings.copy_paste, settings.cutmix) == (0.3, 1.0)
+    assert {"copy_paste_mode=mixup"} == {text for text in settings.unused if "copy" in text or "cut" in text}
+    off = TrainSettings.parse({"copy_paste": False, "cutmix": None})
+    assert (off.copy_paste, off.cutmix) == (0.0, 0.0)
+    with pytest.raises(SettingsError, match="copy_paste=2: expected float >= 0 and <= 1"):
+        TrainSettings.parse({"copy_paste": 2})
 
 
 @pytest.mark.parametrize("engine", ["train", "val", "predict", "export"])

@@ -120,6 +120,10 @@ def test_a_resumed_run_ends_bit_identical(model, optimizer, left_alone, drawn_da
         ("on_train_batch_start", {}),
         ("optimizer_step", {"workers": 2}),
         ("on_train_batch_end", {"nbs": 12, "batch": 2, "cache": "ram"}),  # with gradients that wait
+        (
+            "on_train_batch_start",
+            {"copy_paste": 0.5, "cutmix": 0.5, "balance": 0.9, "batch": 2, "workers": 2},
+        ),
         ("on_train_epoch_end", {}),
         ("on_val_batch_end", {}),
         ("on_fit_epoch_end", {}),

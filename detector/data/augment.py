@@ -1,10 +1,11 @@
 """Training augmentation, first step: draw what to do; `detector.data.warp` then does it.
 
 `sample_augment_params` turns (seed, epoch, position) into a `AugmentParams`, a small record of numbers; it looks at
-image sizes, never at pixels. Nothing else is random, so any worker, in any order, after any restart,
+image sizes and labels, never at pixels. Nothing else is random, so any worker, in any order, after any restart,
 makes the same sample.
 
-Mosaic: Bochkovskiy et al., YOLOv4, arXiv:2004.10934. MixUp: Zhang et al., arXiv:1710.09412.
+Mosaic: Bochkovskiy et al., YOLOv4, arXiv:2004.10934. MixUp: Zhang et al., arXiv:1710.09412. CutMix: Yun et al.,
+arXiv:1905.04899. Copy-paste: Ghiasi et al., arXiv:2012.07177; soft edges: Dwibedi et al., arXiv:1708.01642.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.donors import Donors
+
 NUMBERS = 24  # uniform in 0..1, per image of a blend; `sample_augment_params` says what each decides
 WINDOW = 256  # partners come from this many samples before the current one, so that they are cached
+MAX_PASTES = 3  # objects pasted into one sample
+PLACES = 20  # that are tried for each
+PASTE_ZOOM = 1.25  # largest change of a pasted object's size, either way, relative to the sample's objects
 
 Box = tuple[int, int, int, int]
 
@@ -28,7 +34,9 @@ class Augmentation:
 
     Attributes:
         mosaic: probability of joining four images.
+        copy_paste: probability of pasting 1 to `MAX_PASTES` objects of other images.
         mixup: probability of blending with a second sample.
+        cutmix: probability of a rectangle that shows a second sample.
         degrees: largest rotation, degrees.
         translate: largest shift, parts of the image side.
         scale: zoom by 1 - scale to 1 + scale, or by (smallest, largest).
@@ -55,6 +63,8 @@ class Augmentation:
     hsv_h: float = 0.015
     hsv_s: float = 0.7
     hsv_v: float = 0.4
+    copy_paste: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,36 @@ class GeometryDraw:
 
 
 @dataclass(frozen=True)
+class Paste:
+    """An object to paste, and where.
+
+    Attributes:
+        index: its image, as a position in the annotations.
+        row: its row in that image.
+        scale: px of the sample per px of the loaded image.
+        places: (P, 2) float64, 0..1, parts of the free width and height; the first one where it hides little counts.
+    """
+
+    index: int
+    row: int
+    scale: float
+    places: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A rectangle that shows another sample.
+
+    Attributes:
+        geometry: of the other sample.
+        extent: x1, y1, x2, y2, px of either sample.
+    """
+
+    geometry: GeometryDraw
+    extent: Box
+
+
+@dataclass(frozen=True)
 class AugmentParams:
     """Everything that is random about one sample.
 
@@ -101,6 +141,8 @@ class AugmentParams:
         flipud: flip top and bottom.
         fliplr: flip left and right.
         bgr: give the image in BGR.
+        pastes: objects to paste, before the blend.
+        cut: the rectangle to replace, after the blend, or None.
     """
 
     geometry: GeometryDraw
@@ -110,6 +152,8 @@ class AugmentParams:
     flipud: bool
     fliplr: bool
     bgr: bool
+    pastes: tuple[Paste, ...] = ()
+    cut: Cut | None = None
 
 
 def generator(seed: int, epoch: int, position: int, purpose: int = 0) -> np.random.Generator:
@@ -134,6 +178,7 @@ def sample_augment_params(
     sizes_hw: NDArray[np.int64],
     out_hw: tuple[int, int],
     mixes: bool = True,
+    donors: Donors | None = None,
 ) -> AugmentParams:
     """Decide about sample ``position`` of an epoch.
 
@@ -162,6 +207,8 @@ def sample_augment_params(
     23      swapped red and blue                          first
     ======  ============================================  ===========
 
+    Copy-paste and cutmix have streams of random numbers of their own, so that they change nothing above.
+
     Args:
         augmentation: probabilities and ranges.
         seed: of the run.
@@ -170,7 +217,8 @@ def sample_augment_params(
         order: (n,) int64 from `epoch_order`.
         sizes_hw: (n, 2) int64, loaded size of every image, px.
         out_hw: height and width of the sample, px.
-        mixes: False turns mosaic and mixup off.
+        mixes: False turns mosaic, copy-paste, mixup and cutmix off.
+        donors: objects to paste; needed for copy-paste.
     """
     rng = generator(seed, epoch, position)
     first, second = rng.random((2, NUMBERS)).tolist()
@@ -184,6 +232,25 @@ def sample_augment_params(
     if mixes and first[17] < augmentation.mixup:
         partner = _draw_geometry(augmentation, second, pick(second[17]), pick, sizes_hw, out_hw, mixes)
         ratio = float(rng.beta(32.0, 32.0))  # 0.5 with a standard deviation of 0.06: both stay visible
+    pastes: tuple[Paste, ...] = ()
+    if mixes and augmentation.copy_paste:
+        assert donors is not None
+        window_images = order[(position - 1 - np.arange(window)) % len(order)]
+        pastes = _draw_pastes(
+            augmentation.copy_paste,
+            generator(seed, epoch, position, purpose=2),
+            geometry.scale,
+            donors,
+            window_images,
+            int(order[position]),
+        )
+    cut = None
+    if mixes and augmentation.cutmix:
+        u = generator(seed, epoch, position, purpose=3).random(NUMBERS).tolist()
+        extent = _draw_rectangle(u[18:21], out_hw)
+        if u[21] < augmentation.cutmix and extent[2] > extent[0] and extent[3] > extent[1]:
+            other = _draw_geometry(augmentation, u, pick(u[17]), pick, sizes_hw, out_hw, mixes)
+            cut = Cut(other, extent)
     hue, saturation, value = (2 * u - 1 for u in first[18:21])
     return AugmentParams(
         geometry,
@@ -197,7 +264,42 @@ def sample_augment_params(
         flipud=first[21] < augmentation.flipud,
         fliplr=first[22] < augmentation.fliplr,
         bgr=first[23] < augmentation.bgr,
+        pastes=pastes,
+        cut=cut,
     )
+
+
+def _draw_pastes(
+    probability: float,
+    rng: np.random.Generator,
+    zoom: float,
+    donors: Donors,
+    window_images: NDArray[np.int64],
+    own: int,
+) -> tuple[Paste, ...]:
+    """Choose objects for a sample that zooms its own by ``zoom``."""
+    happens, count = rng.random(2).tolist()
+    if happens >= probability:
+        return ()
+    near, pastes = donors.near(window_images), []
+    for numbers in rng.random((1 + int(count * MAX_PASTES), 3 + 2 * PLACES)):
+        label, which, size = numbers[:3].tolist()
+        row = donors.choose((label, which), near, own)
+        if row is not None:
+            scale = zoom * PASTE_ZOOM ** (2 * size - 1)
+            pastes.append(Paste(*donors.place(row), scale, numbers[3:].reshape(PLACES, 2)))
+    return tuple(pastes)
+
+
+def _draw_rectangle(u: Sequence[float], out_hw: tuple[int, int]) -> Box:
+    """Place the rectangle of a cutmix: its area is uniform, its centre anywhere, and it is cut at the edges.
+
+    Yun et al., arXiv:1905.04899, equation 2, with lambda from Beta(1, 1).
+    """
+    side, (height, width) = math.sqrt(u[0]) / 2, out_hw
+    x1, x2 = (round(min(max(u[1] + half, 0), 1) * width) for half in (-side, side))
+    y1, y2 = (round(min(max(u[2] + half, 0), 1) * height) for half in (-side, side))
+    return x1, y1, x2, y2
 
 
 def _draw_geometry(

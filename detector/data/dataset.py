@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.data.annotations import Annotations
-from detector.data.augment import Augmentation, epoch_order, sample_augment_params
+from detector.data.augment import Augmentation, sample_augment_params
 from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
+from detector.data.donors import Donors
+from detector.data.epochs import EpochOrder
 from detector.data.images import read_image
 from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
 from detector.data.transforms import Transforms
@@ -31,7 +33,7 @@ class TrainKey(NamedTuple):
     Attributes:
         epoch: from 0.
         position: from 0, in the epoch's order.
-        mosaic: whether mosaic and mixup may happen.
+        mosaic: whether mosaic, copy-paste, mixup and cutmix may happen.
     """
 
     epoch: int
@@ -59,11 +61,12 @@ class DetectionDataset:
         cache: "auto" keeps decoded images in the free memory, as many as fit; "ram" all of them or
             an error; False none.
         rect: validation: pad to the image's own rectangle instead of a square. Training: batches of
-            similar aspect ratio in a fixed order, without mosaic and mixup.
+            similar aspect ratio, sorted by it, without mosaic, copy-paste, mixup and cutmix.
         rect_batch: images of one batch (over all processes) in rectangular training.
         workers: worker processes that will load; the cache is shared if there are any.
         memory_fraction: share of the free memory that "auto" may use.
         transforms: the user's, of training samples.
+        visits: the images of every epoch; by default all of them, once.
 
     Raises:
         DataError: there is nothing to learn from, or "ram" does not fit.
@@ -81,6 +84,7 @@ class DetectionDataset:
         workers: int = 0,
         memory_fraction: float = 0.25,
         transforms: Transforms | None = None,
+        visits: EpochOrder | None = None,
     ) -> None:
         self.annotations = annotations
         self.imgsz = imgsz
@@ -89,6 +93,8 @@ class DetectionDataset:
         self.rect = rect
         self.rect_batch = rect_batch
         self.transforms = transforms
+        self.visits = visits or EpochOrder(annotations)
+        self.donors = Donors(annotations) if augmentation is not None and augmentation.copy_paste else None
         if not len(annotations.labels):
             what = f"none of the {len(annotations)} images has a label"
             if augmentation is not None:
@@ -124,16 +130,19 @@ class DetectionDataset:
             return self.imgsz, self.imgsz
         if isinstance(key, TrainKey):
             start = key.position // self.rect_batch * self.rect_batch
-            ratios = self._ratios[self.by_ratio[start : start + self.rect_batch]]
+            ratios = self._ratios[self.order(key.epoch)[start : start + self.rect_batch]]
             return rect_shape(ratios[0], ratios[-1], self.imgsz, margin=0)
         return rect_shape(self._ratios[key], self._ratios[key], self.imgsz, margin=0.5)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """(n,) int64, the image index at each position of an epoch."""
-        if self.rect:
+        """(len(visits),) int64, the image index at each position of an epoch."""
+        if self.rect and self.visits.is_plain:
             return self.by_ratio
         if self._epoch_order is None or self._epoch_order[0] != epoch:
-            self._epoch_order = epoch, epoch_order(self.seed, epoch, len(self))
+            order = self.visits.draw(self.seed, epoch)
+            if self.rect:
+                order = order[np.argsort(self._ratios[order], kind="stable")]
+            self._epoch_order = epoch, order
         return self._epoch_order[1]
 
     def load(self, index: int) -> NDArray[Any]:
@@ -188,6 +197,7 @@ class DetectionDataset:
             self.loaded_hw,
             (out.shape[1], out.shape[2]),
             mixes=key.mosaic and not self.rect,
+            donors=self.donors,
         )
         boxes, labels = apply_augmentation(draw, self.load, self.annotations, self.loaded_hw, out)
         if self.transforms is not None:

@@ -61,7 +61,7 @@ class TrainLoader:
         self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // (self.batch_size * self.world_size))
+        return -(-len(self.dataset.visits) // (self.batch_size * self.world_size))
 
     def batches(self, epoch: int, start_batch: int = 0, mosaic: bool = True) -> Iterator[Batch]:
         """Iterate over one epoch.
@@ -69,7 +69,7 @@ class TrainLoader:
         Args:
             epoch: from 0.
             start_batch: first batch to give; the ones before are not loaded.
-            mosaic: whether mosaic and mixup may happen.
+            mosaic: whether mosaic, copy-paste, mixup and cutmix may happen.
 
         Raises:
             DataError: an image can't be read any more.
@@ -78,7 +78,7 @@ class TrainLoader:
 
     def keys(self, epoch: int, number: int, mosaic: bool = True) -> list[Key]:
         """The keys of one batch of this process."""
-        size, count = self.batch_size * self.world_size, len(self.dataset)
+        size, count = self.batch_size * self.world_size, len(self.dataset.visits)
         positions = range(number * size, min((number + 1) * size, count))[self.rank :: self.world_size]
         return [TrainKey(epoch, k, mosaic) for k in positions or [(number * size + self.rank) % count]]
 

@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import Annotations
-from detector.data.augment import AugmentParams, GeometryDraw
+from detector.data.augment import AugmentParams, Box, GeometryDraw, Paste
 from detector.data.letterbox import GREY, resize_into
 
 MIN_SIDE = 2.0  # px; a box must stay wider and higher than this
 MIN_AREA = 0.10  # share of its area that a box must keep
 MAX_ASPECT = 100.0  # longer side by shorter; thinner boxes are slivers that clipping left
+MAX_HIDDEN = 0.3  # share of an object's area that one pasted object may hide
+MAX_PASTE = 0.5  # largest width and height of a pasted object, part of the sample's
+FEATHER = 0.1  # width of a pasted object's soft edge, part of its shorter side
+MIN_FEATHER = 2  # px of the image it comes from
 
 Image: TypeAlias = NDArray[Any]  # (H, W, 3) or (3, H, W) uint8; OpenCV's stubs know no narrower type
 Loader: TypeAlias = Callable[[int], Image]
@@ -42,12 +46,25 @@ def apply_augmentation(
     """
     _, height, width = out.shape
     image, boxes, labels = apply_geometry(draw.geometry, load, annotations, sizes_hw, (height, width))
+    for paste in draw.pastes:
+        boxes, labels = paste_object(paste, image, boxes, labels, load, annotations)
     if draw.partner is not None:
         other, more_boxes, more_labels = apply_geometry(
             draw.partner, load, annotations, sizes_hw, (height, width)
         )
         image = cv2.addWeighted(image, draw.ratio, other, 1 - draw.ratio, 0)
         boxes, labels = np.concatenate([boxes, more_boxes]), np.concatenate([labels, more_labels])
+    if draw.cut is not None:
+        other, more_boxes, more_labels = apply_geometry(
+            draw.cut.geometry, load, annotations, sizes_hw, (height, width)
+        )
+        x1, y1, x2, y2 = draw.cut.extent
+        image[y1:y2, x1:x2] = other[y1:y2, x1:x2]
+        boxes, keep = uncovered(boxes, draw.cut.extent)
+        shown = clip_boxes(more_boxes, draw.cut.extent)
+        more = box_candidates(more_boxes, shown)
+        boxes = np.concatenate([boxes[keep], shown[more]])
+        labels = np.concatenate([labels[keep], more_labels[more]])
     image = shift_hsv(image, *draw.hsv)
     if draw.flipud:
         boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
@@ -105,6 +122,121 @@ def apply_geometry(
     moved = moved.clip(0, np.array([out_hw[1], out_hw[0]] * 2, np.float32))
     keep = box_candidates(boxes, moved, grown)
     return image, moved[keep], labels[keep]
+
+
+def paste_object(
+    paste: Paste,
+    image: Image,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    load: Loader,
+    annotations: Annotations,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Copy an object into a sample, unless it is too small or hides too much wherever it is tried.
+
+    There are no masks, so its box is copied, with a margin that fades out from the box's edge on: the object stays
+    whole, and no edge of the copy can be learnt (Dwibedi et al., Cut, Paste and Learn, arXiv:1708.01642, section
+    5.2). Other objects that the box shows come along, as far as `box_candidates` keeps them.
+
+    Args:
+        paste: what to copy.
+        image: (H, W, C) uint8, changed in place.
+        boxes: (N, 4) float32 xyxy, px, of the sample.
+        labels: (N,) int64.
+        load: gives the (h, w, C) uint8 image of an index.
+        annotations: boxes.
+
+    Returns:
+        Boxes and labels with those of the copy: where it hides an object partly, the box of what is left; objects of
+        which less than `MIN_AREA` is left are dropped.
+    """
+    source, (height, width) = load(paste.index), image.shape[:2]
+    normalised, classes = annotations.rows(paste.index)
+    centres, halves = normalised[:, :2], normalised[:, 2:] / 2
+    source_wh = np.array(source.shape[1::-1], np.float32)
+    corners = np.stack([centres - halves, centres + halves], 1) * source_wh  # (N, 2, 2)
+    low = np.floor(corners[paste.row, 0] + 0.01).clip(0, source_wh - 1)  # whole px that hold the object
+    high = np.ceil(corners[paste.row, 1] - 0.01).clip(low + 1, source_wh)
+    margin = max(MIN_FEATHER, round(FEATHER * float((high - low).min())))
+    padded = high - low + 2 * margin
+    size = np.round(padded * min(paste.scale, *(MAX_PASTE * np.array([width, height]) / padded).tolist()))
+    size = size.clip(1)
+    factors = np.float32(size / padded)  # px of the sample per px of the image
+
+    moved = ((corners - low + margin) * factors).reshape(-1, 4)  # on the copy
+    whole = (np.stack([np.full(2, margin), high - low + margin]) * factors).astype(np.float32).ravel()
+    shown = clip_boxes(moved, whole)
+    keep = box_candidates(moved, shown)
+    starts = np.round(paste.places * ([width, height] - size)).astype(np.float32)  # (P, 2)
+    hidden = hidden_shares(boxes, whole + np.tile(starts, 2)).max(1, initial=0)
+    free = np.flatnonzero(hidden <= MAX_HIDDEN)
+    if not keep[paste.row] or not len(free):
+        return boxes, labels
+
+    start = np.tile(starts[free[0]], 2)
+    (x, y), (w, h) = starts[free[0]].astype(int).tolist(), size.astype(int).tolist()
+    (x1, y1), (x2, y2) = low.astype(int).tolist(), high.astype(int).tolist()
+    part = _cut_with_margin(source, x1, y1, x2, y2, margin)
+    weights = np.outer(_ramp(h, margin * factors[1]), _ramp(w, margin * factors[0]))
+    area = image[y : y + h, x : x + w]
+    copy = cv2.resize(part, (w, h), interpolation=cv2.INTER_LINEAR)
+    area[...] = cv2.blendLinear(copy, area, weights, 1 - weights).reshape(area.shape)
+    left, seen = uncovered(boxes, whole + start)
+    return np.concatenate([left[seen], shown[keep] + start]), np.concatenate([labels[seen], classes[keep]])
+
+
+def _ramp(side: int, width: float) -> NDArray[np.float32]:
+    """(side,) float32: rises from 0 to 1 over a width, px, and falls likewise at the end."""
+    at = np.arange(side) + 0.5
+    ramp: NDArray[np.float32] = (np.minimum(at, side - at) / width).clip(max=1).astype(np.float32)
+    return ramp
+
+
+def _cut_with_margin(source: Image, x1: int, y1: int, x2: int, y2: int, margin: int) -> Image:
+    """A part of an image with a margin around, mirrored where the image ends."""
+    height, width = source.shape[:2]
+    left, top, right, bottom = (max(margin - room, 0) for room in (x1, y1, width - x2, height - y2))
+    part = source[y1 - margin + top : y2 + margin - bottom, x1 - margin + left : x2 + margin - right]
+    return cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REFLECT)
+
+
+def clip_boxes(boxes: NDArray[np.float32], extent: Box | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The parts of boxes (N, 4) inside of one box, xyxy; without width or height where there is none."""
+    low, high = np.array(extent, np.float32).reshape(2, 2)
+    return np.concatenate([boxes[:, :2].clip(low, high), boxes[:, 2:].clip(low, high)], 1)
+
+
+def hidden_shares(boxes: NDArray[np.float32], covers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, N) float32, the share of the area of each of N boxes that each of P boxes covers, all xyxy."""
+    low = np.maximum(boxes[:, :2], covers[:, None, :2])
+    high = np.minimum(boxes[:, 2:], covers[:, None, 2:])
+    shares: NDArray[np.float32] = (high - low).clip(0).prod(2) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return shares
+
+
+def uncovered(
+    boxes: NDArray[np.float32], cover: Box | NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What a rectangle that is put over boxes leaves of them.
+
+    Args:
+        boxes: (N, 4) float32 xyxy.
+        cover: x1, y1, x2, y2.
+
+    Returns:
+        (N, 4) float32, the boxes around what is still seen: shorter where the rectangle hides a whole end. And (N,)
+        bool, which of them are still worth learning: `box_candidates`, and at least `MIN_AREA` of the area is seen.
+    """
+    cover = np.array(cover, np.float32)
+    low = np.array([True, True, False, False])  # x1 and y1
+    beyond = np.where(low, cover <= boxes, cover >= boxes)  # (N, 4): the rectangle hides this edge
+    spans = (beyond[:, :2] & beyond[:, 2:])[
+        :, [1, 0, 1, 0]
+    ]  # all of it: both edges of the other direction, too
+    far = cover[[2, 3, 0, 1]]  # where the rectangle ends, seen from each edge
+    left = np.where(beyond & spans, np.where(low, np.maximum(boxes, far), np.minimum(boxes, far)), boxes)
+    seen = 1 - hidden_shares(boxes, cover[None])[0]
+    return left, box_candidates(boxes, left) & (seen > MIN_AREA)
 
 
 def transform_boxes(boxes: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from detector.data.dataset import DetectionDataset
 from detector.data.holdout import Fold
 from detector.data.labels import listed
 from detector.data.layouts import has_labels
+from detector.data.epochs import EpochOrder
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
 from detector.data.transforms import Transforms
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 AUGMENTATION_KEYS = (
     "mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
-    "hsv_h", "hsv_s", "hsv_v",
+    "hsv_h", "hsv_s", "hsv_v", "copy_paste", "cutmix",
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ class TrainingData:
         config: the data set.
         names: class id -> name the model is trained for.
         train_annotations: ground truth of the training split; likewise `val_annotations`.
+        visits: the training images of every epoch; its length is their number.
         train_loader: augmented batches; `val_loader` letterboxed ones. Made by `make_loaders`.
 
     Raises:
@@ -64,6 +66,7 @@ class TrainingData:
                 len(both),
                 listed(sorted(both)),
             )
+        self.visits = EpochOrder(self.train_annotations, settings.balance, settings.background)
 
     def make_loaders(self, batch: int, device: torch.device) -> None:
         """Make both loaders; validation takes twice as many images per batch."""
@@ -80,6 +83,7 @@ class TrainingData:
             rect_batch=batch,
             workers=workers,
             transforms=self.transforms,
+            visits=self.visits,
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
         self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)

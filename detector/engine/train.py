@@ -281,7 +281,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
             use_repeatable_algorithms()
         self.data = TrainingData(settings, self.transforms)
         self.make_model()
-        images = len(self.data.train_annotations)
+        images = len(self.data.visits)
         self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
             settings.batch,
@@ -356,7 +356,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
 
     @property
     def mosaic_is_closed(self) -> bool:
-        """Whether this is one of the last `close_mosaic` epochs, which have neither mosaic nor mixup."""
+        """Whether this is one of the last `close_mosaic` epochs, which have no mosaic, copy-paste, mixup or cutmix."""
         last = self.settings.close_mosaic
         return bool(self.epoch >= self.epochs - (round(last * self.epochs) if last < 1 else last))
 
@@ -368,7 +368,8 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.loss_fn.set_epoch(self.epoch, self.epochs)
         closed, before = self.mosaic_is_closed, self._mosaic_was_closed
         self._mosaic_was_closed = closed
-        if closed != before and (settings.mosaic or settings.mixup):
+        mixes = settings.mosaic or settings.copy_paste or settings.mixup or settings.cutmix
+        if closed != before and mixes:
             self.fire("on_params_update")
         if not self.progress.batches_done:
             self.reset_meters()
@@ -436,7 +437,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         A data set of fewer images is drawn several times, each time augmented in another way.
         """
         first = max(self.num_batches - math.ceil(count / self.batch_size), 0)
-        for draw in range(math.ceil(count / len(self.data.train_annotations))):
+        for draw in range(math.ceil(count / len(self.data.visits))):
             for batch in self.data.train_loader.batches(
                 self.epoch + draw, first, mosaic=not self.mosaic_is_closed
             ):

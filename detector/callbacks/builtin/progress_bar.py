@@ -120,7 +120,7 @@ def _chosen(trainer: Any) -> str:
     if not names:
         return ""
     steps = trainer.epochs * trainer.num_batches
-    images = len(trainer.data.train_annotations)
+    images = len(trainer.data.visits)
     return f" ({', '.join(names)} chosen for {images} images and {steps} steps)"
 
 
