@@ -16,10 +16,10 @@ from detector.data.augment import Augmentation
 from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config, located
 from detector.data.dataset import DetectionDataset
+from detector.data.epochs import EpochOrder
 from detector.data.holdout import Fold
 from detector.data.labels import listed
 from detector.data.layouts import has_labels
-from detector.data.epochs import EpochOrder
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
 from detector.data.transforms import Transforms
