@@ -340,6 +340,18 @@ def test_a_place_that_hides_too_much_is_left_for_the_next():
     assert hidden == pytest.approx(np.array([[0.5625, 0], [0, 0.25]]))
 
 
+def test_a_box_that_is_hidden_at_one_end_becomes_that_of_what_is_left():
+    source, labels = one_object(200, 200, (50, 50, 150, 150))
+    boxes = np.array([[190, 150, 290, 170], [90, 100, 300, 300]], np.float32)
+    sample = np.full((320, 320, 3), 114, np.uint8)
+
+    paste = Paste(0, 0, 1.0, np.array([[0.5, 0.5]]))
+    after, found = paste_object(paste, sample, boxes, np.array([1, 2]), lambda _: source, labels)
+
+    assert found.tolist() == [1, 2, 7]
+    assert after.tolist() == [[210, 150, 290, 170], [90, 100, 300, 300], [110, 110, 210, 210]]
+
+
 def test_large_objects_are_shrunk_and_tiny_ones_left_out():
     source, labels = one_object(300, 300, (0, 0, 300, 300))
     sample = np.full((160, 320, 3), 114, np.uint8)
