@@ -26,6 +26,7 @@ detector - train, validate and run object detectors
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
   detector benchmark model=best.pt data=coco8.yaml  size, speed and accuracy in every export format
+  detector show data=folder                         draw what a training would see
   detector check data=folder                        what is wrong with a data set
   detector convert data=folder to=coco out=new      write a data set in another format: yolo, coco, voc
   detector settings                                 every setting, its default and what it does
@@ -198,6 +199,16 @@ def _benchmark(words: list[str]) -> None:
     print(table(rows))
 
 
+def _show(words: list[str]) -> None:
+    from detector.settings import ShowSettings
+
+    settings = ShowSettings.parse(*parse_words(words, "show"))
+    from detector.engine.show import draw_samples  # only now: importing torch is slow
+
+    for path in draw_samples(settings):
+        print(path)
+
+
 def _check(words: list[str]) -> int:
     from detector.settings import SETTINGS_OF
 
@@ -208,9 +219,15 @@ def _check(words: list[str]) -> int:
     import json
 
     from detector.data.doctor import check
+    from detector.data.fault_grid import draw_faults, require_new_image
 
+    if settings.grid is not None:
+        require_new_image(settings.grid)
     report = check(settings.data, settings.imgsz)
     print(json.dumps(report.to_dict(), indent=2) if settings.as_json else report.table())
+    if settings.grid is not None:
+        drawn = draw_faults(report, settings.grid)
+        print(f"grid: {drawn or 'not written, as there is no image to show'}", file=sys.stderr)
     return DataError.exit_code if report.has_errors else 0
 
 
@@ -223,8 +240,10 @@ def _convert(words: list[str]) -> None:
         if getattr(settings, key) is None:
             raise SettingsError(f"{key}= is missing, such as {example}")
     from detector.data.convert import convert
+    from detector.messages import configure_logging
 
-    print(convert(settings.data, settings.to, settings.out, settings.images))
+    configure_logging()
+    print(convert(settings.data, settings.to, settings.out, settings.images, settings.fix))
 
 
 def print_results(metrics: Any) -> None:
@@ -251,6 +270,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "predict": _predict,
     "export": _export,
     "benchmark": _benchmark,
+    "show": _show,
     "check": _check,
     "convert": _convert,
     "settings": _settings,

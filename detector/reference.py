@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from detector.callbacks import READY_MADE
 from detector.callbacks.events import ALIASES, EVENTS
 from detector.fields import format_value, type_text
-from detector.settings import SETTINGS_OF
+from detector.settings import EXTENDS, SETTINGS_OF
 from detector.unsupported import ABSENT
 
 HEADER = ["event", "engine", "when", "how often", "available attributes"]
@@ -72,9 +72,12 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def settings_by_theme(engine: str) -> dict[str, dict[str, FieldInfo]]:
-    """Group the settings of an engine: theme -> name -> field."""
+    """Group the settings of an engine: theme -> name -> field; without those that it takes from another one."""
     grouped: dict[str, dict[str, FieldInfo]] = {}
+    inherited = SETTINGS_OF[EXTENDS[engine]].model_fields if engine in EXTENDS else {}
     for name, field in SETTINGS_OF[engine].model_fields.items():
+        if name in inherited:
+            continue
         extra = field.json_schema_extra
         theme = str(extra["theme"]) if isinstance(extra, dict) else "other"
         grouped.setdefault(theme, {})[name] = field
@@ -121,6 +124,8 @@ def settings_markdown() -> str:
     lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
     for engine in SETTINGS_OF:
         lines += [f"## {engine}", ""]
+        if engine in EXTENDS:
+            lines += [f"All settings of {EXTENDS[engine]}, and:", ""]
         for theme, fields in settings_by_theme(engine).items():
             lines += [
                 f"### {engine}: {theme}",
@@ -167,6 +172,8 @@ def help_text(engine: str) -> str:
     from detector.reference import settings_by_theme, unit_of
 
     lines = [f"detector {engine} key=value ..."]
+    if engine in EXTENDS:
+        lines.append(f"\nall settings of {EXTENDS[engine]} (detector {EXTENDS[engine]} --help), and:")
     for theme, fields in settings_by_theme(engine).items():
         lines.append(f"\n{theme}")
         for name, field in fields.items():

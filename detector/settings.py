@@ -537,6 +537,19 @@ class TrainSettings(DataSettings):
         raise ValueError("expected a number in 0..1 or two numbers, 0 < minimum <= maximum; try scale=0.5")
 
 
+class ShowSettings(TrainSettings):
+    """Settings of `show`: those of the training whose samples are drawn, and a few of its own."""
+
+    split: str = setting(
+        "train",
+        "data",
+        "part of the data set: train = augmented, val and test = letterboxed; a fold such as 2/5 = the training "
+        "images of the others",
+    )
+    epoch: int = setting(0, "data", "epoch of the training to draw samples of, from 0", ge=0)
+    count: int = setting(48, "output", "images to draw, 16 per image grid", ge=1)
+
+
 class ValSettings(DataSettings):
     """Settings of `val`."""
 
@@ -684,6 +697,11 @@ class CheckSettings(CommandSettings):
         640, "data", "side of the input that objects are compared with", unit="px, multiple of 32", ge=32
     )
     as_json: bool = setting(False, "output", "print JSON in place of a table; `--json` does so too")
+    grid: str | Path | None = setting(
+        None,
+        "output",
+        "image file to draw the worst cases into, such as faults.jpg; none = no file is written",
+    )
 
 
 class ConvertSettings(CommandSettings):
@@ -695,6 +713,11 @@ class ConvertSettings(CommandSettings):
     images: Literal["link", "copy"] = setting(
         "link", "output", "link = hard links to the images, where the file system can; copy = copies"
     )
+    fix: bool = setting(
+        False,
+        "data",
+        "mend the new folder: boxes over the edge, turned and broken images, copies, wrong labels (docs/data.md)",
+    )
 
 
 SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
@@ -704,11 +727,14 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
         "predict": PredictSettings,
         "export": ExportSettings,
         "benchmark": BenchmarkSettings,
+        "show": ShowSettings,
         "check": CheckSettings,
         "convert": ConvertSettings,
     }
 )
 """Command -> its settings."""
+EXTENDS: Mapping[str, str] = types.MappingProxyType({"show": "train"})
+"""Command -> the command whose settings it takes as well."""
 COMMAND_OF: Mapping[type[CommandSettings], str] = types.MappingProxyType(
     {cls: name for name, cls in SETTINGS_OF.items()}
 )
@@ -732,13 +758,18 @@ def is_unused(key: str, value: Any, in_file: bool) -> bool:
     """
     if key in ABSENT and ABSENT[key].is_off(value):
         return True
-    fields = [cls.model_fields[key] for cls in SETTINGS_OF.values() if key in cls.model_fields]
+    fields = [cls.model_fields[key] for cls in _own_classes().values() if key in cls.model_fields]
     if not fields or in_file or key in ABSENT:
         return bool(fields) and in_file
     plain = [(plain_value(key, value, field), field.default) for field in fields]
     return any(
         value == default and isinstance(value, bool) == isinstance(default, bool) for value, default in plain
     )
+
+
+def _own_classes() -> dict[str, type[CommandSettings]]:
+    """Return the settings by command, of those commands that have their own."""
+    return {name: cls for name, cls in SETTINGS_OF.items() if name not in EXTENDS}
 
 
 def unknown_setting(key: str, engine: str, value: Any = None) -> str:
@@ -748,7 +779,7 @@ def unknown_setting(key: str, engine: str, value: Any = None) -> str:
         return f"setting {key!r} is called {RENAMED[key]!r} here"
     if key in ABSENT and ABSENT[key].instead:
         return f"{key}={show_given(value)}: not available in {engine}; {ABSENT[key].instead}"
-    others = [name for name, cls in SETTINGS_OF.items() if key in cls.model_fields]
+    others = [name for name, cls in _own_classes().items() if key in cls.model_fields]
     if others:
         return f"setting {key!r} belongs to {' and '.join(others)}, not to {engine}; leave it out"
     return f"unknown setting {key!r}{nearest(key, allowed) or f'; see: detector {engine} --help'}"

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ MIN_SIDE = 10  # image px; smaller images are skipped: enlarged, they show nothi
 MAX_THREADS = 16  # that read images; more wait for each other
 SLACK = 0.01  # how far a rounded coordinate may lie outside an image, as a part of its side
 SLACK_PX = 1.5  # likewise, px: some tools count from 1, or include the last pixel
+OVER = 1e-6  # how far a box of numbers with six decimals may reach over the edge it lies on
 _T = TypeVar("_T")
 
 
@@ -64,9 +65,13 @@ class Annotations:
         boxes: (N, 4) float32, cxcywh, normalised.
         labels: (N,) int64.
         names: class names by id.
-        skipped: images left out because they can't be read or are too small.
+        skipped: images left out because they can't be read or are too small, or, with `skip`, have wrong labels.
         ignored: what evaluation neither demands nor counts as wrong, if there is anything: groups of objects
             (COCO's crowds), which nothing is trained on, and difficult objects.
+        wrong: of the skipped images those whose labels are wrong.
+        repeated: rows left out because they repeat another one of their image.
+        flat: boxes left out because they have no area.
+        clipped: boxes cut at the edge of their image, with `clip`.
     """
 
     paths: list[str]
@@ -77,6 +82,10 @@ class Annotations:
     names: dict[int, str]
     skipped: int = 0
     ignored: Ignored | None = None
+    wrong: int = 0
+    repeated: int = 0
+    flat: int = 0
+    clipped: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -99,6 +108,22 @@ class Annotations:
             np.concatenate([labels, self.ignored.labels[start:stop]]),
             np.concatenate(kinds).astype(np.uint8),
         )
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Annotations:
+        """Return the annotations of some of the images, (n,) bool."""
+
+        def rows_of(part: Annotations | Ignored) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+            counts = np.diff(part.offsets)
+            rows = np.repeat(chosen, counts)
+            offsets = np.concatenate([[0], np.cumsum(counts[chosen])])
+            return rows, {"offsets": offsets, "boxes": part.boxes[rows], "labels": part.labels[rows]}
+
+        rows, own = rows_of(self)
+        ignored = None
+        if self.ignored is not None:
+            ignored = Ignored(self.ignored.difficult[rows], **rows_of(self.ignored)[1])
+        paths = [path for path, kept in zip(self.paths, chosen, strict=True) if kept]
+        return replace(self, paths=paths, sizes=self.sizes[chosen], ignored=ignored, **own)
 
     def most_objects(self) -> int:
         """Boxes of the image that has the most."""
@@ -128,6 +153,7 @@ def build_annotations(
     single_cls: bool = False,
     classes: Collection[int] | None = None,
     skip: bool = False,
+    clip: bool = False,
 ) -> Annotations:
     """Check what was read of label files, and put it together with the sizes of the images.
 
@@ -143,19 +169,23 @@ def build_annotations(
         single_cls: every class becomes class 0, called "item"; ids are not compared with ``names``.
         classes: keep only boxes of these ids.
         skip: leave out images whose labels are wrong, with a warning, in place of raising.
+        clip: cut boxes at the edges of their image, however far they reach over them.
 
     Raises:
         DataError: a label file has a wrong row, or no image can be used.
     """
     parts = [labels] if isinstance(labels, Labels) else list(labels)
-    checked = [check_labels(part, names, source, single_cls, lenient=skip) for part in parts]
+    checked = [check_labels(part, names, source, single_cls, lenient=skip, clip=clip) for part in parts]
     problems = [problem for part in checked for problem in part.problems.values()]
     if problems and not skip:
         raise DataError(report(problems))
     found = checked[0] if len(checked) == 1 else join_checked(checked)
+    _name_cut(found.paths, found.cut)
     keep_image = usable_images(found.paths, found.sizes)
+    is_wrong = np.isin(np.arange(len(found.paths)), list(found.problems))
+    wrong = int((keep_image & is_wrong).sum())
     if problems:
-        keep_image &= ~np.isin(np.arange(len(found.paths)), list(found.problems))
+        keep_image &= ~is_wrong
         if not keep_image.any():
             raise DataError(f"no image is left without wrong labels; {report(problems)}")
         log.warning("%d images are left out, as their labels are wrong: %s", len(problems), listed(problems))
@@ -185,25 +215,42 @@ def build_annotations(
         names={0: "item"} if single_cls else dict(names),
         skipped=int((~keep_image).sum()),
         ignored=Ignored(difficult, **flat_rows(group)) if group.any() or difficult.any() else None,
+        wrong=wrong,
+        repeated=int(sum(part.repeated.sum() for part in parts)),
+        flat=int(flat.sum()),
+        clipped=int((found.clipped & keep_image[found.image] & ~flat).sum()),
     )
 
 
 @dataclass(frozen=True)
 class CheckedLabels:
-    """`Labels` with class ids of the data set, boxes as cxcywh, normalised, and the sizes of the images."""
+    """`Labels` with class ids of the data set, boxes as cxcywh, normalised, and the sizes of the images.
+
+    Attributes:
+        cut: (n,) bool, whether an image is a JPEG that ends early.
+        clipped: (N,) bool, whether a box was cut at the edge of its image.
+        The others are those of `Labels` and `Annotations`.
+    """
 
     paths: list[str]
     sizes: NDArray[np.int64]
+    cut: NDArray[np.bool_]
     image: NDArray[np.int64]
     ids: NDArray[np.int64]
     boxes: NDArray[np.float64]
     kinds: NDArray[np.uint8]
     where: Callable[[int], str]
     problems: dict[int, str]
+    clipped: NDArray[np.bool_]
 
 
 def check_labels(
-    labels: Labels, names: Mapping[int, str], source: str, single_cls: bool = False, lenient: bool = True
+    labels: Labels,
+    names: Mapping[int, str],
+    source: str,
+    single_cls: bool = False,
+    lenient: bool = True,
+    clip: bool = False,
 ) -> CheckedLabels:
     """Compare what was read of label files with the names of the classes and the sizes of the images.
 
@@ -213,6 +260,7 @@ def check_labels(
         source: what named the classes, for messages.
         single_cls: ids are not compared with `names`.
         lenient: measure the images even if the labels are wrong.
+        clip: cut boxes at the edges of their image in place of calling those wrong that reach far over them.
     """
     if labels.own_names is None:
         ids, problems = _class_ids(labels, names, source, single_cls)
@@ -221,14 +269,19 @@ def check_labels(
         ids, problems = _class_ids(labels, own, labels.own_source, single_cls)
         ids = _ids_by_name(ids, own, names)
     sizes, boxes = np.zeros((len(labels.paths), 2), np.int64), labels.boxes
+    cut, clipped = np.zeros(len(labels.paths), bool), np.zeros(len(ids), bool)
     if (
         labels.in_pixels or not problems or lenient
     ):  # else nothing more can be wrong, and images are slow to read
-        sizes = measure_images(labels.paths)
+        sizes, cut = measure_files(labels.paths)
     if labels.in_pixels:
-        boxes = _as_parts(labels, sizes, problems)
+        boxes = _as_parts(labels, sizes, problems, clip)
+    if clip:
+        boxes, clipped = clip_boxes(boxes)
     messages = {index: f"{labels.files[index]} {problems[index]}" for index in sorted(problems)}
-    return CheckedLabels(labels.paths, sizes, labels.image, ids, boxes, labels.kinds, labels.where, messages)
+    return CheckedLabels(
+        labels.paths, sizes, cut, labels.image, ids, boxes, labels.kinds, labels.where, messages, clipped
+    )
 
 
 def join_checked(parts: Sequence[CheckedLabels]) -> CheckedLabels:
@@ -259,6 +312,7 @@ def join_checked(parts: Sequence[CheckedLabels]) -> CheckedLabels:
     return CheckedLabels(
         paths,
         np.stack([parts[place[path][0]].sizes[place[path][1]] for path in paths]),
+        np.array([parts[place[path][0]].cut[place[path][1]] for path in paths], bool),
         image[order],
         gather("ids"),
         gather("boxes"),
@@ -270,6 +324,7 @@ def join_checked(parts: Sequence[CheckedLabels]) -> CheckedLabels:
             for i, text in part.problems.items()
             if new[n][i] >= 0
         },
+        gather("clipped"),
     )
 
 
@@ -306,13 +361,33 @@ def _ids_by_name(
     return found
 
 
-def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]) -> NDArray[np.float64]:
-    """Convert boxes in px to cxcywh as parts of an image; `problems` gets what is far outside."""
+def clip_boxes(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Cut (N, 4) cxcywh, normalised, at the edges of their images.
+
+    Returns:
+        The boxes, those that are inside with all their bits, and (N,) whether a box was cut. Six decimals, as label
+        files have them, may reach over an edge by a millionth.
+    """
+    low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    over = np.asarray((np.maximum(-low, high - 1) > OVER).any(1))
+    low, high = low.clip(0, 1), high.clip(0, 1)
+    return np.where(over[:, None], np.concatenate([(low + high) / 2, high - low], 1), boxes), over
+
+
+def _as_parts(
+    labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str], clip: bool
+) -> NDArray[np.float64]:
+    """Convert boxes in px to cxcywh as parts of an image; `problems` gets what is far outside.
+
+    With `clip` it gets only boxes that end before they begin.
+    """
     hw = np.where(labels.stated_hw > 0, labels.stated_hw, sizes)[labels.image]
     scale = np.maximum(hw[:, [1, 0, 1, 0]], 1)
     corners, slack = labels.boxes / scale, np.maximum(SLACK, SLACK_PX / scale)
-    outside = ((corners < -slack) | (corners > 1 + slack)).any(1) | (corners[:, 2:] < corners[:, :2]).any(1)
-    for row in np.flatnonzero(outside & (hw[:, 0] > 0)).tolist():
+    outside = np.asarray(((corners < -slack) | (corners > 1 + slack)).any(1))
+    reversed_ = (corners[:, 2:] < corners[:, :2]).any(1)
+    wrong = reversed_ if clip else outside | reversed_
+    for row in np.flatnonzero(wrong & (hw[:, 0] > 0)).tolist():
         box, (height, width) = ", ".join(f"{value:g}" for value in labels.boxes[row]), hw[row].tolist()
         text = f"{labels.unit} {labels.place[row]}: corners {box} are not those of a box in {width} x {height} px."
         problems.setdefault(int(labels.image[row]), text)
@@ -321,6 +396,19 @@ def _as_parts(labels: Labels, sizes: NDArray[np.int64], problems: dict[int, str]
 
 
 def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
+    """Return the sizes of `measure_files`, and warn of JPEG files that end early."""
+    sizes, cut = measure_files(paths)
+    _name_cut(paths, cut)
+    return sizes
+
+
+def _name_cut(paths: Sequence[str], cut: NDArray[np.bool_]) -> None:
+    if cut.any():
+        names = [paths[i] for i in np.flatnonzero(cut).tolist()]
+        log.warning("%d JPEG files end early; what could be decoded is used: %s", len(names), listed(names))
+
+
+def measure_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Read the size of every image once; later calls read only files that are new or changed.
 
     Usually the header is enough. Files that may be damaged, such as a PNG with a wrong checksum or a JPEG
@@ -331,7 +419,8 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
 
     Returns:
         (n, 2) int64, height and width with EXIF orientation applied, image px; (0, 0) where the file
-        can't be decoded. Images of more than `MAX_PIXELS` are not decoded; theirs are as stored.
+        can't be decoded; images of more than `MAX_PIXELS` are not decoded, theirs are as stored. And (n,) bool,
+        whether the file is a JPEG that ends early.
     """
     stats = file_stats(paths)
     place = label_cache_path("images", paths)
@@ -351,10 +440,7 @@ def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
             for index, (height, width, is_cut) in zip(indices, found, strict=True):
                 sizes[index], cut[index] = (height, width), is_cut
         write_label_cache(place, stats=stats, sizes=sizes, cut=cut)
-    if cut.any():
-        names = [paths[i] for i in np.flatnonzero(cut).tolist()]
-        log.warning("%d JPEG files end early; what could be decoded is used: %s", len(names), listed(names))
-    return sizes
+    return sizes, cut
 
 
 def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:

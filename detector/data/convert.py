@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import escape
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from detector.boxes import CROWD, DIFFICULT
 from detector.data.annotations import Annotations, build_annotations
 from detector.data.config import DataConfig, load_data_config
+from detector.data.mend import mend, write_upright
 from detector.errors import DataError
 from detector.files.atomic import move_into_place, staging_folder
 
@@ -30,7 +31,13 @@ Target = Literal["yolo", "coco", "voc"]
 DECIMALS = (0, 1, 2, 3, 4, 6, 8)  # of px, tried from the left
 
 
-def convert(data: str | Path, to: Target, out: str | Path, images: Literal["link", "copy"] = "link") -> Path:
+def convert(
+    data: str | Path,
+    to: Target,
+    out: str | Path,
+    images: Literal["link", "copy"] = "link",
+    fix: bool = False,
+) -> Path:
     """Write all splits of a data set in another format.
 
     Args:
@@ -38,6 +45,7 @@ def convert(data: str | Path, to: Target, out: str | Path, images: Literal["link
         to: "yolo", "coco" or "voc".
         out: the new folder; must not exist, or be empty.
         images: "link" makes hard links, where the file system can; "copy" copies.
+        fix: mend in the new folder what can be mended, and say what; see `detector.data.mend`.
 
     Returns:
         The new folder; `data=` takes it.
@@ -50,14 +58,19 @@ def convert(data: str | Path, to: Target, out: str | Path, images: Literal["link
         raise DataError(f"out={out}: {folder} is there already; nothing is overwritten, name another folder.")
     config = load_data_config(data)
     splits = {
-        split: build_annotations(config.read_labels(split), config.names, config.yaml_path.name)
+        split: build_annotations(
+            config.read_labels(split), config.names, config.yaml_path.name, skip=fix, clip=fix
+        )
         for split in config.present_splits()
     }
+    turned: set[str] = set()
+    if fix:
+        splits, turned = mend(splits)
     with staging_folder(folder) as staging:
         names = _image_names(splits, flat=to == "voc")
         WRITERS[to](staging, config, splits, names)
         place_of: Callable[[str], PurePosixPath] = IMAGE_FOLDERS[to]
-        _place_images(staging, splits, names, place_of, link=images == "link")
+        _place_images(staging, splits, names, place_of, images == "link", turned)
         move_into_place(staging, folder)
     return folder
 
@@ -101,6 +114,7 @@ def _place_images(
     names: Mapping[str, PurePosixPath],
     folder: Callable[[str], PurePosixPath],
     link: bool,
+    turned: Collection[str],
 ) -> None:
     from tqdm import tqdm
 
@@ -108,6 +122,9 @@ def _place_images(
     for path, place in tqdm(pairs, desc="images", unit="", disable=None if len(pairs) > 1000 else True):
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
+            continue
+        if path in turned:
+            write_upright(path, place)
             continue
         try:
             if link:

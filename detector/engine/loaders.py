@@ -20,6 +20,7 @@ from detector.data.epochs import EpochOrder
 from detector.data.holdout import Fold
 from detector.data.labels import listed
 from detector.data.layouts import has_labels
+from detector.data.first_look import first_look
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
 from detector.data.transforms import Transforms
@@ -87,6 +88,15 @@ class TrainingData:
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
         self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)
+
+    def report_faults(self) -> None:
+        """Say in a few lines what seems wrong with the data, if anything does; no file is read for it."""
+        if lines := first_look(self.train_annotations, self.val_annotations, self.settings.imgsz):
+            data = self.settings.data
+            shown = f"detector check data={data}" if isinstance(data, (str, Path)) else "detector check"
+            log.warning(
+                "%s", "\n".join(["the data set has", *(f"  {line}" for line in lines), f"{shown} shows them"])
+            )
 
     def class_weights(self, power: float) -> Tensor | None:
         """Return (C,) weights of mean 1, the inverse class frequency to this power; None for power 0.

@@ -35,7 +35,7 @@ from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.settings import TrainSettings
-from detector.training.auto import epochs_for
+from detector.training.auto import epochs_for, is_mosaic_closed
 from detector.training.autobatch import choose_batch
 from detector.training.averaging import mean_weights
 from detector.training.batch_norm import (
@@ -280,6 +280,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         elif self.device.type == "cuda" and settings.deterministic:
             use_repeatable_algorithms()
         self.data = TrainingData(settings, self.transforms)
+        self.data.report_faults()
         self.make_model()
         images = len(self.data.visits)
         self.epochs = self.epochs or epochs_for(images)
@@ -357,8 +358,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
     @property
     def mosaic_is_closed(self) -> bool:
         """Whether this is one of the last `close_mosaic` epochs, which have no mosaic, copy-paste, mixup or cutmix."""
-        last = self.settings.close_mosaic
-        return bool(self.epoch >= self.epochs - (round(last * self.epochs) if last < 1 else last))
+        return is_mosaic_closed(self.epoch, self.epochs, self.settings.close_mosaic)
 
     def start_of_epoch(self) -> None:
         """Set the modes and the loss schedule; a resumed run may be within the epoch."""

@@ -28,3 +28,15 @@ def epochs_for(images: int) -> int:
         images: of the training split.
     """
     return min(max(round(IMAGES / images), MIN_EPOCHS), MAX_EPOCHS)
+
+
+def is_mosaic_closed(epoch: int, epochs: int, close_mosaic: int | float) -> bool:
+    """Return whether an epoch is one of the last ones, which have neither mosaic nor mixup.
+
+    Args:
+        epoch: from 0.
+        epochs: of the run.
+        close_mosaic: how many are the last ones, or, below 1, which part of the run.
+    """
+    last = round(close_mosaic * epochs) if close_mosaic < 1 else close_mosaic
+    return bool(epoch >= epochs - last)
