@@ -23,6 +23,7 @@ from unittest import mock
 
 from benchmarks import (
     callbacks,
+    check,
     evaluation,
     exported,
     loading,
@@ -49,6 +50,7 @@ SECTIONS = {
     "training": training.run,
     "orthogonalization": orthogonalization.run,
     "scan": scan.run,
+    "check": check.run,
     "loading": loading.run,
     "mixes": mixes.run,
     "validation": validation.run,

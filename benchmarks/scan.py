@@ -86,7 +86,7 @@ def run(bench: Bench) -> list[list[str]]:
     return rows
 
 
-def _peak_memory() -> float | None:
+def peak_memory() -> float | None:
     """Return the peak memory of this process, MiB; None where the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -120,10 +120,10 @@ def measure(folder: Path, reader: str) -> list[str]:
     """Read the labels once in this process and return the cells of a row."""
     import pycocotools.coco  # noqa: F401
 
-    before, start, worked = _peak_memory(), time.perf_counter(), time.process_time()
+    before, start, worked = peak_memory(), time.perf_counter(), time.process_time()
     images, boxes = read(folder, reader)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
-    after = _peak_memory()
+    after = peak_memory()
     memory = "-" if before is None or after is None else f"{after - before:.0f}"
     return [str(images), str(boxes), f"{seconds:.2f}", f"{worked:.2f}", memory]
 

@@ -107,6 +107,16 @@ def test_reading_labels_is_timed_twice_the_second_time_from_the_label_cache(benc
     assert [row[:4] for row in rows] == [["first", "start", "8", "56"], ["second", "start", "8", "56"]]
 
 
+def test_a_check_is_timed_twice_and_the_look_before_a_training(bench):
+    rows = [line.split() for line in bench("check")]
+    found = [
+        row[:4]
+        for row in rows
+        if row[:2] in (["first", "check"], ["second", "check"], ["before", "training"])
+    ]
+    assert [row[2:] for row in found] == [["8", "56"]] * 3
+
+
 def test_an_event_costs_less_without_functions_and_callbacks_a_share_of_a_training(bench):
     rows = [line.rsplit(maxsplit=3) for line in bench("callbacks")]
     cells = {row[0]: row[1:] for row in rows if len(row) == 4}

@@ -198,6 +198,7 @@ def _unread(part: Labels) -> list[tuple[str, str]]:
 def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int) -> None:
     boxes = found.boxes
     flat = is_flat(boxes)
+    is_wrong = np.isin(found.image, list(found.problems))  # is said of the file already
     over = reach_over(boxes)
     sides = input_sides(boxes, found.image, found.sizes, imgsz)
     is_object = ~flat & (found.kinds != CROWD)
@@ -213,7 +214,7 @@ def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int)
         named = [text(row) for row in range(min(len(rows), EXAMPLES))]
         report.add("warning", kind, split, what, named, len(rows), cases)
 
-    rows = np.flatnonzero(flat)
+    rows = np.flatnonzero(flat & ~is_wrong)
     add("box-flat", rows, "boxes have no area and are left out", lambda n: found.where(int(rows[n])))
     outside = _worst(np.flatnonzero(over > OUTSIDE), -over)
     add(

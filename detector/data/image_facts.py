@@ -25,6 +25,7 @@ from detector.errors import DataError
 
 MAX_THREADS = 16
 SIDE = 16  # px of a thumbnail
+PER_CELL = 4  # px of what the decoder gives, at least, along a thumbnail's px: fewer show another size as another image
 ALIKE = 0.97  # correlation of the thumbnails from which images look nearly equal
 COARSE = 0.975  # likewise, of thumbnails of half the side: what is below is not looked at closer
 MIN_CONTRAST = 2.0  # standard deviation, grey levels: below there is nothing to compare
@@ -108,7 +109,7 @@ def _look_at_one(path: str, size: tuple[int, int]) -> tuple[np.uint64, NDArray[n
     """Return content, thumbnail and kind of an image; one that is known not to decode is not tried again."""
     if min(size) == 0:
         return UNREAD, None, 0
-    fitting = (flag for factor, flag in _REDUCED if min(size) >= factor * SIDE)
+    fitting = (flag for factor, flag in _REDUCED if min(size) >= factor * SIDE * PER_CELL)
     try:
         grey = read_image(path, next(fitting, cv2.IMREAD_GRAYSCALE), quiet=True)
         content = int.from_bytes(hashlib.sha256(Path(path).read_bytes()).digest()[:8], "big")
