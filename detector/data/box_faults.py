@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data.annotations import MIN_SIDE
+from detector.data.annotations import MIN_SIDE, SLACK_PX
 
 SMALL_SIDE = 4  # px of the input: half the finest stride; smaller objects are hardly learned
 SAME_BOX = 0.95  # IoU from which two boxes of an image count as one
-OUTSIDE = 1e-3  # of the image, that a box may reach over its edge
+OUTSIDE = (
+    1e-3  # of the image, that a box may reach over its edge; or the `SLACK_PX` of tools that count from 1
+)
 _MOVED = 1 - SAME_BOX  # of the width: centres further apart leave a lower IoU
 _MAX_STEPS = 64  # neighbours in the order of centres that are compared
 
@@ -26,6 +28,21 @@ def reach_over(boxes: Boxes) -> NDArray[np.float64]:
     """Return (N,) how far boxes (N, 4) cxcywh, normalised, reach over the edge of their image, as a part of it."""
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
     return np.asarray(np.maximum(-low, high - 1).max(1, initial=-1), np.float64)
+
+
+def is_outside(
+    over: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return (N,) which boxes reach over the edge of their image by more than tools round.
+
+    Args:
+        over: (N,) from `reach_over`.
+        image: (N,) the image of each box.
+        sizes: (n, 2) height and width of the images, px.
+    """
+    limits = np.maximum(OUTSIDE, SLACK_PX / np.maximum(sizes.min(1, initial=2**31), 1))
+    outside: NDArray[np.bool_] = over > limits[image]
+    return outside
 
 
 def input_sides(

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from detector.boxes import CROWD
 from detector.data.annotations import MIN_SIDE, CheckedLabels, check_labels, join_checked
 from detector.data.box_faults import (
-    OUTSIDE,
     SAME_BOX,
     SMALL_SIDE,
     input_sides,
     is_flat,
+    is_outside,
     reach_over,
     same_boxes,
 )
@@ -216,7 +216,7 @@ def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int)
 
     rows = np.flatnonzero(flat & ~is_wrong)
     add("box-flat", rows, "boxes have no area and are left out", lambda n: found.where(int(rows[n])))
-    outside = _worst(np.flatnonzero(over > OUTSIDE), -over)
+    outside = _worst(np.flatnonzero(is_outside(over, found.image, found.sizes)), -over)
     add(
         "box-outside", outside, "boxes reach over the edge of their image",
         lambda n: f"{found.where(int(outside[n]))}: by {100 * over[outside[n]]:.3g} % of the image",

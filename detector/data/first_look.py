@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detector.data.annotations import Annotations
-from detector.data.box_faults import OUTSIDE, SMALL_SIDE, input_sides, reach_over, same_boxes
+from detector.data.box_faults import SMALL_SIDE, input_sides, is_outside, reach_over, same_boxes
 from detector.data.doctor import FEW, UNBALANCED
 from detector.data.image_facts import UNREAD, known_contents
 
@@ -54,7 +54,7 @@ def first_look(train: Annotations, val: Annotations, imgsz: int) -> list[str]:
     )
     lines.append(
         (
-            int((reach_over(train.boxes) > OUTSIDE).sum()),
+            int(is_outside(reach_over(train.boxes), image, train.sizes).sum()),
             "boxes to train on that reach over the edge of their image",
         )
     )

@@ -360,7 +360,7 @@ def _boxes(root: Path, rng: Generator, kind: str, change: Callable[[list[str]], 
 
 
 def box_over_the_edge(root: Path, rng: Generator) -> Planted:
-    width = rng.uniform(0.1, 0.4)
+    width = rng.uniform(0.2, 0.4)
     x = rng.choice([0, 1]) + rng.uniform(-0.4, 0.0) * width * rng.choice([-1, 1])
     return _boxes(
         root,
