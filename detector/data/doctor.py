@@ -216,7 +216,7 @@ def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int)
 
     rows = np.flatnonzero(flat & ~is_wrong)
     add("box-flat", rows, "boxes have no area and are left out", lambda n: found.where(int(rows[n])))
-    outside = _worst(np.flatnonzero(is_outside(over, found.image, found.sizes)), -over)
+    outside = _worst(np.flatnonzero(is_outside(over, found.image, found.sizes) & ~is_wrong), -over)
     add(
         "box-outside", outside, "boxes reach over the edge of their image",
         lambda n: f"{found.where(int(outside[n]))}: by {100 * over[outside[n]]:.3g} % of the image",
