@@ -84,6 +84,12 @@ def test_validation_images_are_letterboxed_and_spread_over_the_split(drawn_datas
     assert len(names) == 6
 
 
+def test_of_a_fold_the_training_images_are_drawn(drawn_dataset, tmp_path, drawn):
+    paths = [show(data=drawn_dataset, split=f"{k}/2", imgsz=64, project=tmp_path)[0] for k in (1, 2)]
+    assert [path.name for path in paths] == ["train0.jpg", "train0.jpg"]
+    assert len(drawn[0][0]) + len(drawn[1][0]) == 12
+
+
 def test_data_settings_apply(drawn_dataset, tmp_path, drawn):
     show(data=drawn_dataset, imgsz=64, project=tmp_path, fraction=0.5, single_cls=True)
     images, _, labels, names, _ = drawn.pop()

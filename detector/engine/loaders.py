@@ -17,10 +17,10 @@ from detector.data.cache import CacheMode
 from detector.data.config import DataConfig, load_data_config, located
 from detector.data.dataset import DetectionDataset
 from detector.data.epochs import EpochOrder
+from detector.data.first_look import first_look
 from detector.data.holdout import Fold
 from detector.data.labels import listed
 from detector.data.layouts import has_labels
-from detector.data.first_look import first_look
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
 from detector.data.transforms import Transforms
@@ -93,7 +93,7 @@ class TrainingData:
         """Say in a few lines what seems wrong with the data, if anything does; no file is read for it."""
         if lines := first_look(self.train_annotations, self.val_annotations, self.settings.imgsz):
             data = self.settings.data
-            shown = f"detector check data={data}" if isinstance(data, (str, Path)) else "detector check"
+            shown = "detector check" if isinstance(data, (dict, list)) else f"detector check data={data}"
             log.warning(
                 "%s", "\n".join(["the data set has", *(f"  {line}" for line in lines), f"{shown} shows them"])
             )

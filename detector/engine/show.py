@@ -56,9 +56,7 @@ def draw_samples(settings: ShowSettings, transforms: Sequence[Any] = ()) -> list
         settings.cache = False  # few images are read
     loaded = [load_transform(item) for item in transforms or as_list(settings.transforms)]
     is_train = settings.split == "train" or fold_of(settings.split) is not None
-    dataset, keys = (
-        _train_samples(settings, loaded) if is_train else _plain_samples(settings)
-    )
+    dataset, keys = _train_samples(settings, loaded) if is_train else _plain_samples(settings)
     folder, _ = open_run_folder(settings.project, settings.name or "show", settings.exist_ok)
     stem = "train" if is_train else settings.split
     return [
