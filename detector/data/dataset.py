@@ -19,7 +19,14 @@ from detector.data.cache import CacheMode, ImageCache, build_cache
 from detector.data.donors import Donors
 from detector.data.epochs import EpochOrder
 from detector.data.images import read_image
-from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
+from detector.data.letterbox import (
+    fit_size,
+    input_hw,
+    letterbox,
+    letterbox_geometry,
+    rect_shape,
+    resize_into,
+)
 from detector.data.transforms import Transforms
 from detector.data.warp import apply_augmentation, to_planes
 from detector.errors import DataError
@@ -55,7 +62,7 @@ class DetectionDataset:
 
     Args:
         annotations: what to load.
-        imgsz: side of the input (of the long side, if rectangular), px; a multiple of 32.
+        imgsz: side of the input (of the long side with `rect`), or height and width, px; multiples of 32.
         augmentation: how to vary training samples; None for validation.
         seed: of the run.
         cache: "auto" keeps decoded images in the free memory, as many as fit; "ram" all of them or
@@ -75,7 +82,7 @@ class DetectionDataset:
     def __init__(
         self,
         annotations: Annotations,
-        imgsz: int,
+        imgsz: int | Sequence[int],
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache: CacheMode = "auto",
@@ -87,7 +94,7 @@ class DetectionDataset:
         visits: EpochOrder | None = None,
     ) -> None:
         self.annotations = annotations
-        self.imgsz = imgsz
+        self.input_hw = input_hw(imgsz)
         self.augmentation = augmentation
         self.seed = seed
         self.rect = rect
@@ -127,12 +134,12 @@ class DetectionDataset:
     def shape_of(self, key: Key) -> tuple[int, int]:
         """Height and width of a sample, input px."""
         if not self.rect:
-            return self.imgsz, self.imgsz
+            return self.input_hw
         if isinstance(key, TrainKey):
             start = key.position // self.rect_batch * self.rect_batch
             ratios = self._ratios[self.order(key.epoch)[start : start + self.rect_batch]]
-            return rect_shape(ratios[0], ratios[-1], self.imgsz, margin=0)
-        return rect_shape(self._ratios[key], self._ratios[key], self.imgsz, margin=0.5)
+            return rect_shape(ratios[0], ratios[-1], self.input_hw, margin=0)
+        return rect_shape(self._ratios[key], self._ratios[key], self.input_hw, margin=0.5)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(len(visits),) int64, the image index at each position of an epoch."""
@@ -146,7 +153,7 @@ class DetectionDataset:
         return self._epoch_order[1]
 
     def load(self, index: int) -> NDArray[Any]:
-        """The image with its long side resized to ``imgsz``: (H, W, 3) uint8, BGR, not to be written to."""
+        """The image resized to fit the input: (H, W, 3) uint8, BGR, not to be written to."""
         image = self.cache.get(index)
         if image is None:
             image = self._decode(index)
@@ -159,7 +166,7 @@ class DetectionDataset:
         factor, flag = 1, cv2.IMREAD_COLOR
         if self.augmentation is not None:
             # the JPEG decoder itself can shrink: faster, and smoother than bilinear sampling
-            fitting = (pair for pair in _REDUCED if max(full_h, full_w) // pair[0] >= self.imgsz)
+            fitting = (pair for pair in _REDUCED if max(full_h, full_w) // pair[0] >= max(height, width))
             factor, flag = next(fitting, (factor, flag))
         path = self.annotations.paths[index]
         try:

@@ -129,31 +129,32 @@ def resize_into(image: NDArray[Any], view: NDArray[Any]) -> None:
         cv2.resize(image, view.shape[1::-1], dst=view, interpolation=cv2.INTER_LINEAR)
 
 
-def fit_size(shape_hw: Any, imgsz: int) -> tuple[int, int]:
-    """Height and width of an image once its long side is ``imgsz`` px."""
-    h, w = int(shape_hw[0]), int(shape_hw[1])
-    ratio = imgsz / max(h, w)
-    return min(ceil(h * ratio), imgsz), min(ceil(w * ratio), imgsz)
+def fit_size(shape_hw: Any, imgsz: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an image once it fits an input: its long side a square one, see `input_hw`."""
+    (h, w), (new_h, new_w) = (int(shape_hw[0]), int(shape_hw[1])), input_hw(imgsz)
+    ratio = min(new_h / h, new_w / w)
+    return min(ceil(h * ratio), new_h), min(ceil(w * ratio), new_w)
 
 
 def rect_shape(
-    min_ratio: float, max_ratio: float, imgsz: int, margin: float, stride: int = 32
+    min_ratio: float, max_ratio: float, imgsz: int | Sequence[int], margin: float, stride: int = 32
 ) -> tuple[int, int]:
-    """The smallest input that holds images of long side ``imgsz`` with these ratios height / width.
+    """The smallest input that holds images with these ratios height / width, scaled to fit ``imgsz``.
 
     Args:
         min_ratio: smallest height / width.
         max_ratio: largest height / width.
-        imgsz: long side of the images, input px.
+        imgsz: long side of the images, or height and width that they fit in, input px.
         margin: added before rounding up, in strides (0.5 for validation, 0 for training).
         stride: height and width are multiples of it, input px.
 
     Returns:
         Height and width, input px.
     """
-    high, wide = 1.0, 1.0
-    if max_ratio < 1:
-        high = max_ratio
-    elif min_ratio > 1:
-        wide = 1 / min_ratio
-    return ceil(high * imgsz / stride + margin) * stride, ceil(wide * imgsz / stride + margin) * stride
+    height, width = input_hw(imgsz)
+    high, wide = float(height), float(width)
+    if max_ratio < height / width:
+        high = max_ratio * width
+    elif min_ratio > height / width:
+        wide = 1 / min_ratio * height
+    return ceil(high / stride + margin) * stride, ceil(wide / stride + margin) * stride

@@ -57,7 +57,7 @@ class TrainLoader:
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        largest = batch_size * 3 * (math.ceil(dataset.imgsz / 32) * 32) ** 2  # rectangles are smaller
+        largest = batch_size * 3 * math.prod(math.ceil(side / 32) * 32 for side in dataset.input_hw)
         self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
     def __len__(self) -> int:

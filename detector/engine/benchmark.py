@@ -73,7 +73,7 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Export, validate and time a model in every format.
 
-    The input is the same square for all. Accuracy is that of `detector val`; "predict ms" is the median time from
+    The input has the same size for all. Accuracy is that of `detector val`; "predict ms" is the median time from
     a decoded image to its results at batch 1, "network ms" the part of it in the network.
 
     Args:

@@ -23,6 +23,7 @@ from detector.callbacks.state import gather_states, restore_states
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.data.config import is_at_hand
+from detector.data.letterbox import input_hw
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, located_data
@@ -281,13 +282,14 @@ class Trainer(CheckedAttributes, TrainingSteps):
             use_repeatable_algorithms()
         self.data = TrainingData(settings, self.transforms)
         self.make_model()
-        images = len(self.data.visits)
+        images, sides = len(self.data.visits), input_hw(settings.imgsz)
+        height, width = (largest_side(side, settings.multi_scale) for side in sides)
         self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
             settings.batch,
             images,
             self.model,
-            largest_side(settings.imgsz, settings.multi_scale),
+            (3, height, width),
             self.device,
             self.precision,
             self.crowded_loss,
@@ -295,7 +297,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         require_batch_norm_fits(
             images,
             self.batch_size,
-            smallest_side(settings.imgsz, settings.multi_scale),
+            smallest_side(max(sides), settings.multi_scale),
             max(self.model.strides),
         )
         self.data.make_loaders(self.batch_size, self.device)

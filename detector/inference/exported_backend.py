@@ -204,11 +204,6 @@ class ExportedModel:
                 f"rect=true: {self.path.name} takes {height} x {width} px only; leave rect out, or export it with "
                 f"dynamic=true"
             )
-        if isinstance(settings, ValSettings) and height != width:
-            raise SettingsError(
-                f"{self.path.name} takes {height} x {width} px only, validation needs a square; export it with "
-                f"dynamic=true or imgsz={max(fixed)}"
-            )
 
 
 class ExportedBackend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
@@ -178,11 +179,11 @@ class DetectionModel(nn.Module):
                 module.to(dtype)
         return fused.requires_grad_(False)
 
-    def info(self, imgsz: int = 640) -> ModelInfo:
+    def info(self, imgsz: int | Sequence[int] = 640) -> ModelInfo:
         """Count layers, parameters and operations.
 
         Args:
-            imgsz: side of the square input that operations are counted for, px.
+            imgsz: side of the square input that operations are counted for, or height and width, px.
         """
         parameters = list(self.parameters())
         return ModelInfo(
@@ -193,12 +194,12 @@ class DetectionModel(nn.Module):
         )
 
 
-def count_gflops(model: DetectionModel, imgsz: int, training: bool) -> float:
+def count_gflops(model: DetectionModel, imgsz: int | Sequence[int], training: bool) -> float:
     """Count the operations of one forward pass without computing anything.
 
     Args:
         model: the network.
-        imgsz: side of the square input, px.
+        imgsz: side of the square input, or height and width, px.
         training: run every head, not only the selected one.
 
     Returns:
@@ -206,9 +207,10 @@ def count_gflops(model: DetectionModel, imgsz: int, training: bool) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     twin = deepcopy(model).to("meta").train(training)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(torch.empty(1, 3, imgsz, imgsz, device="meta"))
+        twin(torch.empty(1, 3, height, width, device="meta"))
     return float(counter.get_total_flops()) / 1e9
 
 
