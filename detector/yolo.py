@@ -485,7 +485,7 @@ class YOLO:
             )
         if settings.verbose:
             announce(settings)
-        source = open_source(settings.source)
+        source = open_source(settings.source, self._opened.value_range)
         predictor = self.predictor = Predictor(settings, self._ready(settings), callbacks)
         return predictor.stream(source)
 

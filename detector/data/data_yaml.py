@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic.fields import FieldInfo
@@ -70,7 +72,10 @@ class DataYaml(BaseModel):
         le=LIMITS["classes"],
         description=f"a whole number of classes, 1 or more and at most {LIMITS['classes']:,}",
     )
-    channels: object = 3
+    channels: int | None = Field(None, description="1 (grey) or 3 (colour); convert images that have others")
+    value_range: list[float] | None = Field(
+        None, description="two numbers, the values of images of 16 bits that become 0 and 255"
+    )
     download: list[_Download] = Field([], description="an https:// address, or url, into and sha256")
     stand_in: object = None
     drawn: dict[str, NonNegativeInt] | None = Field(
@@ -96,12 +101,16 @@ class DataYaml(BaseModel):
             raise ValueError(f"names: {_few(wrong)} can't be a class name; put it in quotes")
         return {key: str(names[key]) for key in sorted(names)}
 
-    @field_validator("channels")
+    @field_validator("channels", "value_range", mode="before")
     @classmethod
-    def _images_are_coloured(cls, channels: object) -> object:
-        if channels != 3:
-            raise ValueError("only images of 3 channels can be used")
-        return channels
+    def _network_takes_them(cls, given: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        field = cls.model_fields[info.field_name]
+        is_range = isinstance(given, list) and len(given) == 2 and all(map(_is_number, given))
+        fits = given in (1, 3) and type(given) is int
+        if not (is_range and given[0] < given[1] if info.field_name == "value_range" else fits):
+            raise ValueError(f"expected {field.description}")
+        return [float(value) for value in given] if is_range else given
 
     @field_validator("download", mode="before")
     @classmethod
@@ -234,6 +243,10 @@ def _problem(key: str, value: Any, text: str) -> str:
 
 def _expected(_: str, field: FieldInfo) -> str:
     return f"expected {field.description}"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and isfinite(value)  # type: ignore[arg-type]
 
 
 def _few(values: Any) -> str:

@@ -18,7 +18,7 @@ from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
 from detector.data.donors import Donors
 from detector.data.epochs import EpochOrder
-from detector.data.images import read_image
+from detector.data.images import COLOUR, PixelFormat, read_image
 from detector.data.letterbox import (
     fit_size,
     input_hw,
@@ -74,6 +74,10 @@ class DetectionDataset:
         memory_fraction: share of the free memory that "auto" may use.
         transforms: the user's, of training samples.
         visits: the images of every epoch; by default all of them, once.
+        form: what the network takes of an image.
+
+    Attributes:
+        channels: C, of an image.
 
     Raises:
         DataError: there is nothing to learn from, or "ram" does not fit.
@@ -92,6 +96,7 @@ class DetectionDataset:
         memory_fraction: float = 0.25,
         transforms: Transforms | None = None,
         visits: EpochOrder | None = None,
+        form: PixelFormat = COLOUR,
     ) -> None:
         self.annotations = annotations
         self.input_hw = input_hw(imgsz)
@@ -102,6 +107,7 @@ class DetectionDataset:
         self.transforms = transforms
         self.visits = visits or EpochOrder(annotations)
         self.donors = Donors(annotations) if augmentation is not None and augmentation.copy_paste else None
+        self.form, self.channels = form, form.channels
         if not len(annotations.labels):
             what = f"none of the {len(annotations)} images has a label"
             if augmentation is not None:
@@ -110,7 +116,9 @@ class DetectionDataset:
                 )
             log.warning("%s; the metrics of this validation mean nothing", what)
         self.loaded_hw = np.array([fit_size(size, imgsz) for size in annotations.sizes], np.int64)
-        self.cache: ImageCache = build_cache(cache, self.loaded_hw, workers > 0, memory_fraction)
+        self.cache: ImageCache = build_cache(
+            cache, self.loaded_hw, workers > 0, memory_fraction, self.channels
+        )
         self._ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]
         self.by_ratio = np.argsort(self._ratios, kind="stable")
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
@@ -119,16 +127,16 @@ class DetectionDataset:
         return len(self.annotations)
 
     def __getitem__(self, key: Key) -> Sample:
-        image = torch.empty((3, *self.shape_of(key)), dtype=torch.uint8)
+        image = torch.empty((self.channels, *self.shape_of(key)), dtype=torch.uint8)
         return Sample(image, self._fill(key, image.numpy()))
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Load several samples of one shape as a batch."""
-        images = torch.empty((len(keys), 3, *self.shape_of(keys[0])), dtype=torch.uint8)
+        images = torch.empty((len(keys), self.channels, *self.shape_of(keys[0])), dtype=torch.uint8)
         return assemble(images, self.fill(keys, images))
 
     def fill(self, keys: Sequence[Key], images: Tensor) -> list[Target]:
-        """Write samples straight into a batch, (B, 3, H, W) uint8, and return the rest of each."""
+        """Write samples straight into a batch, (B, C, H, W) uint8, and return the rest of each."""
         return [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
 
     def shape_of(self, key: Key) -> tuple[int, int]:
@@ -153,7 +161,7 @@ class DetectionDataset:
         return self._epoch_order[1]
 
     def load(self, index: int) -> NDArray[Any]:
-        """The image resized to fit the input: (H, W, 3) uint8, BGR, not to be written to."""
+        """The image resized to fit the input: (H, W, 3) uint8, BGR, or (H, W), grey, not to be written to."""
         image = self.cache.get(index)
         if image is None:
             image = self._decode(index)
@@ -170,7 +178,7 @@ class DetectionDataset:
             factor, flag = next(fitting, (factor, flag))
         path = self.annotations.paths[index]
         try:
-            image = read_image(path, flag, quiet=True)
+            image = read_image(path, flag, quiet=True, form=self.form)
         except DataError as error:
             raise DataError(
                 f"{path} can't be read any more; is it damaged, or was it changed or removed meanwhile?"
@@ -183,12 +191,12 @@ class DetectionDataset:
             )
         if image.shape[:2] == (height, width):
             return image
-        resized = np.empty((height, width, 3), np.uint8)
+        resized = np.empty((height, width, *image.shape[2:]), np.uint8)
         resize_into(image, resized)
         return resized
 
     def _fill(self, key: Key, out: NDArray[np.uint8]) -> Target:
-        """Write the image of a sample into (3, H, W) uint8 and return the rest."""
+        """Write the image of a sample into (C, H, W) uint8 and return the rest."""
         if isinstance(key, TrainKey):
             return self._fill_augmented(key, out)
         return self._fill_letterboxed(key, out)

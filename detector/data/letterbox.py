@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.data.images import to_grey
+
 GREY = 114  # the value of every pixel that no image covers
 
 
@@ -85,9 +87,14 @@ def letterbox_geometry(
     )
 
 
+def image_shape(hw: tuple[int, int], channels: int) -> tuple[int, ...]:
+    """Return the shape of an image: (H, W, 3), or (H, W) where it is grey."""
+    return hw if channels == 1 else (*hw, channels)
+
+
 def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
-    """Resize (bilinear) and pad an (H, W, 3) uint8 image as the geometry says."""
-    canvas = np.empty((*geometry.out_hw, 3), np.uint8)
+    """Resize (bilinear) and pad an (H, W, 3) or (H, W) uint8 image as the geometry says."""
+    canvas = np.empty((*geometry.out_hw, *image.shape[2:]), np.uint8)
     width, height = geometry.new_wh
     if (height, width) != geometry.out_hw:
         canvas.fill(GREY)
@@ -97,7 +104,11 @@ def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
 
 
 def letterbox_batch(
-    images: Sequence[NDArray[np.uint8]], new_hw: tuple[int, int], min_rect: bool = False, stride: int = 32
+    images: Sequence[NDArray[np.uint8]],
+    new_hw: tuple[int, int],
+    min_rect: bool = False,
+    stride: int = 32,
+    channels: int = 3,
 ) -> tuple[Tensor, list[Letterbox]]:
     """Letterbox images of any shapes into one batch.
 
@@ -106,18 +117,22 @@ def letterbox_batch(
         new_hw: height and width of the input, input px.
         min_rect: where all images have one shape, pad only up to the next multiple of ``stride``.
         stride: see ``min_rect``, input px.
+        channels: of the input; 1 makes the images grey first.
 
     Returns:
-        (B, 3, H, W) uint8 RGB, whose memory is (B, H, W, 3); and where each image lies in it.
+        (B, 3, H, W) uint8 RGB, whose memory is (B, H, W, 3), or (B, 1, H, W) grey; and where each image lies in it.
     """
     min_rect = min_rect and len({image.shape for image in images}) == 1
     places = [
         letterbox_geometry((image.shape[0], image.shape[1]), new_hw, min_rect, stride=stride)
         for image in images
     ]
-    stack = np.empty((len(images), *places[0].out_hw, 3), np.uint8)
-    for image, place, rgb in zip(images, places, stack, strict=True):
-        cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=rgb)
+    stack = np.empty((len(images), *places[0].out_hw, channels), np.uint8)
+    for image, place, out in zip(images, places, stack, strict=True):
+        if channels == 1:
+            out[..., 0] = letterbox(to_grey(image), place)
+        else:
+            cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=out)
     return torch.from_numpy(stack).permute(0, 3, 1, 2), places
 
 

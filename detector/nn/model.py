@@ -85,6 +85,16 @@ class DetectionModel(nn.Module):
         return self.config.num_classes
 
     @property
+    def channels(self) -> int:
+        """Channels of an image: 1 is grey, 3 colour."""
+        return self.config.channels
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values of images of 16 bits that become 0 and 255; None = their upper 8 bits are taken."""
+        return self.config.value_range
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -131,8 +141,8 @@ class DetectionModel(nn.Module):
         """Predict.
 
         Args:
-            images: (B, 3, H, W) float in [0, 1], RGB; H and W multiples of the coarsest stride. Cast to the
-                dtype of the first layer.
+            images: (B, 3, H, W) float in [0, 1], RGB, or (B, 1, H, W), grey; H and W multiples of the coarsest
+                stride. Cast to the dtype of the first layer.
 
         Returns:
             Raw predictions of every head in training, of the selected head otherwise, by head name.
@@ -210,7 +220,7 @@ def count_gflops(model: DetectionModel, imgsz: int | Sequence[int], training: bo
     height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     twin = deepcopy(model).to("meta").train(training)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(torch.empty(1, 3, height, width, device="meta"))
+        twin(torch.empty(1, model.channels, height, width, device="meta"))
     return float(counter.get_total_flops()) / 1e9
 
 
