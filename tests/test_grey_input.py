@@ -18,6 +18,7 @@ from detector.checkpoints.transfer import transfer_weights
 from detector.data.annotations import build_annotations
 from detector.data.augment import Augmentation
 from detector.data.config import load_data_config
+from detector.data.convert import convert
 from detector.data.dataset import DetectionDataset, TrainKey
 from detector.data.drawn import FORMS, make_drawn_dataset
 from detector.data.images import PixelFormat, read_image
@@ -25,7 +26,7 @@ from detector.data.letterbox import letterbox_batch
 from detector.data.loader import TrainLoader
 from detector.data.sources import open_source
 from detector.data.warp import shift_hsv
-from detector.errors import CheckpointError, DataError, ModelError
+from detector.errors import CheckpointError, DataError, ExportError, ModelError
 from detector.nn.model import DetectionModel, load_model_config
 from detector.runtimes.contract import contract_of
 
@@ -156,6 +157,7 @@ def test_a_range_leaves_images_of_8_bits_as_they_are(tmp_path, scene):
         ({"channels": [1]}, "channels: [1]; expected 1 (grey) or 3 (colour)"),
         ({"value_range": 4095}, "value_range: 4095; expected two numbers, the values of images of 16 bits"),
         ({"value_range": [9, 9]}, "value_range: [9, 9]; expected two numbers"),
+        ({"value_range": [0, 10**12]}, "; expected two numbers"),
         ({"value_range": [0, float("nan")]}, "value_range: [0, nan]; expected two numbers"),
     ],
 )
@@ -172,6 +174,7 @@ def test_wrong_keys_of_the_data_are_refused(folder, tmp_path, keys, message):
         ("ch: 4\n", "ch=4; expected 1 (grey) or 3 (colour)."),
         ("channels: 1\nch: 3\n", "channels and ch differ; keep channels."),
         ("value_range: [4, 1]\n", "value_range=[4, 1]; expected two numbers"),
+        ("value_range: [0, .inf]\n", "value_range=[0, inf]; expected two numbers"),
     ],
 )
 def test_wrong_keys_of_a_model_are_refused(tmp_path, first, message):
@@ -479,6 +482,25 @@ def test_int8_is_calibrated_on_grey(grey, any_int8, grey_data, scene):
     opened = YOLO(grey.export(format="openvino", int8=True, imgsz=96, data=grey_data, verbose=False))
     assert opened.exported.contract.channels == 1
     assert opened.predict(scene, verbose=False)[0].orig_img.shape == scene.shape
+
+
+@pytest.mark.parametrize("given", [[9, 1], [0, float("inf")], [1, 2, 3], "all"])
+def test_a_range_that_is_none_is_damage(given, tmp_path):
+    metadata = {
+        "schema": 1, "names": {"0": "a"}, "stride": 32, "imgsz": [64, 64], "batch": 1, "dynamic": False,
+        "preprocess": False, "output": {"kind": "raw"}, "suppression": None, "head": "one2many", "precision": "fp32",
+    }  # fmt: skip
+    assert contract_of(metadata, tmp_path).channels == 3
+    with pytest.raises(ExportError, match="value_range"):
+        contract_of(metadata | {"value_range": given}, tmp_path)
+    with pytest.raises(ExportError, match="channels=2"):
+        contract_of(metadata | {"channels": 2}, tmp_path)
+
+
+def test_conversion_keeps_what_is_said_of_the_images(deep_data, tmp_path):
+    convert(deep_data, "yolo", tmp_path / "out")
+    config = load_data_config(tmp_path / "out")
+    assert (config.channels, config.value_range) == (1, (0, 4080))
 
 
 def test_an_input_of_one_channel_is_grey(scene):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from pydantic.fields import FieldInfo
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
 from detector.errors import DataError, excerpt, nearest
-from detector.fields import explain_validation
+from detector.fields import explain_validation, is_range
 from detector.files.bounds import LIMITS, BoundsError, require_within
 from detector.files.safe_yaml import YamlError, read_yaml
 
@@ -106,11 +105,10 @@ class DataYaml(BaseModel):
     def _network_takes_them(cls, given: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
         field = cls.model_fields[info.field_name]
-        is_range = isinstance(given, list) and len(given) == 2 and all(map(_is_number, given))
-        fits = given in (1, 3) and type(given) is int
-        if not (is_range and given[0] < given[1] if info.field_name == "value_range" else fits):
+        fits = is_range(given) if info.field_name == "value_range" else type(given) is int and given in (1, 3)
+        if not fits:
             raise ValueError(f"expected {field.description}")
-        return [float(value) for value in given] if is_range else given
+        return [float(value) for value in given] if isinstance(given, list) else given
 
     @field_validator("download", mode="before")
     @classmethod
@@ -243,10 +241,6 @@ def _problem(key: str, value: Any, text: str) -> str:
 
 def _expected(_: str, field: FieldInfo) -> str:
     return f"expected {field.description}"
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and isfinite(value)  # type: ignore[arg-type]
 
 
 def _few(values: Any) -> str:

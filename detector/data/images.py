@@ -143,9 +143,10 @@ def to_eight_bits(image: NDArray[Any], value_range: tuple[float, float] | None) 
 def describe_depth(paths: Sequence[str], value_range: tuple[float, float] | None) -> None:
     """Say how images of 16 bits are scaled, if the first one is of 16 bits; warn if that leaves it nearly black."""
     path = paths[0] if paths else ""
-    if not path.lower().endswith(DEEP_SUFFIXES) or (size := image_size(Path(path).read_bytes())) is None:
+    if not path.lower().endswith(DEEP_SUFFIXES):
         return
-    image = None if is_too_large(size) else _decode(Path(path).read_bytes(), DEEP)
+    size = image_size(content := Path(path).read_bytes())
+    image = None if size is None or is_too_large(size) else _decode(content, DEEP)
     if image is None or image.dtype != np.uint16:
         return
     if value_range is not None:

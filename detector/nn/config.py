@@ -6,13 +6,14 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from detector.errors import ModelError, nearest
+from detector.fields import is_range
 from detector.files.bounds import BoundsError, require_within
 from detector.files.folders import resource_dir
 from detector.files.safe_yaml import YamlError, read_yaml
@@ -49,11 +50,6 @@ MAX_REPEATS = 1000  # of a row; the shipped tables go up to 6
 DEEP_SCALES = ("m", "l", "x")  # sizes whose C3k2 rows always use C3k
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return type(value) in (int, float) and isfinite(value)
-
-
 class Rule(NamedTuple):
     """What a value has to be: in words, and as a question."""
 
@@ -66,7 +62,7 @@ POSITIVE = Rule("a number above 0", lambda v: type(v) in (int, float) and v > 0)
 CHANNELS = Rule("1 (grey) or 3 (colour)", lambda v: type(v) is int and v in (1, 3))
 RANGE = Rule(
     "two numbers, [the value that becomes 0, the one that becomes 255]",
-    lambda v: v is None or (isinstance(v, LISTS) and len(v) == 2 and all(map(is_number, v)) and v[0] < v[1]),
+    lambda v: v is None or is_range(v),
 )
 FLAG = Rule("true or false", lambda v: type(v) is bool)
 ROWS = Rule(f"rows {ROW}", lambda v: isinstance(v, LISTS))

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from detector.boxes import NMSParams
 from detector.errors import ExportError, first_line
-from detector.fields import explain_validation, format_value, type_text
+from detector.fields import explain_validation, format_value, is_range, type_text
 from detector.files.bounds import BoundsError, require_within
 from detector.runtimes import TensorSpec
 
@@ -128,8 +128,8 @@ def contradictions(contract: Contract) -> list[str]:
         wrong.append(f"names has the keys {sorted(c.names)}; expected 0 to {max(count - 1, 0)}")
     if not all(side >= c.stride and side % c.stride == 0 for side in c.imgsz):
         wrong.append(f"imgsz={format_value(c.imgsz)}: expected multiples of stride={c.stride}")
-    if c.value_range is not None and not c.value_range[0] < c.value_range[1]:
-        wrong.append(f"value_range={format_value(c.value_range)}: expected the smaller number first")
+    if c.value_range is not None and not is_range(c.value_range):
+        wrong.append(f"value_range={format_value(c.value_range)}: expected two numbers, the smaller first")
     if (c.kind == "detections") != (c.suppression is not None):
         wrong.append(f"kind={c.kind}: expected {'no ' * (c.kind == 'raw')}suppression with it")
     return wrong
