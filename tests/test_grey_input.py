@@ -195,6 +195,20 @@ def test_a_model_of_one_channel_takes_one(tmp_path, key):
     )
 
 
+def test_joined_sets_that_contradict_each_other_are_refused(grey_data, deep_data, folder, tmp_path):
+    colour = tmp_path / "colour.yaml"
+    colour.write_text(grey_data.read_text().replace("channels: 1", "channels: 3") + f"path: {folder}\n")
+    with pytest.raises(DataError, match="the sets have channels: 1 and 3; expected one for all"):
+        load_data_config([str(grey_data), str(colour)])
+    joined = load_data_config([str(grey_data), str(deep_data)])
+    assert (joined.channels, joined.value_range) == (1, (0, 4080)) and ", read as grey" in joined.describe()
+
+
+def test_data_in_a_dict_says_it_too(folder):
+    keys = {"path": str(folder), "train": "images/train", "val": "images/val", "names": NAMES, "channels": 1}
+    assert load_data_config(keys).channels == 1
+
+
 def test_the_description_of_a_colour_model_is_as_before(tiny_model):
     assert not {"channels", "value_range"} & load_model_config(tiny_model).to_dict().keys()
 
@@ -202,9 +216,10 @@ def test_the_description_of_a_colour_model_is_as_before(tiny_model):
 # ---- samples ------------------------------------------------------------------------------------------
 
 
-def test_augmented_grey_samples_have_the_boxes_of_colour_ones(grey_data):
+@pytest.mark.parametrize("given", [{"mixup": 0.5, "degrees": 5.0}, {"copy_paste": 1.0}, {"cutmix": 1.0}])
+def test_augmented_grey_samples_have_the_boxes_of_colour_ones(grey_data, given):
     annotations = annotations_of(grey_data)
-    extra = {"mixup": 0.5, "degrees": 5.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+    extra = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0} | given
     colour = DetectionDataset(annotations, 64, Augmentation(**extra))
     one = DetectionDataset(annotations, 64, Augmentation(**extra), form=GREY)
     for k in range(8):

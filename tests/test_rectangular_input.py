@@ -50,11 +50,12 @@ def is_green(image):
 @pytest.mark.parametrize(
     ("augmentation", "rect"),
     [(Augmentation(**SAME), False), (Augmentation(mosaic=0, degrees=3, **SAME), False),
-     (Augmentation(degrees=2, shear=1, **SAME), False), (Augmentation(**SAME), True), (None, False), (None, True)],
+     (Augmentation(degrees=2, shear=1, **SAME), False), (Augmentation(**SAME), True), (None, False), (None, True),
+     (Augmentation(copy_paste=1.0, cutmix=0.5, **SAME), False)],
 )  # fmt: skip
 def test_boxes_lie_where_the_pixels_are(green, augmentation, rect):
     dataset = DetectionDataset(green, HW, augmentation, rect=rect)
-    upright = augmentation is None or not augmentation.degrees
+    upright = augmentation is None or not (augmentation.degrees or augmentation.copy_paste)
     seen = 0
     for number in range(len(green)):
         for epoch in range(4 if augmentation else 1):
