@@ -77,7 +77,7 @@ def draw_boxes(
     """Draw boxes with their class and score; the highest scores are drawn last, on top.
 
     Args:
-        image: (H, W, 3) BGR; not changed.
+        image: (H, W, 3) BGR, or (H, W) or (H, W, 1) grey; not changed.
         boxes_xyxy: (N, 4) image px.
         labels: (N,) class ids.
         scores: (N,) confidences, if any.
@@ -91,6 +91,8 @@ def draw_boxes(
         (H, W, 3) BGR, a drawn copy.
     """
     canvas = np.array(image, np.uint8, order="C")
+    if canvas.ndim == 2 or canvas.shape[2] == 1:
+        canvas = cv2.cvtColor(canvas, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     numbers = np.asarray(labels).reshape(-1).astype(int)
     order = np.arange(len(boxes))
@@ -180,7 +182,7 @@ def mosaic(
     """Put the images of a batch with their boxes on one image grid.
 
     Args:
-        images: B times (3, H, W) uint8 RGB; sizes may differ.
+        images: B times (3, H, W) uint8 RGB, or (1, H, W) grey; sizes may differ.
         boxes: B times (M, 4) xyxy, input px.
         labels: B times (M,) class ids; rows below 0 are padding and left out.
         scores: B times (M,) confidences of detections.
@@ -192,7 +194,10 @@ def mosaic(
     Returns:
         (H', W', 3) BGR.
     """
-    tiles = [np.asarray(image)[::-1].transpose(1, 2, 0) for image in images[:max_images]]
+    tiles = [
+        np.broadcast_to(image, (3, *np.shape(image)[1:]))[::-1].transpose(1, 2, 0)
+        for image in images[:max_images]
+    ]
     if not tiles:
         return np.full((size // 4, size // 4, 3), PAPER, np.uint8)  # of any size: there is nothing to see
     columns = math.ceil(math.sqrt(len(tiles)))

@@ -136,6 +136,14 @@ def plain_tree(value: Any, depth: int = 0) -> Any:
     )
 
 
+def is_range(value: Any) -> bool:
+    """Return whether a value is two numbers of at most 1e9, the smaller one first."""
+    numbers = value if isinstance(value, (list, tuple)) and len(value) == 2 else ()
+    if not numbers or any(type(number) not in (int, float) for number in numbers):
+        return False
+    return bool(-1e9 <= numbers[0] < numbers[1] <= 1e9)
+
+
 def kinds_of(annotation: Any) -> set[Any]:
     """Return what a setting takes: `int`, `float`, `bool`, `str`, `Path`, `list`, `tuple`, and words as text."""
     origin = get_origin(annotation)

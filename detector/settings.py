@@ -34,7 +34,7 @@ LOGGER_NAMES = ("tensorboard", "mlflow", "wandb", "comet")
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp")
 
-RECT_HELP = "minimal padding; false = pad to the full square, as files of fixed size always do"
+RECT_HELP = "minimal padding; false = pad to the full size, as files of fixed size always do"
 NAMES_HELP = "class names, for an exported file without them"
 TRUST_HELP = "open a .torchscript or .pt2 even if that could run code that is in it"
 COMPILE_HELP = (
@@ -269,7 +269,9 @@ EngineSettingsT = TypeVar("EngineSettingsT", bound=Settings)
 class DataSettings(Settings):
     """Settings of the engines that read a labelled data set."""
 
-    imgsz: int = setting(640, "model", "longer side of the network input", unit="px, multiple of 32", ge=32)
+    imgsz: int | list[int] = setting(
+        640, "model", "longer side of the network input, or [height, width]", unit="px, multiple of 32"
+    )
     data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
     workers: int | Literal["auto"] = setting(
         "auto", "machine", "processes that load data; auto = chosen by the device and the cores; 0 = none"
@@ -295,12 +297,8 @@ class DataSettings(Settings):
 
     @field_validator("imgsz", mode="before")
     @classmethod
-    def _imgsz_is_one_side(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            raise ValueError(
-                "expected one side, as training and validation take square inputs; try imgsz=640"
-            )
-        return value
+    def _equal_sides_are_one(cls, value: Any) -> Any:
+        return square_as_one_side(value)
 
     @field_validator("workers")
     @classmethod
@@ -579,7 +577,7 @@ class PredictSettings(Settings):
     batch: int = setting(
         1,
         "data",
-        "images per batch; a batch of several shapes is padded to the full square, so that results depend on the "
+        "images per batch; a batch of several shapes is padded to the full size, so that results depend on the "
         "batch by a little: rect=false pads every image so",
         ge=1,
     )
@@ -617,6 +615,12 @@ def one_or_two_sides(value: Any) -> Any:
     if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
         raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
     return value
+
+
+def square_as_one_side(value: Any) -> Any:
+    """Return one side for [640, 640], so that a square is saved and compared as it is without a list."""
+    value = one_or_two_sides(value)
+    return value[0] if isinstance(value, list) and value[0] == value[-1] else value
 
 
 class ExportSettings(Settings):
@@ -680,13 +684,20 @@ class BenchmarkSettings(Settings):
     data: DataSet | list[DataSet] | None = setting(None, "data", "data set to measure accuracy and speed on")
     split: str = setting("val", "data", "part of the data set: val, test, train, or a fold such as 2/5")
     val: bool | float = setting(True, "data", HELD_OUT_HELP)
-    imgsz: int = setting(640, "model", "side of the square input", unit="px, multiple of 32", ge=32)
+    imgsz: int | list[int] = setting(
+        640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
+    )
     formats: str | list[str] | None = setting(
         None, "benchmark", "formats to measure, such as onnx,openvino; none = all that are installed"
     )
     repeats: int = setting(100, "benchmark", "images that speed is measured on", ge=1)
     workers: int | Literal["auto"] = setting("auto", "machine", "processes that load data; see train")
     compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _equal_sides_are_one(cls, value: Any) -> Any:
+        return square_as_one_side(value)
 
 
 class CheckSettings(CommandSettings):

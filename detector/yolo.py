@@ -121,7 +121,7 @@ class YOLO:
         if is_exported(model):
             self.exported = ExportedModel(model, names, imgsz, trust)
             height, width = self.exported.contract.imgsz
-            self.ckpt = {"settings": {"imgsz": height} if height == width else {}}
+            self.ckpt = {"settings": {"imgsz": height if height == width else [height, width]}}
             self.trained = True
         elif names is not None or imgsz is not None:
             raise SettingsError(f"names= and imgsz= are for exported files; {str(model)!r} knows its own")
@@ -178,8 +178,8 @@ class YOLO:
         """Device of the weights."""
         return self._opened.device
 
-    def info(self, imgsz: int = 640, verbose: bool = True) -> ModelInfo:
-        """Return layers, parameters, GFLOPs (2 x multiply-adds) at a square input, and the origin; maybe print."""
+    def info(self, imgsz: int | Sequence[int] = 640, verbose: bool = True) -> ModelInfo:
+        """Return layers, parameters, GFLOPs (2 x multiply-adds) at a size (height, width), and origin; maybe print."""
         info = replace(self.model.info(imgsz), origin=describe_origin(self.ckpt.get("origin")))
         if verbose:
             print(info)
@@ -485,7 +485,7 @@ class YOLO:
             )
         if settings.verbose:
             announce(settings)
-        source = open_source(settings.source)
+        source = open_source(settings.source, self._opened.value_range)
         predictor = self.predictor = Predictor(settings, self._ready(settings), callbacks)
         return predictor.stream(source)
 

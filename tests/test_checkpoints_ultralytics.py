@@ -54,6 +54,21 @@ def test_an_ultralytics_network_gives_the_outputs_it_had(model: DetectionModel, 
     assert not any(name.startswith("absent_package") for name in sys.modules)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_channels_of_an_image_come_from_the_file(
+    model: DetectionModel, tmp_path: Path, channels: int
+) -> None:
+    model.model[0].conv = torch.nn.Conv2d(channels, 8, 3, 2, 1, bias=False)
+    path = write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))
+    if channels == 4:
+        assert refusal(path).endswith("its network takes images of 4 channels; only 1 and 3 are read")
+        return
+    grey, images = restored(path), torch.rand(1, 1, 64, 96)
+    assert grey.channels == 1
+    with torch.no_grad():
+        assert torch.equal(grey(images)["one2many"].boxes, in_half(model)(images)["one2many"].boxes)
+
+
 def test_architecture_names_and_size_come_from_the_file(model: DetectionModel, tmp_path: Path) -> None:
     content = read_ultralytics_checkpoint(
         write_ultralytics(tmp_path / "ultralytics.pt", ultralytics_network(model))

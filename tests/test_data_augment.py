@@ -186,7 +186,9 @@ def test_a_set_of_one_image_is_its_own_partner():
 
 
 def test_tiles_meet_at_the_centre_and_stay_on_the_canvas():
-    tiles = mosaic_tiles([5, 6, 7, 8], [(240, 320), (320, 200), (100, 320), (320, 320)], (400, 200), 320)
+    tiles = mosaic_tiles(
+        [5, 6, 7, 8], [(240, 320), (320, 200), (100, 320), (320, 320)], (400, 200), (640, 640)
+    )
 
     assert [tile.index for tile in tiles] == [5, 6, 7, 8]
     assert [tile.origin for tile in tiles] == [(80, -40), (400, -120), (80, 200), (400, 200)]

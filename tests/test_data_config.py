@@ -108,7 +108,7 @@ def test_names_are_a_list_a_map_or_a_count(write: Writer, names: str, expected: 
             SPLITS + "nc: 2000000000",
             "nc: 2000000000; expected a whole number of classes, 1 or more and at most",
         ),
-        (SPLITS + "nc: 1\nchannels: 1", "channels: 1; only images of 3 channels can be used"),
+        (SPLITS + "nc: 1\nchannels: 2", "channels: 2; expected 1 (grey) or 3 (colour)"),
         (SPLITS + "nc: 1\nvalidation: images/val", "both val and validation are given; keep val"),
         ("train: 3\nval: images/val\nnc: 1", "train: 3; expected a path or a list of paths."),
         (SPLITS + "nc: 1\npath: [a]", "path: ['a']; expected a folder."),
@@ -147,7 +147,7 @@ def test_every_mistake_is_named_at_once(write: Writer) -> None:
         "  train: 3; expected a path or a list of paths",
         "  names has the ids x; expected whole numbers from 0, each once",
         "  nc: 0; expected a whole number of classes, 1 or more and at most 100,000",
-        "  channels: 4; only images of 3 channels can be used",
+        "  channels: 4; expected 1 (grey) or 3 (colour); convert images that have others",
         "  stand_in: 'art'; expected `drawn`, or leave it out",
     ]
 

@@ -248,11 +248,14 @@ def test_sources_that_hold_no_image_are_errors(
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((8, 8, 3), np.float32), "array of shape (8, 8, 3), float32: expected uint8 (H, W, 3) BGR"),
+        (
+            np.zeros((8, 8, 3), np.float32),
+            "array of shape (8, 8, 3), float32: expected uint8 or uint16 (H, W, 3) BGR",
+        ),
         (np.zeros((3, 8, 8), np.uint8), "array of shape (3, 8, 8), uint8: expected"),
         (np.zeros((2, 8, 8, 3), np.uint8), "give several images as a list"),
         (np.zeros((0, 8, 3), np.uint8), "array of shape (0, 8, 3)"),
-        (torch.zeros(1, 8, 8), "tensor of shape (1, 8, 8), torch.float32: expected (3, H, W)"),
+        (torch.zeros(2, 8, 8), "tensor of shape (2, 8, 8), torch.float32: expected (3, H, W)"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "torch.int64: expected"),
         (torch.full((3, 8, 8), 255.0), "tensor with values 255 to 255: expected 0-1; divide by 255 first"),
         (
@@ -279,7 +282,7 @@ def test_images_are_decoded_a_few_ahead_and_no_more(folder: Path, monkeypatch: p
     decoded: list[str] = []
     lock = threading.Event()
 
-    def counting(path: Path) -> np.ndarray:
+    def counting(path: Path, **_: Any) -> np.ndarray:
         decoded.append(path.name)
         if len(decoded) == PREFETCH + 1:
             lock.set()

@@ -97,7 +97,9 @@ def test_boxes_follow_the_pixels(scale, centre):
     for image, (h, w), colour in zip(images, SIZES.tolist(), colours, strict=True):
         image[h // 4 : h * 3 // 4, w // 4 : w * 3 // 4] = colour
     matrix = affine_matrix((640, 640), (320, 320), 0.0, scale, (0.0, 0.0), (0.53, 0.46), (0.0, 0.0))
-    geometry = GeometryDraw(mosaic_tiles(range(4), SIZES.tolist(), centre, 320), (640, 640), matrix, scale)
+    geometry = GeometryDraw(
+        mosaic_tiles(range(4), SIZES.tolist(), centre, (640, 640)), (640, 640), matrix, scale
+    )
 
     out, boxes, labels = apply_geometry(geometry, images.__getitem__, annotations(), SIZES, (320, 320))
 

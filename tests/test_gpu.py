@@ -266,7 +266,9 @@ def test_an_automatic_batch_fills_what_it_is_to_fill(family, part, drawn_dataset
     """Within 5 % of its aim, at the peak of real steps."""
 
     def measure(trainer):
-        batch = choose_batch(part, 10**6, trainer.model, 320, CUDA, trainer.precision, trainer.crowded_loss)
+        batch = choose_batch(
+            part, 10**6, trainer.model, (3, 320, 320), CUDA, trainer.precision, trainer.crowded_loss
+        )
         torch.cuda.reset_peak_memory_stats()
         images = torch.rand(batch, 3, 320, 320, device=CUDA).to(memory_format=trainer.precision.layout)
         trainer.model.train()

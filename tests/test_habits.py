@@ -148,7 +148,7 @@ def test_the_same_value_in_another_python_type_is_the_same_value(engine, key, gi
 @pytest.mark.parametrize(
     ("key", "given", "message"),
     [
-        ("imgsz", [64, 96], r"imgsz=\[64,96\]: expected one side, as training and validation take square inputs"),
+        ("imgsz", [64, 96, 3], r"imgsz=\[64,96,3\]: expected one side or \[height, width\]"),
         ("epochs", 2.5, "epochs=2.5: expected int | auto"), ("epochs", "3", "epochs='3': expected int | auto"),
         ("classes", ["0"], r"classes=\['0'\]: expected list of int | none"),
         ("multi_scale", True, "multi_scale=true: expected a fraction of the input size; try multi_scale=0.5"),

@@ -9,7 +9,9 @@ CPU = torch.device("cpu")
 
 
 def choose(batch, images=100):
-    return choose_batch(batch, images, torch.nn.Identity(), 64, CPU, select_precision(False, CPU), torch.sum)
+    return choose_batch(
+        batch, images, torch.nn.Identity(), (3, 64, 64), CPU, select_precision(False, CPU), torch.sum
+    )
 
 
 def test_a_given_batch_is_kept():

@@ -19,17 +19,21 @@ class Transfer:
         taken: names whose tensors were copied whole.
         by_class: names of final class layers whose rows were copied by class name.
         left: names of the target that kept their own values.
+        converted: what was done to the weights that read the image, where it has other channels; else empty.
     """
 
     taken: list[str]
     by_class: list[str]
     left: list[str]
+    converted: str = ""
 
     def __str__(self) -> str:
         total = len(self.taken) + len(self.by_class) + len(self.left)
         text = f"{len(self.taken) + len(self.by_class)} of {total} weight tensors loaded"
         if self.by_class:
             text += f", {len(self.by_class)} of them by class name"
+        if self.converted:
+            text += f"; {self.converted}"
         if self.left:
             text += f"; not loaded: {', '.join(self.left)}"
         return text
@@ -41,6 +45,9 @@ def transfer_weights(
 ) -> Transfer:
     """Copy every tensor whose name and shape agree; in final class layers, the rows of like-named classes.
 
+    Between colour and grey, the weights that read the image are summed over the channels, or a third goes to each: on
+    an image of three equal channels both networks compute the same.
+
     Args:
         model: the target, with its class `names`.
         weights: state dict of the source.
@@ -49,8 +56,12 @@ def transfer_weights(
     pairs = pair_classes(model.names, weight_names)
     taken, by_class, left = [], [], []
     same_classes = dict(model.names) == dict(weight_names)
+    first = [f"model.{i}." for i, sources in enumerate(model.sources) if -1 in sources]
+    converted = ""
     for name, target in model.state_dict().items():
         source = weights.get(name)
+        if source is not None and name.startswith(tuple(first)) and reads_other_channels(source, target):
+            source, converted = convert_channels(source, target.shape[1])
         class_rows = _is_final_class_layer(name) and not same_classes and bool(weight_names)
         if source is not None and source.shape == target.shape and not class_rows:
             target.copy_(source)
@@ -61,7 +72,24 @@ def transfer_weights(
             by_class.append(name)
         else:
             left.append(name)
-    return Transfer(taken, by_class, left)
+    return Transfer(taken, by_class, left, converted)
+
+
+def reads_other_channels(source: Tensor, target: Tensor) -> bool:
+    """Return whether a convolution's weights (C_out, C_in, k, k) differ from others in reading grey, or colour."""
+    shapes = [list(source.shape), list(target.shape)]
+    return [shape.pop(1) for shape in shapes if len(shape) == 4] in ([1, 3], [3, 1]) and shapes[0] == shapes[
+        1
+    ]
+
+
+def convert_channels(source: Tensor, channels: int) -> tuple[Tensor, str]:
+    """Return a convolution's weights (C_out, C_in, k, k) for 1 or 3 input channels, and what was done to them."""
+    if channels == 1:
+        return source.sum(1, keepdim=True), "those that read the image are summed over its 3 channels"
+    return source.expand(
+        -1, 3, -1, -1
+    ) / 3, "those that read the image are spread over 3 channels, a third each"
 
 
 def pair_classes(names: Mapping[int, str], weight_names: Mapping[int, str]) -> list[tuple[int, int]]:

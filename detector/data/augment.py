@@ -313,11 +313,11 @@ def _draw_geometry(
 ) -> GeometryDraw:
     """Place one image or four by numbers 0 to 13 of `sample_augment_params`'s table."""
     if mixes and u[0] < augmentation.mosaic:
-        side = max(out_hw)
-        centre = int(side * (0.5 + u[1])), int(side * (0.5 + u[2]))  # the middle half of a canvas of 2 sides
+        out_h, out_w = out_hw
+        canvas = 2 * out_w, 2 * out_h
+        centre = int(out_w * (0.5 + u[1])), int(out_h * (0.5 + u[2]))  # in the canvas' middle half
         chosen = [index, *(pick(v) for v in u[3:6])]
-        tiles = mosaic_tiles(chosen, [sizes_hw[i].tolist() for i in chosen], centre, side)
-        canvas = 2 * side, 2 * side
+        tiles = mosaic_tiles(chosen, [sizes_hw[i].tolist() for i in chosen], centre, canvas)
     else:
         height, width = sizes_hw[index].tolist()
         tiles, canvas = (Tile(index, (0, 0), (0, 0, width, height)),), (width, height)
@@ -341,15 +341,18 @@ def _scale_range(scale: float | tuple[float, float]) -> tuple[float, float]:
 
 
 def mosaic_tiles(
-    indices: Sequence[int], sizes_hw: Sequence[Sequence[int]], centre: tuple[int, int], side: int
+    indices: Sequence[int],
+    sizes_hw: Sequence[Sequence[int]],
+    centre: tuple[int, int],
+    canvas_wh: tuple[int, int],
 ) -> tuple[Tile, ...]:
-    """Put four images around a point of a canvas of twice the side: top left, top right, bottom left, bottom right."""
-    cx, cy = centre
+    """Put four images around a point of a canvas: top left, top right, bottom left, bottom right."""
+    (cx, cy), (right, bottom) = centre, canvas_wh
     tiles = []
     for place, (index, (h, w)) in enumerate(zip(indices, sizes_hw, strict=True)):
         x = cx - w if place % 2 == 0 else cx
         y = cy - h if place < 2 else cy
-        tiles.append(Tile(index, (x, y), (max(x, 0), max(y, 0), min(x + w, 2 * side), min(y + h, 2 * side))))
+        tiles.append(Tile(index, (x, y), (max(x, 0), max(y, 0), min(x + w, right), min(y + h, bottom))))
     return tuple(tiles)
 
 

@@ -17,7 +17,7 @@ class Batch:
     """A batch of images and their ground truth, padded to the largest count M >= 1 of the batch.
 
     Attributes:
-        images: (B, 3, H, W) uint8, RGB.
+        images: (B, 3, H, W) uint8, RGB, or (B, 1, H, W), grey.
         boxes: (B, M, 4) float32, xyxy, input px, zeros where padded.
         labels: (B, M) int64, -1 where padded.
         paths: file of each image (of the first one of a mosaic).
@@ -77,7 +77,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of (3, H, W) uint8 RGB and its target."""
+    """One image of (C, H, W) uint8 and its target."""
 
     image: Tensor
     target: Target
@@ -89,7 +89,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def assemble(images: Tensor, targets: Sequence[Target]) -> Batch:
-    """Join a (B, 3, H, W) uint8 tensor of images and the B targets, padding the boxes."""
+    """Join a (B, C, H, W) uint8 tensor of images and the B targets, padding the boxes."""
     largest = max(1, *(len(target.labels) for target in targets))
     boxes = np.zeros((len(targets), largest, 4), np.float32)
     labels = np.full((len(targets), largest), -1, np.int64)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.letterbox import image_shape
 from detector.data.memory import allocate, free_memory, start_method
 from detector.errors import DataError, nearest
 
@@ -31,11 +32,14 @@ class ImageCache:
         shapes_hw: (n, 2) int64, height and width of each image as it is stored, px.
         budget: bytes to use at most; 0 stores nothing.
         shared: place the slots in shared memory.
+        channels: of the images; 1 is grey.
     """
 
-    def __init__(self, shapes_hw: NDArray[np.int64], budget: int, shared: bool = False) -> None:
-        self.shapes_hw = shapes_hw
-        sizes = shapes_hw.prod(1) * 3
+    def __init__(
+        self, shapes_hw: NDArray[np.int64], budget: int, shared: bool = False, channels: int = 3
+    ) -> None:
+        self.shapes_hw, self.channels = shapes_hw, channels
+        sizes = shapes_hw.prod(1) * channels
         self.holds_all = bool(sizes.sum() <= budget)
         if self.holds_all:
             self._starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -67,7 +71,7 @@ class ImageCache:
         self._map()
 
     def get(self, index: int) -> NDArray[np.uint8] | None:
-        """The (H, W, 3) uint8 image, not to be written to, or None if it is not stored."""
+        """The (H, W, 3) or (H, W) uint8 image, not to be written to, or None if it is not stored."""
         if not self.num_slots:
             return None
         slot = index % self.num_slots
@@ -98,11 +102,16 @@ class ImageCache:
     def _view(self, slot: int, index: int) -> NDArray[np.uint8]:
         height, width = self.shapes_hw[index].tolist()
         start = int(self._starts[slot])
-        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+        shape = image_shape((height, width), self.channels)
+        return self._pixels[start : start + height * width * self.channels].reshape(shape)
 
 
 def build_cache(
-    mode: CacheMode, shapes_hw: NDArray[np.int64], shared: bool, memory_fraction: float = 0.25
+    mode: CacheMode,
+    shapes_hw: NDArray[np.int64],
+    shared: bool,
+    memory_fraction: float = 0.25,
+    channels: int = 3,
 ) -> ImageCache:
     """Make the cache a data set asks for.
 
@@ -112,6 +121,7 @@ def build_cache(
         shapes_hw: (n, 2) int64, height and width of each image as it is stored, px.
         shared: worker processes will use the cache.
         memory_fraction: share of the free memory for "auto".
+        channels: of the images; 1 is grey.
 
     Raises:
         DataError: unknown mode, or "ram" and the images do not fit.
@@ -120,9 +130,9 @@ def build_cache(
         raise DataError(
             f"cache={mode!r}: expected 'auto', 'ram' or False{nearest(str(mode), ['auto', 'ram'])}."
         )
-    needed = int(shapes_hw.prod(1).sum()) * 3
+    needed = int(shapes_hw.prod(1).sum()) * channels
     if mode is False:
-        return ImageCache(shapes_hw, 0)
+        return ImageCache(shapes_hw, 0, channels=channels)
     free = free_memory(shared)
     if mode in ("ram", True):
         if needed > free * 0.9:  # the rest is for what this process still allocates
@@ -134,6 +144,6 @@ def build_cache(
         budget = needed
     else:
         budget = min(needed, int(free * memory_fraction))
-    cache = ImageCache(shapes_hw, budget, shared)
+    cache = ImageCache(shapes_hw, budget, shared, channels)
     log.debug("image cache: %d of %d images, %.2f GiB", cache.num_slots, len(shapes_hw), cache.nbytes / 2**30)
     return cache

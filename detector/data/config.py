@@ -9,6 +9,8 @@
     names: {0: cat, 1: dog}  # or a list; or only `nc: 2`
     download: https://...    # optional: archives, fetched when the val images are missing
     stand_in: drawn          # optional: synthetic images where the download fails
+    channels: 1              # optional: images are read as grey; 3, in colour, is the default
+    value_range: [0, 4095]   # optional: values of images of 16 bits that become 0 and 255
     drawn: {train: 512, val: 128}  # optional: all images are synthetic (detector/data/drawn.py)
 
 The data sets that come with the package are in `detector.files.folders.datasets_dir()`.
@@ -222,7 +224,10 @@ def _described(path: Path, file: DataYaml) -> DataConfig:
     root = _root(path, file.path or "")
     images = None if file.images is None else _entry(root, file.images)
     splits = _splits(file, root)
-    return DataConfig(path.stem, path, root, splits, file.class_names(), file.archives(), images=images)
+    return DataConfig(
+        path.stem, path, root, splits, file.class_names(), file.archives(), images=images, channels=file.channels,
+        value_range=None if file.value_range is None else (file.value_range[0], file.value_range[1]),
+    )  # fmt: skip
 
 
 def _found(path: Path, file: DataYaml) -> DataConfig:

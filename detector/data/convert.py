@@ -182,7 +182,11 @@ def _write_yolo(
             place.write_text("".join(rows), encoding="utf-8", newline="\n")
         if found.ignored is not None:
             _say_left_out(split, "YOLO", found)
-    keys = {split: f"images/{split}" for split in splits} | {"names": dict(config.names)}
+    keys: dict[str, Any] = {split: f"images/{split}" for split in splits} | {"names": dict(config.names)}
+    if config.channels is not None:
+        keys["channels"] = config.channels
+    if config.value_range is not None:
+        keys["value_range"] = list(config.value_range)
     text = yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
     (root / "data.yaml").write_text(text, encoding="utf-8", newline="\n")
 

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic.fields import FieldInfo
@@ -21,7 +22,7 @@ from pydantic.fields import FieldInfo
 from detector.data.drawn import SPLIT_START
 from detector.data.fetch import Archive
 from detector.errors import DataError, excerpt, nearest
-from detector.fields import explain_validation
+from detector.fields import explain_validation, is_range
 from detector.files.bounds import LIMITS, BoundsError, require_within
 from detector.files.safe_yaml import YamlError, read_yaml
 
@@ -70,7 +71,10 @@ class DataYaml(BaseModel):
         le=LIMITS["classes"],
         description=f"a whole number of classes, 1 or more and at most {LIMITS['classes']:,}",
     )
-    channels: object = 3
+    channels: int | None = Field(None, description="1 (grey) or 3 (colour); convert images that have others")
+    value_range: list[float] | None = Field(
+        None, description="two numbers, the values of images of 16 bits that become 0 and 255"
+    )
     download: list[_Download] = Field([], description="an https:// address, or url, into and sha256")
     stand_in: object = None
     drawn: dict[str, NonNegativeInt] | None = Field(
@@ -96,12 +100,15 @@ class DataYaml(BaseModel):
             raise ValueError(f"names: {_few(wrong)} can't be a class name; put it in quotes")
         return {key: str(names[key]) for key in sorted(names)}
 
-    @field_validator("channels")
+    @field_validator("channels", "value_range", mode="before")
     @classmethod
-    def _images_are_coloured(cls, channels: object) -> object:
-        if channels != 3:
-            raise ValueError("only images of 3 channels can be used")
-        return channels
+    def _network_takes_them(cls, given: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        field = cls.model_fields[info.field_name]
+        fits = is_range(given) if info.field_name == "value_range" else type(given) is int and given in (1, 3)
+        if not fits:
+            raise ValueError(f"expected {field.description}")
+        return [float(value) for value in given] if isinstance(given, list) else given
 
     @field_validator("download", mode="before")
     @classmethod

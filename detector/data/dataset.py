@@ -18,8 +18,15 @@ from detector.data.batch import Batch, Sample, Target, assemble
 from detector.data.cache import CacheMode, ImageCache, build_cache
 from detector.data.donors import Donors
 from detector.data.epochs import EpochOrder
-from detector.data.images import read_image
-from detector.data.letterbox import fit_size, letterbox, letterbox_geometry, rect_shape, resize_into
+from detector.data.images import COLOUR, PixelFormat, read_image
+from detector.data.letterbox import (
+    fit_size,
+    input_hw,
+    letterbox,
+    letterbox_geometry,
+    rect_shape,
+    resize_into,
+)
 from detector.data.transforms import Transforms
 from detector.data.warp import apply_augmentation, to_planes
 from detector.errors import DataError
@@ -55,7 +62,7 @@ class DetectionDataset:
 
     Args:
         annotations: what to load.
-        imgsz: side of the input (of the long side, if rectangular), px; a multiple of 32.
+        imgsz: side of the input (of the long side with `rect`), or height and width, px; multiples of 32.
         augmentation: how to vary training samples; None for validation.
         seed: of the run.
         cache: "auto" keeps decoded images in the free memory, as many as fit; "ram" all of them or
@@ -67,6 +74,10 @@ class DetectionDataset:
         memory_fraction: share of the free memory that "auto" may use.
         transforms: the user's, of training samples.
         visits: the images of every epoch; by default all of them, once.
+        form: what the network takes of an image.
+
+    Attributes:
+        channels: C, of an image.
 
     Raises:
         DataError: there is nothing to learn from, or "ram" does not fit.
@@ -75,7 +86,7 @@ class DetectionDataset:
     def __init__(
         self,
         annotations: Annotations,
-        imgsz: int,
+        imgsz: int | Sequence[int],
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache: CacheMode = "auto",
@@ -85,9 +96,10 @@ class DetectionDataset:
         memory_fraction: float = 0.25,
         transforms: Transforms | None = None,
         visits: EpochOrder | None = None,
+        form: PixelFormat = COLOUR,
     ) -> None:
         self.annotations = annotations
-        self.imgsz = imgsz
+        self.input_hw = input_hw(imgsz)
         self.augmentation = augmentation
         self.seed = seed
         self.rect = rect
@@ -95,6 +107,7 @@ class DetectionDataset:
         self.transforms = transforms
         self.visits = visits or EpochOrder(annotations)
         self.donors = Donors(annotations) if augmentation is not None and augmentation.copy_paste else None
+        self.form, self.channels = form, form.channels
         if not len(annotations.labels):
             what = f"none of the {len(annotations)} images has a label"
             if augmentation is not None:
@@ -103,7 +116,9 @@ class DetectionDataset:
                 )
             log.warning("%s; the metrics of this validation mean nothing", what)
         self.loaded_hw = np.array([fit_size(size, imgsz) for size in annotations.sizes], np.int64)
-        self.cache: ImageCache = build_cache(cache, self.loaded_hw, workers > 0, memory_fraction)
+        self.cache: ImageCache = build_cache(
+            cache, self.loaded_hw, workers > 0, memory_fraction, self.channels
+        )
         self._ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]
         self.by_ratio = np.argsort(self._ratios, kind="stable")
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
@@ -112,27 +127,27 @@ class DetectionDataset:
         return len(self.annotations)
 
     def __getitem__(self, key: Key) -> Sample:
-        image = torch.empty((3, *self.shape_of(key)), dtype=torch.uint8)
+        image = torch.empty((self.channels, *self.shape_of(key)), dtype=torch.uint8)
         return Sample(image, self._fill(key, image.numpy()))
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Load several samples of one shape as a batch."""
-        images = torch.empty((len(keys), 3, *self.shape_of(keys[0])), dtype=torch.uint8)
+        images = torch.empty((len(keys), self.channels, *self.shape_of(keys[0])), dtype=torch.uint8)
         return assemble(images, self.fill(keys, images))
 
     def fill(self, keys: Sequence[Key], images: Tensor) -> list[Target]:
-        """Write samples straight into a batch, (B, 3, H, W) uint8, and return the rest of each."""
+        """Write samples straight into a batch, (B, C, H, W) uint8, and return the rest of each."""
         return [self._fill(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
 
     def shape_of(self, key: Key) -> tuple[int, int]:
         """Height and width of a sample, input px."""
         if not self.rect:
-            return self.imgsz, self.imgsz
+            return self.input_hw
         if isinstance(key, TrainKey):
             start = key.position // self.rect_batch * self.rect_batch
             ratios = self._ratios[self.order(key.epoch)[start : start + self.rect_batch]]
-            return rect_shape(ratios[0], ratios[-1], self.imgsz, margin=0)
-        return rect_shape(self._ratios[key], self._ratios[key], self.imgsz, margin=0.5)
+            return rect_shape(ratios[0], ratios[-1], self.input_hw, margin=0)
+        return rect_shape(self._ratios[key], self._ratios[key], self.input_hw, margin=0.5)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(len(visits),) int64, the image index at each position of an epoch."""
@@ -146,7 +161,7 @@ class DetectionDataset:
         return self._epoch_order[1]
 
     def load(self, index: int) -> NDArray[Any]:
-        """The image with its long side resized to ``imgsz``: (H, W, 3) uint8, BGR, not to be written to."""
+        """The image resized to fit the input: (H, W, 3) uint8, BGR, or (H, W), grey, not to be written to."""
         image = self.cache.get(index)
         if image is None:
             image = self._decode(index)
@@ -159,11 +174,11 @@ class DetectionDataset:
         factor, flag = 1, cv2.IMREAD_COLOR
         if self.augmentation is not None:
             # the JPEG decoder itself can shrink: faster, and smoother than bilinear sampling
-            fitting = (pair for pair in _REDUCED if max(full_h, full_w) // pair[0] >= self.imgsz)
+            fitting = (pair for pair in _REDUCED if max(full_h, full_w) // pair[0] >= max(height, width))
             factor, flag = next(fitting, (factor, flag))
         path = self.annotations.paths[index]
         try:
-            image = read_image(path, flag, quiet=True)
+            image = read_image(path, flag, quiet=True, form=self.form)
         except DataError as error:
             raise DataError(
                 f"{path} can't be read any more; is it damaged, or was it changed or removed meanwhile?"
@@ -176,12 +191,12 @@ class DetectionDataset:
             )
         if image.shape[:2] == (height, width):
             return image
-        resized = np.empty((height, width, 3), np.uint8)
+        resized = np.empty((height, width, *image.shape[2:]), np.uint8)
         resize_into(image, resized)
         return resized
 
     def _fill(self, key: Key, out: NDArray[np.uint8]) -> Target:
-        """Write the image of a sample into (3, H, W) uint8 and return the rest."""
+        """Write the image of a sample into (C, H, W) uint8 and return the rest."""
         if isinstance(key, TrainKey):
             return self._fill_augmented(key, out)
         return self._fill_letterboxed(key, out)

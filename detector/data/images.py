@@ -11,11 +11,11 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - struct's own name for it is "error"
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ from detector.errors import DataError
 
 log = logging.getLogger(__name__)
 
+DEEP = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 MAX_PIXELS = 1 << 28  # 16384 x 16384; telephones take 200 million
 TAIL = 4096  # bytes: cameras append data after a JPEG's end marker, so it may come shortly before the end of the file
 HEAD = 1 << 16  # bytes: of a JPEG these hold all up to the pixels, mostly
@@ -49,14 +50,34 @@ DAMAGE = (
     *(RuntimeError, MemoryError, AttributeError, Image.DecompressionBombError, Warning),
 )  # what Pillow's readers let through on damaged headers; warnings where they are made errors
 
+DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".jp2")  # kinds that can hold 16 bits per channel
+DARK = 1 << 14  # values of 16 bits below this are less than 64 of 8 bits
+
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
+
+
+class PixelFormat(NamedTuple):
+    """What of an image a network takes.
+
+    Attributes:
+        channels: 1 is grey, 3 colour.
+        value_range: values of 16 bits that become 0 and 255, those between in proportion; None takes the upper 8 bits.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+
+
+COLOUR = PixelFormat()
 
 
 # ---- pixels -------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, quiet: bool = False) -> Pixels:
+def read_image(
+    path: str | Path, flags: int = cv2.IMREAD_COLOR, quiet: bool = False, form: PixelFormat = COLOUR
+) -> Pixels:
     """Decode an image file: the one way for training, validation, prediction and export.
 
     Its EXIF orientation is applied. A JPEG that ends early is decoded as far as it goes, with every version of OpenCV.
@@ -65,9 +86,10 @@ def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, quiet: bool = Fa
         path: The file.
         flags: OpenCV's `IMREAD_` flags.
         quiet: Don't warn of a JPEG that ends early.
+        form: Of the result; with one channel, flags in colour give grey.
 
     Returns:
-        (H, W, 3) uint8 BGR; (H, W) for grey flags.
+        (H, W, 3) uint8 BGR; (H, W) for grey flags, and for one channel.
 
     Raises:
         DataError: If the file can't be read or decoded, or has more than `MAX_PIXELS`.
@@ -86,12 +108,56 @@ def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR, quiet: bool = Fa
             f"{path} has {size[1]} x {size[0]} pixels; at most {MAX_PIXELS:,} are decoded: scale it down or "
             f"cut it into tiles."
         )
+    if (
+        form.channels == 1
+    ):  # what is colour is converted here, as arrays are: decoders weigh colours in other ways
+        flags = (flags & ~cv2.IMREAD_COLOR) | cv2.IMREAD_ANYCOLOR
+    if form.value_range is not None:
+        flags |= cv2.IMREAD_ANYDEPTH
     image = None if size is None else _decode(content, flags)
     if image is None:
         raise DataError(f"{path} can't be decoded: it is damaged or no image.")
     if not quiet and _is_cut(content):
         log.warning("%s ends early; what could be decoded is used", path)
-    return image
+    image = to_eight_bits(image, form.value_range)
+    return to_grey(image) if form.channels == 1 else image
+
+
+def to_grey(image: NDArray[Any]) -> Pixels:
+    """Return an (H, W, 3) BGR or (H, W) image as (H, W) grey; three equal channels give just these."""
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)  # type: ignore[return-value]
+
+
+def to_eight_bits(image: NDArray[Any], value_range: tuple[float, float] | None) -> Pixels:
+    """Return pixels of 16 bits as 8 bits: see `PixelFormat`; those of 8 bits stay as they are."""
+    if image.dtype == np.uint8:
+        return image
+    if value_range is None:
+        return (image >> 8).astype(np.uint8)
+    low, high = value_range
+    scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    pixels: Pixels = scaled.round().clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def describe_depth(paths: Sequence[str], value_range: tuple[float, float] | None) -> None:
+    """Say how images of 16 bits are scaled, if the first one is of 16 bits; warn if that leaves it nearly black."""
+    path = paths[0] if paths else ""
+    if not path.lower().endswith(DEEP_SUFFIXES):
+        return
+    size = image_size(content := Path(path).read_bytes())
+    image = None if size is None or is_too_large(size) else _decode(content, DEEP)
+    if image is None or image.dtype != np.uint16:
+        return
+    if value_range is not None:
+        log.info("images of 16 bits: %g to %g become 0 to 255 (value_range)", *value_range)
+        return
+    log.info("images of 16 bits: their upper 8 bits are used")
+    if image.max(initial=0) < DARK:
+        log.warning(
+            "%s has values up to %d of 65535, so it is nearly black; give the range that your images use, such as "
+            "value_range: [0, 4095], in the data YAML", path, image.max(initial=0),
+        )  # fmt: skip
 
 
 def is_file(path: str | Path) -> bool:

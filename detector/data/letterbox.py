@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.data.images import to_grey
+
 GREY = 114  # the value of every pixel that no image covers
 
 
@@ -85,9 +87,14 @@ def letterbox_geometry(
     )
 
 
+def image_shape(hw: tuple[int, int], channels: int) -> tuple[int, ...]:
+    """Return the shape of an image: (H, W, 3), or (H, W) where it is grey."""
+    return hw if channels == 1 else (*hw, channels)
+
+
 def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
-    """Resize (bilinear) and pad an (H, W, 3) uint8 image as the geometry says."""
-    canvas = np.empty((*geometry.out_hw, 3), np.uint8)
+    """Resize (bilinear) and pad an (H, W, 3) or (H, W) uint8 image as the geometry says."""
+    canvas = np.empty((*geometry.out_hw, *image.shape[2:]), np.uint8)
     width, height = geometry.new_wh
     if (height, width) != geometry.out_hw:
         canvas.fill(GREY)
@@ -97,7 +104,11 @@ def letterbox(image: NDArray[Any], geometry: Letterbox) -> NDArray[Any]:
 
 
 def letterbox_batch(
-    images: Sequence[NDArray[np.uint8]], new_hw: tuple[int, int], min_rect: bool = False, stride: int = 32
+    images: Sequence[NDArray[np.uint8]],
+    new_hw: tuple[int, int],
+    min_rect: bool = False,
+    stride: int = 32,
+    channels: int = 3,
 ) -> tuple[Tensor, list[Letterbox]]:
     """Letterbox images of any shapes into one batch.
 
@@ -106,18 +117,22 @@ def letterbox_batch(
         new_hw: height and width of the input, input px.
         min_rect: where all images have one shape, pad only up to the next multiple of ``stride``.
         stride: see ``min_rect``, input px.
+        channels: of the input; 1 makes the images grey first.
 
     Returns:
-        (B, 3, H, W) uint8 RGB, whose memory is (B, H, W, 3); and where each image lies in it.
+        (B, 3, H, W) uint8 RGB, whose memory is (B, H, W, 3), or (B, 1, H, W) grey; and where each image lies in it.
     """
     min_rect = min_rect and len({image.shape for image in images}) == 1
     places = [
         letterbox_geometry((image.shape[0], image.shape[1]), new_hw, min_rect, stride=stride)
         for image in images
     ]
-    stack = np.empty((len(images), *places[0].out_hw, 3), np.uint8)
-    for image, place, rgb in zip(images, places, stack, strict=True):
-        cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=rgb)
+    stack = np.empty((len(images), *places[0].out_hw, channels), np.uint8)
+    for image, place, out in zip(images, places, stack, strict=True):
+        if channels == 1:
+            out[..., 0] = letterbox(to_grey(image), place)
+        else:
+            cv2.cvtColor(letterbox(image, place), cv2.COLOR_BGR2RGB, dst=out)
     return torch.from_numpy(stack).permute(0, 3, 1, 2), places
 
 
@@ -129,31 +144,32 @@ def resize_into(image: NDArray[Any], view: NDArray[Any]) -> None:
         cv2.resize(image, view.shape[1::-1], dst=view, interpolation=cv2.INTER_LINEAR)
 
 
-def fit_size(shape_hw: Any, imgsz: int) -> tuple[int, int]:
-    """Height and width of an image once its long side is ``imgsz`` px."""
-    h, w = int(shape_hw[0]), int(shape_hw[1])
-    ratio = imgsz / max(h, w)
-    return min(ceil(h * ratio), imgsz), min(ceil(w * ratio), imgsz)
+def fit_size(shape_hw: Any, imgsz: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an image once it fits an input: its long side a square one, see `input_hw`."""
+    (h, w), (new_h, new_w) = (int(shape_hw[0]), int(shape_hw[1])), input_hw(imgsz)
+    ratio = min(new_h / h, new_w / w)
+    return min(ceil(h * ratio), new_h), min(ceil(w * ratio), new_w)
 
 
 def rect_shape(
-    min_ratio: float, max_ratio: float, imgsz: int, margin: float, stride: int = 32
+    min_ratio: float, max_ratio: float, imgsz: int | Sequence[int], margin: float, stride: int = 32
 ) -> tuple[int, int]:
-    """The smallest input that holds images of long side ``imgsz`` with these ratios height / width.
+    """The smallest input that holds images with these ratios height / width, scaled to fit ``imgsz``.
 
     Args:
         min_ratio: smallest height / width.
         max_ratio: largest height / width.
-        imgsz: long side of the images, input px.
+        imgsz: long side of the images, or height and width that they fit in, input px.
         margin: added before rounding up, in strides (0.5 for validation, 0 for training).
         stride: height and width are multiples of it, input px.
 
     Returns:
         Height and width, input px.
     """
-    high, wide = 1.0, 1.0
-    if max_ratio < 1:
-        high = max_ratio
-    elif min_ratio > 1:
-        wide = 1 / min_ratio
-    return ceil(high * imgsz / stride + margin) * stride, ceil(wide * imgsz / stride + margin) * stride
+    height, width = input_hw(imgsz)
+    high, wide = float(height), float(width)
+    if max_ratio < height / width:
+        high = max_ratio * width
+    elif min_ratio > height / width:
+        wide = 1 / min_ratio * height
+    return ceil(high / stride + margin) * stride, ceil(wide / stride + margin) * stride

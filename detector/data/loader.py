@@ -57,7 +57,9 @@ class TrainLoader:
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        largest = batch_size * 3 * (math.ceil(dataset.imgsz / 32) * 32) ** 2  # rectangles are smaller
+        largest = (
+            batch_size * dataset.channels * math.prod(math.ceil(side / 32) * 32 for side in dataset.input_hw)
+        )
         self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
     def __len__(self) -> int:
@@ -115,7 +117,8 @@ class ValLoader:
         self.dataset = dataset
         self.groups = group_by_shape(dataset, batch_size)[rank::world_size]
         largest = max(
-            (len(keys) * 3 * math.prod(dataset.shape_of(keys[0])) for keys in self.groups), default=0
+            (len(keys) * dataset.channels * math.prod(dataset.shape_of(keys[0])) for keys in self.groups),
+            default=0,
         )
         self._feed = _BatchStream(dataset, largest, min(workers, len(self)), pin_memory)
 
@@ -198,7 +201,7 @@ class _BatchStream:
             cv2.setNumThreads(threads)
 
     def _load(self, keys: Sequence[Key]) -> Batch:
-        shape = len(keys), 3, *self._dataset.shape_of(keys[0])
+        shape = len(keys), self._dataset.channels, *self._dataset.shape_of(keys[0])
         if self._pin_memory:  # torch keeps pinned memory for the next batch itself
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return assemble(images, self._dataset.fill(keys, images)).pin_memory()
@@ -279,7 +282,7 @@ class _WorkerDataset:
         try:
             if slot is None:
                 return None, self._dataset.__getitems__(keys)
-            shape = len(keys), 3, *self._dataset.shape_of(keys[0])
+            shape = len(keys), self._dataset.channels, *self._dataset.shape_of(keys[0])
             return slot, (shape, self._dataset.fill(keys, slot_view(self._memory, slot, shape)))
         except DetectorError as error:
             return slot, error

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageOps
 
-from detector.data.images import Pixels, read_image
+from detector.data.images import PixelFormat, Pixels, read_image, to_eight_bits
 from detector.data.places import find_move, is_file_name, native, path_exists
 from detector.errors import DataError, excerpt
 from detector.files.folders import cache_dir, expand_home
@@ -59,6 +59,11 @@ class SourceItem:
 class Source:
     """Images of any origin, decoded a few ahead in a background thread.
 
+    Args:
+        entries: (name, image yet to be decoded).
+        strict: raise if an image can't be decoded.
+        value_range: of images of 16 bits, see `PixelFormat`.
+
     Iterating again starts again. A file that can't be decoded is named in a warning and skipped, unless it
     was given by itself.
 
@@ -66,8 +71,14 @@ class Source:
         skipped: Files that the latest iteration could not decode.
     """
 
-    def __init__(self, entries: Sequence[tuple[str, Any]], strict: bool) -> None:
+    def __init__(
+        self,
+        entries: Sequence[tuple[str, Any]],
+        strict: bool,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         self._entries = entries
+        self._decode = partial(_to_bgr, value_range=value_range)
         self._strict = strict
         self.skipped = 0
 
@@ -102,7 +113,7 @@ class Source:
         """Yield each entry with a function that waits for its pixels; a few entries are decoded ahead."""
         if len(self._entries) == 1:  # a thread would cost more than it hides
             name, image = self._entries[0]
-            yield name, image, partial(_to_bgr, image)
+            yield name, image, partial(self._decode, image)
             return
         pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
         entries = iter(self._entries)
@@ -110,7 +121,7 @@ class Source:
         try:
             while True:
                 for name, image in islice(entries, 1 + PREFETCH - len(ahead)):
-                    ahead.append((name, image, pool.submit(_to_bgr, image)))
+                    ahead.append((name, image, pool.submit(self._decode, image)))
                 if not ahead:
                     return
                 name, image, future = ahead.popleft()
@@ -119,7 +130,7 @@ class Source:
             pool.shutdown(cancel_futures=True)
 
 
-def open_source(source: Any) -> Source:
+def open_source(source: Any, value_range: tuple[float, float] | None = None) -> Source:
     """Open anything that holds images.
 
     Args:
@@ -127,10 +138,11 @@ def open_source(source: Any) -> Source:
 
             * a path (str or Path) of an image, of a folder (searched with its subfolders, sorted), or of a
               .txt file with one path a line; a glob pattern; an https address of an image;
-            * an array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, uint8;
+            * an array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16;
             * a PIL image; its EXIF orientation is applied;
-            * a tensor (3, H, W) or (B, 3, H, W), RGB, uint8 or float in 0-1;
+            * a tensor (3, H, W) or (B, 3, H, W), RGB, or with 1 in place of 3, grey; uint8 or float in 0-1;
             * a list or tuple of these, mixed as you like.
+        value_range: Values of images of 16 bits that become 0 and 255; None takes their upper 8 bits.
 
     Returns:
         The images; nothing is decoded yet.
@@ -146,7 +158,7 @@ def open_source(source: Any) -> Source:
     if not entries:
         raise DataError("source is an empty list; expected at least one image.")
     named = alone and len(entries) == 1 and isinstance(source, str | Path) and Path(source).is_file()
-    return Source(entries, strict=named and Path(source).suffix.lower() != ".txt")
+    return Source(entries, named and Path(source).suffix.lower() != ".txt", value_range)
 
 
 def list_images(entries: Iterable[str | Path], places: Sequence[Path] = ()) -> list[Path]:
@@ -318,23 +330,24 @@ def _entries(source: Any, first: int) -> list[tuple[str, Any]]:
     )
 
 
-def _to_bgr(image: Any) -> Pixels:
+def _to_bgr(image: Any, value_range: tuple[float, float] | None = None) -> Pixels:
     if isinstance(image, Path):
-        return read_image(image)
+        return read_image(image, form=PixelFormat(3, value_range))
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image)
-    return _from_pil(image)
+        return _from_array(image, value_range)
+    return _from_pil(image, value_range)
 
 
-def _from_array(image: NDArray[Any]) -> Pixels:
+def _from_array(image: NDArray[Any], value_range: tuple[float, float] | None) -> Pixels:
     channels = {2: 1, 3: image.shape[-1]}.get(image.ndim, 0) if image.size else 0
-    if image.dtype != np.uint8 or channels not in (1, 3, 4):
+    if image.dtype not in (np.uint8, np.uint16) or channels not in (1, 3, 4):
         raise DataError(
-            f"array of shape {image.shape}, {image.dtype}: expected uint8 (H, W, 3) BGR, (H, W, 4) BGRA or "
-            f"(H, W); give several images as a list."
+            f"array of shape {image.shape}, {image.dtype}: expected uint8 or uint16 (H, W, 3) BGR, (H, W, 4) BGRA "
+            f"or (H, W); give several images as a list."
         )
+    image = to_eight_bits(image, value_range)
     if channels == 3:
         return np.ascontiguousarray(image)
     code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_BGRA2BGR
@@ -343,11 +356,11 @@ def _from_array(image: NDArray[Any]) -> Pixels:
 
 def _from_tensor(image: torch.Tensor) -> Pixels:
     shape = tuple(image.shape)
-    fits = image.ndim == 3 and shape[0] == 3 and image.numel() > 0
+    fits = image.ndim == 3 and shape[0] in (1, 3) and image.numel() > 0
     if not fits or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise DataError(
-            f"tensor of shape {shape}, {image.dtype}: expected (3, H, W) or (B, 3, H, W) RGB, uint8 or float "
-            f"in 0-1."
+            f"tensor of shape {shape}, {image.dtype}: expected (3, H, W) or (B, 3, H, W) RGB, or 1 in place "
+            f"of 3 for grey; uint8 or float in 0-1."
         )
     image = image.detach().cpu()
     if image.is_floating_point():
@@ -357,7 +370,7 @@ def _from_tensor(image: torch.Tensor) -> Pixels:
                 f"tensor with values {low:g} to {high:g}: expected 0-1; {_range_advice(low, high)}."
             )
         image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(image.flip(0).expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
 def _range_advice(low: float, high: float) -> str:
@@ -371,18 +384,23 @@ def _range_advice(low: float, high: float) -> str:
     return "give the image before it is normalised by mean and standard deviation"
 
 
-def _from_pil(image: Any) -> Pixels:
+def _from_pil(image: Any, value_range: tuple[float, float] | None) -> Pixels:
     name = getattr(image, "filename", "")
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-            image = PilImage.fromarray(_eight_bits(np.asarray(image), image.mode))
+            deep, is_deep = np.asarray(image), image.mode.startswith("I")
+            image = PilImage.fromarray(
+                to_eight_bits(deep, value_range)
+                if value_range is not None and is_deep
+                else _eight_bits(deep, image.mode)
+            )
         rgb = np.asarray(image.convert("RGB"), np.uint8)
     except (OSError, ValueError) as error:
         if (
             name and Path(name).is_file()
         ):  # Pillow refuses some damaged files that are decoded from their path
-            return read_image(name)
+            return read_image(name, form=PixelFormat(3, value_range))
         raise DataError(f"PIL image {name or image} can't be decoded: {error}.") from error
     return np.ascontiguousarray(rgb[..., ::-1])
 

@@ -15,6 +15,7 @@ from detector.data.labels import Labels, listed
 from detector.data.layouts import CLASS_FILES
 from detector.data.scan import read_labels, split_images
 from detector.errors import DataError, nearest
+from detector.fields import format_value
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class DataConfig:
         cut: How the validation split is cut from the images of `train`, if it is: see `detector.data.holdout`.
         parts: The data sets that were joined, see `join_sets`; none if it is one.
         given: How a part was named.
+        channels: 1 to read images as grey, 3 in colour; None if nothing is said.
+        value_range: Values of images of 16 bits that become 0 and 255; None if nothing is said.
     """
 
     name: str
@@ -48,6 +51,8 @@ class DataConfig:
     cut: float | Fold | None = None
     parts: tuple[DataConfig, ...] = ()
     given: str = ""
+    channels: int | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -147,10 +152,11 @@ class DataConfig:
         return replace(self, names=dict(enumerate(names)))
 
     def describe(self) -> str:
-        """Return one line of text: name, classes and absolute folder."""
+        """Return one line of text: name, classes, whether it is read as grey, and absolute folder."""
+        grey = ", read as grey" if self.channels == 1 else ""
         drawn = " (SYNTHETIC IMAGES, not the real ones)" if self.stand_in else ""
         places = ", ".join(str(part.root) for part in self.parts or (self,))
-        return f"{self.name}: {self.num_classes} classes, {places}{drawn}"
+        return f"{self.name}: {self.num_classes} classes{grey}, {places}{drawn}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that tells this data set from others: JSON types only, apart from int keys."""
@@ -185,6 +191,9 @@ def join_sets(
         parts: data sets with names.
         given: how each was named.
         cut: if it is not None, what is validated on is cut from the images of all of them, see `DataConfig`.
+
+    Raises:
+        DataError: If they contradict each other in `channels` or `value_range`.
     """
     names = list(dict.fromkeys(name for part in parts for name in part.names.values()))
     title = f"[{','.join(part.name for part in parts)}]"
@@ -219,4 +228,20 @@ def join_sets(
         stand_in=any(part.stand_in for part in parts),
         cut=cut,
         parts=sets,
+        channels=_of_all(title, "channels", parts),
+        value_range=_of_all(title, "value_range", parts),
     )
+
+
+def _of_all(title: str, key: str, parts: Sequence[DataConfig]) -> Any:
+    """Return what data sets say of their images, None if none does.
+
+    Raises:
+        DataError: If they contradict each other: a network reads all images in one way.
+    """
+    stated = list(dict.fromkeys(value for part in parts if (value := getattr(part, key)) is not None))
+    if len(stated) > 1:
+        raise DataError(
+            f"data={title}: the sets have {key}: {' and '.join(map(format_value, stated))}; expected one for all."
+        )
+    return stated[0] if stated else None

@@ -38,8 +38,8 @@ class Transforms:
     Args:
         transforms: each of
 
-            * a callable `(image, boxes, labels) -> (image, boxes, labels)` with an (H, W, 3) uint8 RGB image, (N, 4)
-              float32 boxes xyxy in px, and (N,) int64 class ids;
+            * a callable `(image, boxes, labels) -> (image, boxes, labels)` with an (H, W, 3) uint8 RGB image
+              (grey: (H, W, 1)), (N, 4) float32 boxes xyxy in px, and (N,) int64 class ids;
             * a transform of `torchvision.transforms.v2`;
             * a transform of albumentations, alone or a `Compose`, with any `bbox_params`.
 
@@ -58,7 +58,7 @@ class Transforms:
         """Transform a sample.
 
         Args:
-            image: (H, W, 3) uint8, RGB.
+            image: (H, W, 3) uint8, RGB, or (H, W, 1), grey.
             boxes: (N, 4) float32, xyxy, px.
             labels: (N,) int64.
             seed: whole numbers that tell the sample from all others.
@@ -217,6 +217,8 @@ def _checked(name: str, result: Any, shape: tuple[int, ...]) -> tuple[Image, Box
     if not isinstance(result, tuple) or len(result) != 3:
         raise DataError(f"transforms: {name} returned {excerpt(result, 60)}; expected (image, boxes, labels)")
     image, boxes, labels = (np.asarray(part) for part in result)
+    if image.ndim == 2:  # some libraries drop the axis of a single channel
+        image = image[..., None]
     if image.shape != shape or image.dtype != np.uint8:
         raise DataError(
             f"transforms: {name} returned an image of shape {image.shape}, {image.dtype}; expected {shape}, uint8: "

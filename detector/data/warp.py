@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.data.annotations import Annotations
 from detector.data.augment import AugmentParams, Box, GeometryDraw, Paste
-from detector.data.letterbox import GREY, resize_into
+from detector.data.letterbox import GREY, image_shape, resize_into
 
 MIN_SIDE = 2.0  # px; a box must stay wider and higher than this
 MIN_AREA = 0.10  # share of its area that a box must keep
@@ -21,7 +21,7 @@ MAX_PASTE = 0.5  # largest width and height of a pasted object, part of the samp
 FEATHER = 0.1  # width of a pasted object's soft edge, part of its shorter side
 MIN_FEATHER = 2  # px of the image it comes from
 
-Image: TypeAlias = NDArray[Any]  # (H, W, 3) or (3, H, W) uint8; OpenCV's stubs know no narrower type
+Image: TypeAlias = NDArray[Any]  # (H, W, 3), (H, W) or (C, H, W) uint8; OpenCV's stubs know no narrower type
 Loader: TypeAlias = Callable[[int], Image]
 
 
@@ -36,27 +36,29 @@ def apply_augmentation(
 
     Args:
         draw: what to do.
-        load: gives the (H, W, 3) uint8 BGR image of an index, at its loaded size.
+        load: gives the (H, W, 3) uint8 BGR, or (H, W) grey, image of an index, at its loaded size.
         annotations: boxes.
         sizes_hw: (n, 2) int64, loaded size of every image, px.
-        out: (3, H, W) uint8, filled with the image, RGB.
+        out: (3, H, W) uint8, filled with the image, RGB; (1, H, W), grey.
 
     Returns:
         Boxes (N, 4) float32 xyxy in px of the sample, and labels (N,) int64.
     """
-    _, height, width = out.shape
-    image, boxes, labels = apply_geometry(draw.geometry, load, annotations, sizes_hw, (height, width))
+    channels, height, width = out.shape
+    image, boxes, labels = apply_geometry(
+        draw.geometry, load, annotations, sizes_hw, (height, width), channels
+    )
     for paste in draw.pastes:
         boxes, labels = paste_object(paste, image, boxes, labels, load, annotations)
     if draw.partner is not None:
         other, more_boxes, more_labels = apply_geometry(
-            draw.partner, load, annotations, sizes_hw, (height, width)
+            draw.partner, load, annotations, sizes_hw, (height, width), channels
         )
         image = cv2.addWeighted(image, draw.ratio, other, 1 - draw.ratio, 0)
         boxes, labels = np.concatenate([boxes, more_boxes]), np.concatenate([labels, more_labels])
     if draw.cut is not None:
         other, more_boxes, more_labels = apply_geometry(
-            draw.cut.geometry, load, annotations, sizes_hw, (height, width)
+            draw.cut.geometry, load, annotations, sizes_hw, (height, width), channels
         )
         x1, y1, x2, y2 = draw.cut.extent
         image[y1:y2, x1:x2] = other[y1:y2, x1:x2]
@@ -77,7 +79,10 @@ def apply_augmentation(
 
 
 def to_planes(image: Image, out: Image, bgr: bool = False) -> None:
-    """Write an (H, W, 3) BGR image into (3, H, W), as RGB unless ``bgr``."""
+    """Write an (H, W, 3) BGR image into (3, H, W), as RGB unless ``bgr``; an (H, W) one into (1, H, W)."""
+    if image.ndim == 2:
+        out[0] = image
+        return
     cv2.split(image, [out[0], out[1], out[2]] if bgr else [out[2], out[1], out[0]])
 
 
@@ -87,11 +92,12 @@ def apply_geometry(
     annotations: Annotations,
     sizes_hw: NDArray[np.int64],
     out_hw: tuple[int, int],
+    channels: int = 3,
 ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
     """Compose and warp the tiles; transform, clip and select their boxes.
 
     Returns:
-        Image (H, W, 3) uint8 BGR, boxes (N, 4) float32 xyxy in px of the output, labels (N,) int64.
+        Image (H, W, 3) uint8 BGR, or (H, W) grey, boxes (N, 4) float32 xyxy in px of the output, labels (N,) int64.
     """
     rows = [annotations.rows(tile.index) for tile in draw.tiles]
     labels = np.concatenate([row[1] for row in rows])
@@ -111,12 +117,12 @@ def apply_geometry(
     )
     m = draw.matrix
     if m[0, 1] == m[1, 0] == m[2, 0] == m[2, 1] == 0:
-        image, maps = _resize_tiles(draw, load, out_hw)
+        image, maps = _resize_tiles(draw, load, out_hw, channels)
         maps = maps.repeat(counts, 0)
         moved = boxes * maps[:, [0, 1, 0, 1]] + maps[:, [2, 3, 2, 3]]
         grown = maps[:, 0] * maps[:, 1]
     else:
-        image = _warp_canvas(draw, load, out_hw)
+        image = _warp_canvas(draw, load, out_hw, channels)
         moved = transform_boxes(boxes, m)
         grown = np.full(len(boxes), draw.scale**2)
     moved = moved.clip(0, np.array([out_hw[1], out_hw[0]] * 2, np.float32))
@@ -140,10 +146,10 @@ def paste_object(
 
     Args:
         paste: what to copy.
-        image: (H, W, C) uint8, changed in place.
+        image: (H, W, 3) or (H, W) uint8, changed in place.
         boxes: (N, 4) float32 xyxy, px, of the sample.
         labels: (N,) int64.
-        load: gives the (h, w, C) uint8 image of an index.
+        load: gives the (h, w, 3) or (h, w) uint8 image of an index.
         annotations: boxes.
 
     Returns:
@@ -268,7 +274,7 @@ def box_candidates(
 
 
 def _resize_tiles(
-    draw: GeometryDraw, load: Loader, out_hw: tuple[int, int]
+    draw: GeometryDraw, load: Loader, out_hw: tuple[int, int], channels: int
 ) -> tuple[Image, NDArray[np.float32]]:
     """Resize each tile straight to its place, for maps without rotation, shear or perspective.
 
@@ -276,10 +282,10 @@ def _resize_tiles(
     returned are those the pixels followed, so boxes stay exact.
 
     Returns:
-        Image (H, W, 3) uint8, and (tiles, 4) float32: factors and offsets along x and y, canvas to output px.
+        Image (H, W, 3) or (H, W) uint8, and (tiles, 4) float32: factors and offsets along x and y, canvas to output px.
     """
     height, width = out_hw
-    image = np.full((height, width, 3), GREY, np.uint8)
+    image = np.full(image_shape(out_hw, channels), GREY, np.uint8)
     maps = np.empty((len(draw.tiles), 4), np.float32)
     (sx, _, tx), (_, sy, ty) = draw.matrix[:2].tolist()
     for row, tile in enumerate(draw.tiles):
@@ -308,10 +314,10 @@ def _snap(start: int, stop: int, scale: float, offset: float, size: int) -> tupl
     return low, high, start_shown, stop_shown
 
 
-def _warp_canvas(draw: GeometryDraw, load: Loader, out_hw: tuple[int, int]) -> Image:
+def _warp_canvas(draw: GeometryDraw, load: Loader, out_hw: tuple[int, int], channels: int) -> Image:
     """Paint the canvas and warp it once, for any homography."""
     canvas_w, canvas_h = draw.canvas_wh
-    canvas = np.full((canvas_h, canvas_w, 3), GREY, np.uint8)
+    canvas = np.full(image_shape((canvas_h, canvas_w), channels), GREY, np.uint8)
     for tile in draw.tiles:
         x1, y1, x2, y2 = tile.extent
         ox, oy = tile.origin
@@ -326,14 +332,16 @@ def _warp_canvas(draw: GeometryDraw, load: Loader, out_hw: tuple[int, int]) -> I
 
 
 def shift_hsv(image: Image, hue: float, saturation: float, value: float) -> Image:
-    """Change the colours of a BGR image in OpenCV's 8-bit HSV.
+    """Change the colours of a BGR image in OpenCV's 8-bit HSV; a grey one has only a value.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
+        image: (H, W, 3) uint8, BGR, or (H, W), grey.
         hue: added to the hue, half degrees, modulo 180.
         saturation: factor, clipped at 255.
         value: factor of the brightness, clipped at 255.
     """
+    if image.ndim == 2:
+        return image if value == 1 else cv2.convertScaleAbs(image, alpha=value)
     shift = round(hue) % 180
     if shift == 0 and saturation == 1 and value == 1:
         return image

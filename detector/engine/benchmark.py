@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.data.images import read_image
+from detector.data.images import PixelFormat, read_image
 from detector.data.sources import open_source
 from detector.device import select_precision
 from detector.engine.export import Exporter
@@ -73,7 +73,7 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Export, validate and time a model in every format.
 
-    The input is the same square for all. Accuracy is that of `detector val`; "predict ms" is the median time from
+    The input has the same size for all. Accuracy is that of `detector val`; "predict ms" is the median time from
     a decoded image to its results at batch 1, "network ms" the part of it in the network.
 
     Args:
@@ -143,9 +143,10 @@ class Bench:
                 f"{model.num_classes}; benchmark on the data it was trained for"
             )
         workers = num_workers(settings.workers, cpu)
-        self.loader = make_val_loader(self.annotations, val, 16, workers, cpu, rect=False)
+        form = PixelFormat(model.channels, model.value_range)
+        self.loader = make_val_loader(self.annotations, val, 16, workers, cpu, rect=False, form=form)
         paths = [Path(path) for path in self.annotations.paths]
-        self.images = [read_image(path) for path in paths[: settings.repeats]]
+        self.images = [read_image(path, form=form) for path in paths[: settings.repeats]]
         self.folder = make_run_folder(settings.project, settings.name or "benchmark", settings.exist_ok)
 
     def measure(self, variant: Variant) -> dict[str, Any]:

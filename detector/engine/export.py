@@ -182,7 +182,8 @@ class Exporter(Engine):
 
     def _describe(self, job: ExportSpec) -> dict[str, Any]:
         """Return what the file says of itself; null in a shape is a dynamic size."""
-        settings, (height, width) = self.settings, self.imgsz
+        settings, (height, width), channels = self.settings, self.imgsz, self.model.channels
+        order = ("RGB", "BGR") if channels == 3 else ("grey", "grey")
         dynamic = settings.dynamic or not self.kind.graph  # weights alone take any size
         batch = None if dynamic else settings.batch
         sides = (None, None) if dynamic else (height, width)
@@ -196,15 +197,19 @@ class Exporter(Engine):
             "names": {str(number): name for number, name in self.model.names.items()},
             "stride": max(self.model.strides),
             "imgsz": [height, width],
+            "channels": channels,
+            "value_range": self.model.value_range and list(self.model.value_range),
             "batch": batch,
             "dynamic": dynamic,
             "head": job.head,
             "preprocess": settings.preprocess,
             "input": {
                 "name": "images",
-                "shape": [batch, *sides, 3] if settings.preprocess else [batch, 3, *sides],
+                "shape": [batch, *sides, channels] if settings.preprocess else [batch, channels, *sides],
                 "dtype": "uint8" if settings.preprocess else "float32",
-                "layout": "B H W 3, BGR, 0..255" if settings.preprocess else "B 3 H W, RGB, 0..1",
+                "layout": f"B H W {channels}, {order[1]}, 0..255"
+                if settings.preprocess
+                else f"B {channels} H W, {order[0]}, 0..1",
                 "fit": "letterboxed: aspect ratio kept, centred, padded with grey 114",
             },
             "output": {
@@ -234,7 +239,8 @@ class Exporter(Engine):
         model = Graph(job.model.fuse(head=job.head), False, None, suppress_in_torch).eval()
         found = []
         for size in parity_sizes(contract):
-            inputs = letterbox_batch(images, size)[0].contiguous() / 255  # floats: all runtimes take them
+            pixels, _ = letterbox_batch(images, size, channels=self.model.channels)
+            inputs = pixels.contiguous() / 255  # floats: all runtimes take them
             with torch.inference_mode():
                 expected = torch.cat([model(image[None]) for image in inputs])
             preds = torch.from_numpy(run_file(runtime, contract, inputs, path))
@@ -251,13 +257,14 @@ class Exporter(Engine):
 
     def _parity_images(self) -> tuple[list[NDArray[np.uint8]], str]:
         """Return images for the parity check, and where they are from."""
-        from detector.data.images import read_image
+        from detector.data.images import PixelFormat, read_image
 
         images = self._images("val", 1.0)
         if not images:
             return synthetic_images(self.imgsz), "drawn"
+        form = PixelFormat(3, self.model.value_range)
         step = max(len(images) // PARITY_IMAGES, 1)
-        return [read_image(path) for path in images[::step][:PARITY_IMAGES]], "validation"
+        return [read_image(path, form=form) for path in images[::step][:PARITY_IMAGES]], "validation"
 
     def _images(self, split: str, fraction: float) -> list[Path]:
         """Return the images of a split of `data`, or of the data set it was trained on, if that exists.
@@ -296,12 +303,13 @@ class Exporter(Engine):
 
     def _calibration(self) -> Iterator[NDArray[Any]]:
         """Yield inputs of the file made of training images."""
-        from detector.data.images import read_image
+        from detector.data.images import PixelFormat, read_image
 
         images = self._calibration_images()
         log.info("int8: calibrating on %d training images", len(images))
         for path in images:
-            pixels, _ = letterbox_batch([read_image(path)], self.imgsz)
+            image = read_image(path, form=PixelFormat(3, self.model.value_range))
+            pixels, _ = letterbox_batch([image], self.imgsz, channels=self.model.channels)
             inputs = prepare(pixels.contiguous(), self.settings.preprocess)
             yield inputs if self.settings.dynamic else np.repeat(inputs, self.settings.batch, 0)
 

@@ -19,6 +19,7 @@ from detector.data.dataset import DetectionDataset
 from detector.data.epochs import EpochOrder
 from detector.data.first_look import first_look
 from detector.data.holdout import Fold
+from detector.data.images import COLOUR, PixelFormat, describe_depth
 from detector.data.labels import listed
 from detector.data.layouts import has_labels
 from detector.data.loader import TrainLoader, ValLoader
@@ -69,9 +70,10 @@ class TrainingData:
             )
         self.visits = EpochOrder(self.train_annotations, settings.balance, settings.background)
 
-    def make_loaders(self, batch: int, device: torch.device) -> None:
-        """Make both loaders; validation takes twice as many images per batch."""
+    def make_loaders(self, batch: int, device: torch.device, form: PixelFormat = COLOUR) -> None:
+        """Make both loaders, of images in the form the network takes; validation takes twice as many per batch."""
         settings = self.settings
+        describe_depth(self.train_annotations.paths, form.value_range)
         workers = num_workers(settings.workers, device)
         augmentation = Augmentation(**{key: getattr(settings, key) for key in AUGMENTATION_KEYS})
         dataset = DetectionDataset(
@@ -85,9 +87,12 @@ class TrainingData:
             workers=workers,
             transforms=self.transforms,
             visits=self.visits,
+            form=form,
         )
         self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
-        self.val_loader = make_val_loader(self.val_annotations, settings, 2 * batch, workers, device)
+        self.val_loader = make_val_loader(
+            self.val_annotations, settings, 2 * batch, workers, device, form=form
+        )
 
     def report_faults(self) -> None:
         """Say in a few lines what seems wrong with the data, if anything does; no file is read for it."""
@@ -199,10 +204,11 @@ def make_val_loader(
     workers: int,
     device: torch.device,
     rect: bool = True,
+    form: PixelFormat = COLOUR,
 ) -> ValLoader:
-    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or are square."""
+    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or the full size."""
     dataset = DetectionDataset(
-        annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers
+        annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers, form=form
     )
     return ValLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
 

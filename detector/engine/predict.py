@@ -174,10 +174,12 @@ class Predictor(Engine):
             images: (H, W, 3) uint8 BGR arrays.
 
         Returns:
-            (B, 3, H, W) uint8 RGB, and where each image lies in it.
+            (B, C, H, W) uint8, RGB or grey, and where each image lies in it.
         """
         min_rect = self.settings.rect and self.backend.input_hw is None
-        return letterbox_batch(images, self.input_hw, min_rect, max(self.backend.strides))
+        return letterbox_batch(
+            images, self.input_hw, min_rect, max(self.backend.strides), self.backend.channels
+        )
 
     def _write(self, result: Results) -> None:
         """Write what the settings ask for."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from detector.data.letterbox import input_hw
 from detector.engine.names_elsewhere import NamesElsewhere
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
@@ -168,7 +169,12 @@ class TrainingSteps(NamesElsewhere):
             images = self.images_to_device(images)
             images, ratio = resize_batch(
                 images,
-                sample_side(settings.imgsz, settings.multi_scale, settings.seed, self.progress.global_step),
+                sample_side(
+                    max(input_hw(settings.imgsz)),
+                    settings.multi_scale,
+                    settings.seed,
+                    self.progress.global_step,
+                ),
             )
             boxes = boxes * ratio
         return images, boxes, labels

@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
@@ -23,6 +24,8 @@ from detector.callbacks.state import gather_states, restore_states
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.data.config import is_at_hand
+from detector.data.images import PixelFormat
+from detector.data.letterbox import input_hw
 from detector.data.loader import worker_death
 from detector.device import select_device, select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, located_data
@@ -98,7 +101,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
 
     Args:
         settings: checked training settings.
-        config: the architecture; its class count is replaced by the data set's.
+        config: the architecture; its class count, and the channels of an image, are replaced by the data set's.
         weights: state dict to start from, or None to start from random weights.
         weight_names: class id -> name of those weights.
         callbacks: this run's callbacks; the default ones and the loggers are added after them.
@@ -282,13 +285,14 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.data = TrainingData(settings, self.transforms)
         self.data.report_faults()
         self.make_model()
-        images = len(self.data.visits)
+        images, sides = len(self.data.visits), input_hw(settings.imgsz)
+        height, width = (largest_side(side, settings.multi_scale) for side in sides)
         self.epochs = self.epochs or epochs_for(images)
         self.batch_size = choose_batch(
             settings.batch,
             images,
             self.model,
-            largest_side(settings.imgsz, settings.multi_scale),
+            (self.model.channels, height, width),
             self.device,
             self.precision,
             self.crowded_loss,
@@ -296,10 +300,12 @@ class Trainer(CheckedAttributes, TrainingSteps):
         require_batch_norm_fits(
             images,
             self.batch_size,
-            smallest_side(settings.imgsz, settings.multi_scale),
+            smallest_side(max(sides), settings.multi_scale),
             max(self.model.strides),
         )
-        self.data.make_loaders(self.batch_size, self.device)
+        self.data.make_loaders(
+            self.batch_size, self.device, PixelFormat(self.model.channels, self.model.value_range)
+        )
         self.num_batches = len(self.data.train_loader)
         self.validator = Validator(
             validation_suppression(settings), self.callbacks, self.save_dir, settings.single_cls, settings
@@ -313,10 +319,18 @@ class Trainer(CheckedAttributes, TrainingSteps):
             self.save_state()
 
     def make_model(self) -> None:
-        """Build the model and its loss, and put the model on the device."""
-        names = self.data.names
+        """Build the model and its loss, and put the model on the device.
+
+        What the data set does not say of its images is as the architecture has it.
+        """
+        data, config = self.data.config, self.config
+        config = replace(
+            config,
+            channels=data.channels or config.channels,
+            value_range=data.value_range or config.value_range,
+        )
         model, self.transfer = build_model(
-            self.settings, self.config, names, self.initial_weights, self.weight_names
+            self.settings, config, self.data.names, self.initial_weights, self.weight_names
         )
         self.model = model.to(self.device).to(memory_format=self.precision.layout)
         settings = self.settings

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from detector.boxes import NMSParams, cxcywh_to_xyxy
 from detector.callbacks.registry import CallbackRegistry
+from detector.data.images import PixelFormat, describe_depth
 from detector.device import StageTimer
 from detector.engine.engine import Engine
 from detector.engine.run_folder import make_run_folder
 from detector.errors import CheckpointError
+from detector.fields import format_value
 from detector.files.atomic import replace_file
 from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.inference.torch_backend import VALIDATION_CONF
@@ -29,6 +31,7 @@ from detector.settings import DataSettings, ValSettings
 if TYPE_CHECKING:
     from detector.data.annotations import Annotations
     from detector.data.batch import Batch
+    from detector.data.config import DataConfig
     from detector.nn.losses import Loss
 
 log = logging.getLogger(__name__)
@@ -215,6 +218,18 @@ def validation_suppression(settings: DataSettings) -> NMSParams:
     )
 
 
+def form_of(backend: InferenceBackend, config: DataConfig) -> PixelFormat:
+    """Return how the images of a data set are read for a network; where they contradict, the network decides."""
+    for key in ("channels", "value_range"):
+        stated, own = getattr(config, key), getattr(backend, key)
+        if stated is not None and own is not None and stated != own:
+            log.warning(
+                "%s has %s: %s, but the model was trained with %s: images are read for the model",
+                *(config.yaml_path.name, key, format_value(stated), format_value(own)),
+            )
+    return PixelFormat(backend.channels, backend.value_range or config.value_range)
+
+
 def validate(
     settings: ValSettings, backend: InferenceBackend, callbacks: CallbackRegistry
 ) -> tuple[Validator, Metrics]:
@@ -237,7 +252,9 @@ def validate(
     rect = settings.rect and backend.input_hw is None
     folder = make_run_folder(settings.project, settings.name or "val", settings.exist_ok)
     workers = num_workers(settings.workers, backend.device)
-    loader = make_val_loader(annotations, settings, settings.batch, workers, backend.device, rect)
+    form = form_of(backend, config)
+    describe_depth(annotations.paths, form.value_range)
+    loader = make_val_loader(annotations, settings, settings.batch, workers, backend.device, rect, form)
     if settings.plots and not callbacks.has_kind(Pictures):
         callbacks.add(Pictures())
     validator = Validator(validation_suppression(settings), callbacks, folder, settings.single_cls, settings)

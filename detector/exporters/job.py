@@ -34,7 +34,7 @@ class ExportSpec:
         batch: images of the example.
         dynamic: leave batch, height and width free.
         precision: one of the format's.
-        preprocess: take (B, H, W, 3) uint8 BGR instead of (B, 3, H, W) float RGB.
+        preprocess: take (B, H, W, 3) uint8 BGR instead of (B, 3, H, W) float RGB; one channel is grey.
         reduction: give detections instead of raw predictions, one class per anchor point; None for raw.
         opset: ONNX operator set, or None for the default.
         simplify: shorten the graph.
@@ -73,8 +73,8 @@ class ExportSpec:
         """Return an input; of a dynamic file it has several images, as one would be taken for the only number."""
         batch = max(self.batch, 2) if self.dynamic else self.batch
         if self.preprocess:
-            return torch.zeros(batch, *self.imgsz, 3, dtype=torch.uint8)
-        return torch.zeros(batch, 3, *self.imgsz)
+            return torch.zeros(batch, *self.imgsz, self.model.channels, dtype=torch.uint8)
+        return torch.zeros(batch, self.model.channels, *self.imgsz)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any]] | None:
         """Return which dimensions of the input are free, as torch.export has it."""
@@ -115,14 +115,15 @@ class Graph(nn.Module):
         """Predict.
 
         Args:
-            images: (B, 3, H, W) float RGB in 0..1; with `preprocess` (B, H, W, 3) uint8 BGR.
+            images: (B, 3, H, W) float RGB in 0..1; with `preprocess` (B, H, W, 3) uint8 BGR; one channel is grey.
 
         Returns:
             (B, 4 + C, A) float, cx, cy, w, h in input px and probabilities; or with a reduction
             (B, max_det, 6) float, x1, y1, x2, y2 in input px, score, class, padded with zeros.
         """
         if self.preprocess:
-            images = images.flip(-1).permute(0, 3, 1, 2).float() / 255
+            images = images if self.network.channels == 1 else images.flip(-1)
+            images = images.permute(0, 3, 1, 2).float() / 255
         if self.layout == torch.channels_last:
             images = images.contiguous(memory_format=self.layout)
         preds = self.network.decode(self.network(images)[self.network.selected_head])

@@ -24,6 +24,8 @@ class InferenceBackend(Protocol):
         head: "one2many" or "one2one".
         nms: whether its predictions need suppression here.
         input_hw: the only height and width it takes, px, or None if they are free.
+        channels: of an image: 1 is grey, 3 colour.
+        value_range: values of images of 16 bits that become 0 and 255; None = their upper 8 bits are taken.
     """
 
     device: torch.device
@@ -34,9 +36,11 @@ class InferenceBackend(Protocol):
     head: str
     nms: bool
     input_hw: tuple[int, int] | None
+    channels: int
+    value_range: tuple[float, float] | None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Run images, (B, 3, H, W) uint8 RGB or float in 0..1; returns predictions for `detect`, and raw ones."""
+        """Run images, (B, C, H, W) uint8 RGB or float in 0..1; returns predictions for `detect`, and raw ones."""
         ...
 
     def detect(self, preds: Tensor, params: NMSParams) -> list[Tensor]:

@@ -47,6 +47,7 @@ class ExportedModel:
         metadata: what the file says of itself; empty if nothing.
         names: class id -> name.
         num_classes: number of classes, C.
+        value_range: of images of 16 bits, see `Contract`.
         device: where it runs.
 
     Args:
@@ -95,6 +96,7 @@ class ExportedModel:
             self.contract = contract_from(runtime.input, runtime.output, listed, sides, self.path)
         self.names = dict(self.contract.names)
         self.num_classes = len(self.names)
+        self.value_range = self.contract.value_range
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy take along: open files are opened again when they are needed."""
@@ -204,11 +206,6 @@ class ExportedModel:
                 f"rect=true: {self.path.name} takes {height} x {width} px only; leave rect out, or export it with "
                 f"dynamic=true"
             )
-        if isinstance(settings, ValSettings) and height != width:
-            raise SettingsError(
-                f"{self.path.name} takes {height} x {width} px only, validation needs a square; export it with "
-                f"dynamic=true or imgsz={max(fixed)}"
-            )
 
 
 class ExportedBackend:
@@ -223,6 +220,8 @@ class ExportedBackend:
         self.device, self.precision = CPU, Precision("cpu", None)
         self.names, self.num_classes = dict(contract.names), len(contract.names)
         self.strides: tuple[int, ...] = (contract.stride,)
+        self.channels: int = contract.channels
+        self.value_range = contract.value_range
         self.head: str = contract.head
         self.nms = contract.kind == "raw" and contract.head == "one2many"
         self.input_hw = contract.input_hw

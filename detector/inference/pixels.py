@@ -25,7 +25,7 @@ def prepare(images: Tensor, preprocess: bool) -> NDArray[Any]:
     """Bring images into the form that a file takes.
 
     Args:
-        images: (N, 3, H, W) uint8 RGB, or float in 0..1.
+        images: (N, 3, H, W) uint8 RGB, or float in 0..1; (N, 1, H, W) grey.
         preprocess: the file takes uint8 BGR.
 
     Returns:
@@ -33,6 +33,8 @@ def prepare(images: Tensor, preprocess: bool) -> NDArray[Any]:
     """
     if images.dtype == torch.uint8:
         pixels = images.permute(0, 2, 3, 1)  # as predict has them in memory
+        if preprocess and pixels.shape[3] == 1:
+            return pixels.contiguous().numpy()
         if preprocess:
             return np.stack([cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) for rgb in pixels.contiguous().numpy()])
         if pixels.is_contiguous():
@@ -45,11 +47,11 @@ def prepare(images: Tensor, preprocess: bool) -> NDArray[Any]:
 
 
 def to_floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn (N, H, W, 3) uint8 into (N, 3, H, W) float32 in 0..1.
+    """Turn (N, H, W, C) uint8 into (N, C, H, W) float32 in 0..1.
 
     Planes first, then numbers: 0.25 ms instead of 0.5 at 640 x 640 px on one core.
     """
-    floats = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+    floats = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
     for image, planes in zip(pixels, floats, strict=True):
         for plane, place in zip(cv2.split(image), planes, strict=True):
             np.multiply(plane, np.float32(1 / 255), out=place)

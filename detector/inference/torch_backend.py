@@ -47,6 +47,7 @@ class TorchBackend:
         self.names = dict(model.names)
         self.num_classes = model.num_classes
         self.strides = tuple(model.strides)
+        self.channels, self.value_range = model.channels, model.value_range
         self.head = head or model.selected_head
         self.nms = self.head == "one2many"
         self.network = model.fuse(precision.dtype, self.head).to(device).to(memory_format=precision.layout)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from detector.errors import ModelError, nearest
+from detector.fields import is_range
 from detector.files.bounds import BoundsError, require_within
 from detector.files.folders import resource_dir
 from detector.files.safe_yaml import YamlError, read_yaml
@@ -42,6 +43,7 @@ ALIASES = {  # spellings of other YOLO tables, read as well
     ("Concat", "[1]"): ("Concat", []),
     (DETECT, "['nc']"): (DETECT, []),
 }
+INPUT_KEYS = ("channels", "value_range")  # of a config; those of images of 3 channels and 8 bits have neither
 CLASS_BRANCHES = ("plain", "depthwise")
 MAX_FACTOR = 100  # of depth and width; the shipped tables go up to 1.5
 MAX_REPEATS = 1000  # of a row; the shipped tables go up to 6
@@ -57,6 +59,11 @@ class Rule(NamedTuple):
 
 COUNT = Rule("a whole number from 1", lambda v: type(v) is int and v > 0)
 POSITIVE = Rule("a number above 0", lambda v: type(v) in (int, float) and v > 0)
+CHANNELS = Rule("1 (grey) or 3 (colour)", lambda v: type(v) is int and v in (1, 3))
+RANGE = Rule(
+    "two numbers, [the value that becomes 0, the one that becomes 255]",
+    lambda v: v is None or is_range(v),
+)
 FLAG = Rule("true or false", lambda v: type(v) is bool)
 ROWS = Rule(f"rows {ROW}", lambda v: isinstance(v, LISTS))
 ARGUMENTS = {"int": COUNT, "float": POSITIVE, "bool": FLAG}
@@ -73,6 +80,9 @@ TABLE = {
     "dual_head": FLAG,
     "end2end": FLAG,
     "class_branch": Rule(f"one of {', '.join(CLASS_BRANCHES)}", lambda v: v in CLASS_BRANCHES),
+    "channels": CHANNELS,
+    "ch": CHANNELS,  # another spelling
+    "value_range": RANGE,
     "backbone": ROWS,
     "head": ROWS,
 }
@@ -114,6 +124,8 @@ class ModelConfig:
         dual_head: has the one-to-one head too.
         class_branch: "plain" or "depthwise" convolutions in the head's class branch.
         rows: the table, unscaled.
+        channels: of an image: 1 is grey, 3 colour.
+        value_range: values of images of 16 bits that become 0 and 255; None = their upper 8 bits are taken.
     """
 
     name: str
@@ -126,6 +138,8 @@ class ModelConfig:
     dual_head: bool
     class_branch: str
     rows: tuple[Row, ...]
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -133,10 +147,17 @@ class ModelConfig:
         return len(self.names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return dicts, lists, strings and numbers that `from_dict` turns back into an equal config."""
+        """Return dicts, lists, strings and numbers that `from_dict` turns back into an equal config.
+
+        What describes the images is only in it where it is not the default.
+        """
         data = asdict(self)
         data["names"] = list(self.names)
         data["rows"] = [[list(row.source), row.repeats, row.block, list(row.args)] for row in self.rows]
+        if data.pop("channels") != 3:
+            data["channels"] = self.channels
+        if data.pop("value_range") is not None:
+            data["value_range"] = list(self.value_range or ())
         return data
 
     @classmethod
@@ -152,12 +173,13 @@ class ModelConfig:
         """
         known = [field.name for field in fields(cls)]
         wrong = [f"unknown {key!r}" for key in data if key not in known]
-        wrong += [f"missing {key!r}" for key in known if key not in data]
+        wrong += [f"missing {key!r}" for key in known if key not in (*data, *INPUT_KEYS)]
         if wrong:
             raise ModelError(f"{file}: {', '.join(wrong)}; expected exactly the keys {', '.join(known)}.")
         scales = {data["scale"]: [data["depth"], data["width"], data["max_channels"]]}
         table = {key: data[key] for key in ("names", "reg_max", "dual_head", "class_branch")}
         table |= {"scales": scales, "backbone": data["rows"], "head": []}
+        table |= {key: data[key] for key in INPUT_KEYS if key in data}
         return config_from_table(table, file, scale=data["scale"], name=str(data["name"]))
 
     def layers(self, file: str = "") -> list[Layer]:
@@ -182,7 +204,7 @@ class ModelConfig:
                     f"{where}: joins maps of strides {sorted(strides)}; expected maps of one stride."
                 )
             else:
-                channels = [layers[s].channels if s >= 0 else 3 for s in source]
+                channels = [layers[s].channels if s >= 0 else self.channels for s in source]
                 layers.append(self._layer(row, source, channels, strides.pop()))
             blocks += layers[-1].copies * layers[-1].arguments.get("repeats", 1)
             try:
@@ -277,6 +299,8 @@ def config_from_table(
         for key, rule in TABLE.items()
         if key in table and not rule.fits(table[key])
     ]
+    if "channels" in table and table.get("ch", table["channels"]) != table["channels"]:
+        problems.append("channels and ch differ; keep channels")
     if problems:
         raise ModelError("\n".join(f"{file}: {problem}." for problem in problems))
     scale, (depth, width, max_channels) = _size(table.get("scales"), scale, file)
@@ -294,6 +318,8 @@ def config_from_table(
         dual_head=table.get("dual_head", table.get("end2end", False)),
         class_branch=table.get("class_branch", branch),
         rows=rows,
+        channels=table.get("channels", table.get("ch", 3)),
+        value_range=_range(table.get("value_range")),
     )
     config.layers(file)
     return config
@@ -348,6 +374,10 @@ def _size(scales: Any, scale: str | None, file: str) -> tuple[str, tuple[float, 
     if max(depth, width) > MAX_FACTOR:
         raise ModelError(f"{file}: size {scale}: {values!r}; expected depth and width up to {MAX_FACTOR}.")
     return str(scale), (depth, width, max_channels)
+
+
+def _range(given: Any) -> tuple[float, float] | None:
+    return None if given is None else (given[0], given[1])
 
 
 def _names(table: Mapping[str, Any], file: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
@@ -84,6 +85,16 @@ class DetectionModel(nn.Module):
         return self.config.num_classes
 
     @property
+    def channels(self) -> int:
+        """Channels of an image: 1 is grey, 3 colour."""
+        return self.config.channels
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values of images of 16 bits that become 0 and 255; None = their upper 8 bits are taken."""
+        return self.config.value_range
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -130,8 +141,8 @@ class DetectionModel(nn.Module):
         """Predict.
 
         Args:
-            images: (B, 3, H, W) float in [0, 1], RGB; H and W multiples of the coarsest stride. Cast to the
-                dtype of the first layer.
+            images: (B, 3, H, W) float in [0, 1], RGB, or (B, 1, H, W), grey; H and W multiples of the coarsest
+                stride. Cast to the dtype of the first layer.
 
         Returns:
             Raw predictions of every head in training, of the selected head otherwise, by head name.
@@ -178,11 +189,11 @@ class DetectionModel(nn.Module):
                 module.to(dtype)
         return fused.requires_grad_(False)
 
-    def info(self, imgsz: int = 640) -> ModelInfo:
+    def info(self, imgsz: int | Sequence[int] = 640) -> ModelInfo:
         """Count layers, parameters and operations.
 
         Args:
-            imgsz: side of the square input that operations are counted for, px.
+            imgsz: side of the square input that operations are counted for, or height and width, px.
         """
         parameters = list(self.parameters())
         return ModelInfo(
@@ -193,12 +204,12 @@ class DetectionModel(nn.Module):
         )
 
 
-def count_gflops(model: DetectionModel, imgsz: int, training: bool) -> float:
+def count_gflops(model: DetectionModel, imgsz: int | Sequence[int], training: bool) -> float:
     """Count the operations of one forward pass without computing anything.
 
     Args:
         model: the network.
-        imgsz: side of the square input, px.
+        imgsz: side of the square input, or height and width, px.
         training: run every head, not only the selected one.
 
     Returns:
@@ -206,9 +217,10 @@ def count_gflops(model: DetectionModel, imgsz: int, training: bool) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     twin = deepcopy(model).to("meta").train(training)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(torch.empty(1, 3, imgsz, imgsz, device="meta"))
+        twin(torch.empty(1, model.channels, height, width, device="meta"))
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from detector.boxes import NMSParams
 from detector.errors import ExportError, first_line
-from detector.fields import explain_validation, format_value, type_text
+from detector.fields import explain_validation, format_value, is_range, type_text
 from detector.files.bounds import BoundsError, require_within
 from detector.runtimes import TensorSpec
 
@@ -23,7 +23,8 @@ DEFAULT_STRIDES = (8, 16, 32)  # of a file that does not say
 class Contract(BaseModel):
     """What a file takes and gives.
 
-    The input is (B, 3, H, W) float32 RGB in 0..1, or with `preprocess` (B, H, W, 3) uint8 BGR; letterboxed.
+    The input is (B, 3, H, W) float32 RGB in 0..1, or with `preprocess` (B, H, W, 3) uint8 BGR; letterboxed. With one
+    channel it is grey.
     The output is (B, 4 + C, A) `raw`: cx, cy, w, h in input px and C probabilities; or (B, max_det, 6)
     `detections`: x1, y1, x2, y2 in input px, score, class, with rows of score 0 as padding.
 
@@ -31,6 +32,8 @@ class Contract(BaseModel):
         names: class id -> name.
         stride: what height and width are multiples of, px.
         imgsz: height and width of the input, px; of a dynamic file those it was exported with.
+        channels: of an image: 1 is grey, 3 colour.
+        value_range: values of images of 16 bits that become 0 and 255; None = their upper 8 bits are taken.
         batch: images per run, or None for any number.
         dynamic: height and width are free.
         preprocess: takes uint8 BGR.
@@ -45,6 +48,10 @@ class Contract(BaseModel):
     names: dict[int, str] = Field(description="class id -> name")
     stride: int = Field(gt=0)
     imgsz: tuple[int, int] = Field(description="height and width in px")
+    channels: Literal[1, 3] = 3
+    value_range: tuple[float, float] | None = Field(
+        default=None, description="two numbers, the smaller first"
+    )
     batch: int | None = Field(ge=1)
     dynamic: bool
     preprocess: bool
@@ -121,6 +128,8 @@ def contradictions(contract: Contract) -> list[str]:
         wrong.append(f"names has the keys {sorted(c.names)}; expected 0 to {max(count - 1, 0)}")
     if not all(side >= c.stride and side % c.stride == 0 for side in c.imgsz):
         wrong.append(f"imgsz={format_value(c.imgsz)}: expected multiples of stride={c.stride}")
+    if c.value_range is not None and not is_range(c.value_range):
+        wrong.append(f"value_range={format_value(c.value_range)}: expected two numbers, the smaller first")
     if (c.kind == "detections") != (c.suppression is not None):
         wrong.append(f"kind={c.kind}: expected {'no ' * (c.kind == 'raw')}suppression with it")
     return wrong
@@ -160,9 +169,11 @@ def contract_from(
         )
     shape = input.shape or (None, 3, None, None)
     preprocess = input.dtype == "uint8"
-    if len(shape) != 4 or shape[3 if preprocess else 1] not in (3, None):
+    channels = shape[3 if preprocess else 1] if len(shape) == 4 else 0
+    if channels not in (1, 3, None):
         raise ExportError(
-            f"{path}: takes {_shape(input)}; expected images, (B, 3, H, W) float or (B, H, W, 3) uint8"
+            f"{path}: takes {_shape(input)}; expected images, (B, 3, H, W) float or (B, H, W, 3) uint8, or 1 in place "
+            f"of 3 for grey ones"
         )
     sides = shape[1:3] if preprocess else shape[2:4]
     dynamic = input.shape is not None and None in sides
@@ -182,6 +193,7 @@ def contract_from(
         names={number: str(name) for number, name in names.items()},
         stride=DEFAULT_STRIDES[-1],
         imgsz=imgsz,
+        channels=1 if channels == 1 else 3,
         batch=shape[0] if input.shape is not None else None,
         dynamic=dynamic,
         preprocess=preprocess,

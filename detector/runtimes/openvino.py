@@ -148,8 +148,9 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def _takes_floats(spec: TensorSpec) -> bool:
-    """Whether an input is (B, 3, H, W) float32."""
-    return spec.dtype == "float32" and spec.shape is not None and len(spec.shape) == 4 and spec.shape[1] == 3
+    """Whether an input is (B, 3, H, W) or (B, 1, H, W) float32."""
+    shape = spec.shape
+    return spec.dtype == "float32" and shape is not None and len(shape) == 4 and shape[1] in (1, 3)
 
 
 def _reason(error: Exception) -> str:

@@ -28,7 +28,7 @@ def choose_batch(
     batch: int | float | str,
     images: int,
     model: nn.Module,
-    imgsz: int,
+    shape: tuple[int, int, int],
     device: torch.device,
     precision: Precision,
     step: Step,
@@ -39,7 +39,7 @@ def choose_batch(
         batch: the `batch` setting.
         images: training images; a batch holds no more of them.
         model: the network, on the device.
-        imgsz: input px.
+        shape: channels, height and width of an input, px.
         device: to train on.
         precision: to train in.
         step: (B, 3, H, W) float images -> the loss of a training step on them, () float.
@@ -63,7 +63,7 @@ def choose_batch(
         torch.cuda.reset_peak_memory_stats(device)
         loss = None
         try:
-            inputs = torch.zeros(count, 3, imgsz, imgsz, device=device).to(memory_format=precision.layout)
+            inputs = torch.zeros(count, *shape, device=device).to(memory_format=precision.layout)
             loss = step(inputs)
             loss.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError:

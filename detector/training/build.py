@@ -29,7 +29,7 @@ def build_model(
 
     Args:
         settings: seed and head.
-        config: the architecture; its class names are replaced.
+        config: the architecture, for the data's images; its class names are replaced.
         names: class id -> name of the data.
         weights: state dict to start from, or None to start from random weights.
         weight_names: class id -> name of those weights.

@@ -158,8 +158,14 @@ class RunState:
             CheckpointError: if the data has other classes.
             DataError: if the data set has changed in another way, unless forced.
         """
-        saved = self.content["model"]
-        if saved != config.to_dict():
+        saved, now = self.content["model"], config.to_dict()
+        for key in ("channels", "value_range"):
+            if saved.get(key) != now.get(key):
+                raise CheckpointError(
+                    f"the run in {self.folder} has {key}: {format_value(saved.get(key))}, data= has "
+                    f"{key}: {format_value(now.get(key))} now; restore it, or start a new run"
+                )
+        if saved != now:
             raise CheckpointError(
                 f"the run in {self.folder} has another architecture or other classes than data= has now: "
                 f"{', '.join(saved['names'])} against {', '.join(config.names)}"

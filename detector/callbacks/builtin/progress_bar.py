@@ -100,9 +100,10 @@ def summary(trainer: Any) -> str:
     """Return some lines of text: what is trained, how, and on which device."""
     model, imgsz, recipe = trainer.model, trainer.settings.imgsz, trainer.recipe
     info = model.info(imgsz)
+    size = imgsz if isinstance(imgsz, int) else " x ".join(map(str, imgsz))
     lines = [
-        f"model: {model.config.name}, {info.parameters:,} parameters, {info.gflops:.1f} GFLOPs at {imgsz} px, "
-        f"{model.num_classes} classes",
+        f"model: {model.config.name}, {info.parameters:,} parameters, {info.gflops:.1f} GFLOPs at {size} px, "
+        f"{model.num_classes} classes{', grey images' if model.channels == 1 else ''}",
         f"device: {trainer.device}, {trainer.precision.name}",
         f"recipe: {trainer.epochs} epochs of {trainer.num_batches} batches of {trainer.batch_size}; "
         f"{recipe.optimizer}, lr0 {recipe.lr0:g}{_chosen(trainer)}",

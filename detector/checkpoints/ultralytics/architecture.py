@@ -45,7 +45,14 @@ def read_architecture(
         scales = {"": [*factors, table.get("max_channels", inf)]}
     rows = _rows(table, modules, path)
     head = f"model.{len(rows) - 1}"
+    first = weights.get("model.0.conv.weight")
+    channels = first.shape[1] if first is not None and first.ndim == 4 else 3
+    if channels not in (1, 3):
+        raise CheckpointError(
+            f"{path}: its network takes images of {channels} channels; only 1 and 3 are read"
+        )
     own = {
+        "channels": channels,
         "names": _names(root, _rows_of(weights, f"{head}.cv3.0.2.weight", path), path),
         "scales": scales,
         "reg_max": _rows_of(weights, f"{head}.cv2.0.2.weight", path) // 4,
@@ -54,7 +61,7 @@ def read_architecture(
         "backbone": rows,
     }
     asked = table.get("scale")
-    first = None
+    failure = None
     for scale in [asked] if isinstance(asked, str) and asked in scales else list(scales):
         try:
             config = config_from_table(own, str(path), scale=scale, name=_name(table, scale, path))
@@ -62,11 +69,11 @@ def read_architecture(
             compare_shapes(network, weights, path)
             return config, network
         except CheckpointError as error:
-            first = first or error
+            failure = failure or error
         except (ValueError, TypeError, ArithmeticError, AttributeError, KeyError) as error:
-            first = first or cannot_build(path, "its network can't be built here", error)
-    assert first is not None
-    raise first from None
+            failure = failure or cannot_build(path, "its network can't be built here", error)
+    assert failure is not None
+    raise failure from None
 
 
 def _rows(table: Mapping[str, Any], modules: Mapping[str, Placeholder], path: Path) -> list[list[Any]]:
