@@ -704,8 +704,11 @@ class CheckSettings(CommandSettings):
     """Settings of `check`."""
 
     data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
-    imgsz: int = setting(
-        640, "data", "side of the input that objects are compared with", unit="px, multiple of 32", ge=32
+    imgsz: int | list[int] = setting(
+        640,
+        "data",
+        "longer side of the input that objects are compared with, or [height, width]",
+        unit="px, multiple of 32",
     )
     as_json: bool = setting(False, "output", "print JSON in place of a table; `--json` does so too")
     grid: str | Path | None = setting(
@@ -713,6 +716,11 @@ class CheckSettings(CommandSettings):
         "output",
         "image file to draw the worst cases into, such as faults.jpg; none = no file is written",
     )
+
+    @field_validator("imgsz", mode="before")
+    @classmethod
+    def _equal_sides_are_one(cls, value: Any) -> Any:
+        return square_as_one_side(value)
 
 
 class ConvertSettings(CommandSettings):

@@ -129,3 +129,15 @@ def test_an_epoch_beyond_the_last_is_refused(drawn_dataset, tmp_path):
         show(data=drawn_dataset, imgsz=64, project=tmp_path, epochs=3, epoch=3)
     with pytest.raises(DataError, match="data= is missing"):
         show()
+
+
+@pytest.mark.parametrize(("split", "shape"), [("train", (1, 64, 96)), ("val", (1, 96, 96))])
+def test_grey_data_in_a_rectangular_input_are_drawn_as_the_network_sees_them(
+    split, shape, drawn_dataset, tmp_path, drawn
+):
+    yaml = tmp_path / "grey.yaml"
+    text = drawn_dataset.read_text().replace("path: data", f"path: {drawn_dataset.parent / 'data'}")
+    yaml.write_text(f"{text}channels: 1\n")
+    show(data=yaml, imgsz=[64, 96], split=split, count=4, project=tmp_path / "runs")
+    ((images, *_),) = drawn
+    assert {image.shape for image in images} == {shape}

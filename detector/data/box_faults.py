@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import MIN_SIDE, SLACK_PX
+from detector.data.letterbox import input_hw
 
 SMALL_SIDE = 4  # px of the input: half the finest stride; smaller objects are hardly learned
 SAME_BOX = 0.95  # IoU from which two boxes of an image count as one
@@ -46,7 +49,7 @@ def is_outside(
 
 
 def input_sides(
-    boxes: Boxes, image: NDArray[np.int64], sizes: NDArray[np.int64], imgsz: int
+    boxes: Boxes, image: NDArray[np.int64], sizes: NDArray[np.int64], imgsz: int | Sequence[int]
 ) -> NDArray[np.float64]:
     """Return (N,) the longer side of boxes in the input, px; infinite for those of images that are not used.
 
@@ -54,9 +57,9 @@ def input_sides(
         boxes: (N, 4) cxcywh, normalised.
         image: (N,) the image of each.
         sizes: (n, 2) height and width of the images, px.
-        imgsz: longer side of the input, px.
+        imgsz: longer side of the input, px, or height and width.
     """
-    scale = imgsz / np.maximum(sizes.max(1, initial=1), 1)
+    scale = (np.array(input_hw(imgsz)) / np.maximum(sizes, 1)).min(1, initial=np.inf)
     in_input = sizes[:, ::-1] * scale[:, None]  # width, height of each image
     in_input[sizes.min(1, initial=MIN_SIDE) < MIN_SIDE] = np.inf
     sides: NDArray[np.float64] = (boxes[:, 2:] * in_input[image]).max(1, initial=0)

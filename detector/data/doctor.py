@@ -44,14 +44,14 @@ LONG = 3.0  # ratio of the sides of an image that is mostly padding in a square 
 _Rows = NDArray[np.int64]
 
 
-def check(data: str | Path, imgsz: int = 640) -> Report:
+def check(data: str | Path, imgsz: int | Sequence[int] = 640) -> Report:
     """Look at every image and every label of a data set.
 
     What was read of images is kept in the cache: the next check reads only those that are new or changed.
 
     Args:
         data: as `train` takes it.
-        imgsz: input side, px, that the sizes of objects are compared with.
+        imgsz: longer side of the input, px, or height and width, that the sizes of objects are compared with.
 
     Returns:
         What was found.
@@ -195,7 +195,7 @@ def _unread(part: Labels) -> list[tuple[str, str]]:
 # ---- boxes --------------------------------------------------------------------------------------------
 
 
-def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int) -> None:
+def _look_at_boxes(report: Report, split: str, found: CheckedLabels, imgsz: int | Sequence[int]) -> None:
     boxes = found.boxes
     flat = is_flat(boxes)
     is_wrong = np.isin(found.image, list(found.problems))  # is said of the file already

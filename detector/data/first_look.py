@@ -19,7 +19,7 @@ MAX_LINES = 5
 NAMED = 5  # classes in a line
 
 
-def first_look(train: Annotations, val: Annotations, imgsz: int) -> list[str]:
+def first_look(train: Annotations, val: Annotations, imgsz: int | Sequence[int]) -> list[str]:
     """Return what seems wrong with a data set, the worst first; nothing if all is well.
 
     Whether images are copies is only known if `detector check` has read them before.
@@ -27,7 +27,7 @@ def first_look(train: Annotations, val: Annotations, imgsz: int) -> list[str]:
     Args:
         train: what is trained on.
         val: what is validated on.
-        imgsz: longer side of the input, px.
+        imgsz: longer side of the input, px, or height and width.
 
     Returns:
         Up to 5 lines, each with a count.

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from detector.data.dataset import DetectionDataset, Key, TrainKey
+from detector.data.images import COLOUR, PixelFormat
+from detector.data.splits import DataConfig
 from detector.data.transforms import as_list, load_transform, name_of
 from detector.drawing import mosaic, write_image
 from detector.engine.loaders import TrainingData, make_val_loader, open_data, read_split
@@ -74,7 +76,7 @@ def _train_samples(settings: ShowSettings, transforms: Sequence[Any]) -> tuple[D
         raise SettingsError(f"epoch={settings.epoch}: expected 0 to {epochs - 1}, as epochs={epochs}")
     batch = int(settings.batch) if isinstance(settings.batch, int) and settings.batch > 0 else BATCH
     settings.workers = 0
-    data.make_loaders(batch, torch.device("cpu"))
+    data.make_loaders(batch, torch.device("cpu"), _form_of(data.config))
     has_mosaic = not is_mosaic_closed(settings.epoch, epochs, settings.close_mosaic)
     positions = range(min(settings.count, images))
     return data.train_loader.dataset, [TrainKey(settings.epoch, k, has_mosaic) for k in positions]
@@ -82,10 +84,17 @@ def _train_samples(settings: ShowSettings, transforms: Sequence[Any]) -> tuple[D
 
 def _plain_samples(settings: ShowSettings) -> tuple[DetectionDataset, list[Key]]:
     """Return the data of another split, and images spread over it."""
-    annotations = read_split(open_data(settings), settings.split, settings)
-    dataset = make_val_loader(annotations, settings, BATCH, 0, torch.device("cpu")).dataset
+    config = open_data(settings)
+    annotations = read_split(config, settings.split, settings)
+    loader = make_val_loader(annotations, settings, BATCH, 0, torch.device("cpu"), form=_form_of(config))
+    dataset = loader.dataset
     spread = np.linspace(0, len(dataset) - 1, min(settings.count, len(dataset))).round().astype(int)
     return dataset, spread.tolist()
+
+
+def _form_of(config: DataConfig) -> PixelFormat:
+    """Return what a network made for a data set takes of an image."""
+    return PixelFormat(config.channels or COLOUR.channels, config.value_range)
 
 
 def _draw(dataset: DetectionDataset, keys: Sequence[Key], path: Path) -> Path:
