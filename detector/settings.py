@@ -10,9 +10,18 @@ import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from detector.errors import SettingsError, nearest
@@ -266,10 +275,29 @@ class Settings(CommandSettings):
 EngineSettingsT = TypeVar("EngineSettingsT", bound=Settings)
 
 
+def one_or_two_sides(value: Any) -> Any:
+    """Refuse what is neither one side nor [height, width]."""
+    value = list(value) if isinstance(value, tuple) else value
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
+        raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
+    return value
+
+
+def square_as_one_side(value: Any) -> Any:
+    """Return one side for [640, 640], so that a square is saved and compared as it is without a list."""
+    value = one_or_two_sides(value)
+    return value[0] if isinstance(value, list) and value[0] == value[-1] else value
+
+
+Sides = Annotated[int | list[int], BeforeValidator(one_or_two_sides)]
+InputSize = Annotated[int | list[int], BeforeValidator(square_as_one_side)]
+
+
 class DataSettings(Settings):
     """Settings of the engines that read a labelled data set."""
 
-    imgsz: int | list[int] = setting(
+    imgsz: InputSize = setting(
         640, "model", "longer side of the network input, or [height, width]", unit="px, multiple of 32"
     )
     data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
@@ -294,11 +322,6 @@ class DataSettings(Settings):
     iou: float = probability(0.7, "validation", "IoU above which NMS suppresses a box")
     max_det: int = setting(300, "validation", "maximum detections per image", ge=1)
     agnostic_nms: bool = setting(False, "validation", "let NMS suppress across classes")
-
-    @field_validator("imgsz", mode="before")
-    @classmethod
-    def _equal_sides_are_one(cls, value: Any) -> Any:
-        return square_as_one_side(value)
 
     @field_validator("workers")
     @classmethod
@@ -571,9 +594,7 @@ class PredictSettings(Settings):
     source: Any = setting(
         None, "data", "image, folder, glob, list or .txt list of images; from Python also arrays"
     )
-    imgsz: int | list[int] = setting(
-        640, "model", "longer side of the network input, or [height, width]", unit="px"
-    )
+    imgsz: Sides = setting(640, "model", "longer side of the network input, or [height, width]", unit="px")
     batch: int = setting(
         1,
         "data",
@@ -602,26 +623,6 @@ class PredictSettings(Settings):
         None, "output", "line width of boxes; none = by the image size", unit="px", ge=1
     )
 
-    @field_validator("imgsz", mode="before")
-    @classmethod
-    def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
-        return one_or_two_sides(value)
-
-
-def one_or_two_sides(value: Any) -> Any:
-    """Refuse what is neither one side nor [height, width]."""
-    value = list(value) if isinstance(value, tuple) else value
-    sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or any(isinstance(side, int) and side < 32 for side in sides):
-        raise ValueError("expected one side or [height, width], each a multiple of 32; try imgsz=640")
-    return value
-
-
-def square_as_one_side(value: Any) -> Any:
-    """Return one side for [640, 640], so that a square is saved and compared as it is without a list."""
-    value = one_or_two_sides(value)
-    return value[0] if isinstance(value, list) and value[0] == value[-1] else value
-
 
 class ExportSettings(Settings):
     """Settings of `export`."""
@@ -631,7 +632,7 @@ class ExportSettings(Settings):
         "export",
         "onnx, openvino, torchscript, pt2, ncnn, executorch, safetensors, or a plug-in's format",
     )
-    imgsz: int | list[int] = setting(
+    imgsz: Sides = setting(
         640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
     )
     batch: int = setting(1, "export", "images per call of the file", ge=1)
@@ -672,11 +673,6 @@ class ExportSettings(Settings):
     def _format_is_lower_case(cls, value: str) -> str:
         return value.lower()
 
-    @field_validator("imgsz", mode="before")
-    @classmethod
-    def _imgsz_has_one_or_two_sides(cls, value: Any) -> Any:
-        return one_or_two_sides(value)
-
 
 class BenchmarkSettings(Settings):
     """Settings of `benchmark`."""
@@ -684,7 +680,7 @@ class BenchmarkSettings(Settings):
     data: DataSet | list[DataSet] | None = setting(None, "data", "data set to measure accuracy and speed on")
     split: str = setting("val", "data", "part of the data set: val, test, train, or a fold such as 2/5")
     val: bool | float = setting(True, "data", HELD_OUT_HELP)
-    imgsz: int | list[int] = setting(
+    imgsz: InputSize = setting(
         640, "model", "side of the square input, or [height, width]", unit="px, multiple of 32"
     )
     formats: str | list[str] | None = setting(
@@ -694,17 +690,12 @@ class BenchmarkSettings(Settings):
     workers: int | Literal["auto"] = setting("auto", "machine", "processes that load data; see train")
     compile: bool = setting(False, "machine", "measure the model through torch.compile as well; see predict")
 
-    @field_validator("imgsz", mode="before")
-    @classmethod
-    def _equal_sides_are_one(cls, value: Any) -> Any:
-        return square_as_one_side(value)
-
 
 class CheckSettings(CommandSettings):
     """Settings of `check`."""
 
     data: DataSet | list[DataSet] | None = setting(None, "data", DATA_HELP)
-    imgsz: int | list[int] = setting(
+    imgsz: InputSize = setting(
         640,
         "data",
         "longer side of the input that objects are compared with, or [height, width]",
@@ -716,11 +707,6 @@ class CheckSettings(CommandSettings):
         "output",
         "image file to draw the worst cases into, such as faults.jpg; none = no file is written",
     )
-
-    @field_validator("imgsz", mode="before")
-    @classmethod
-    def _equal_sides_are_one(cls, value: Any) -> Any:
-        return square_as_one_side(value)
 
 
 class ConvertSettings(CommandSettings):
