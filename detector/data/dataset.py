@@ -105,7 +105,7 @@ class DetectionDataset:
         self.rect = rect
         self.rect_batch = rect_batch
         self.transforms = transforms
-        self.visits = visits or EpochOrder(annotations)
+        self.visits = EpochOrder(annotations) if visits is None else visits
         self.donors = Donors(annotations) if augmentation is not None and augmentation.copy_paste else None
         self.form, self.channels = form, form.channels
         if not len(annotations.labels):
