@@ -337,7 +337,7 @@ def test_a_run_is_resumed_to_the_same_losses_and_not_in_other_channels(
     with pytest.raises(KeyboardInterrupt):
         train_tiny(("on_train_epoch_start", end), data=own, project=tmp_path / "part")
     own.write_text(own.read_text().replace("channels: 1", "channels: 3"))
-    with pytest.raises(CheckpointError, match="has channels: 1, data= has channels: none now; restore it"):
+    with pytest.raises(CheckpointError, match="has channels: 1, data= has channels: 3 now; restore it"):
         YOLO("yolo11n.yaml").train(resume=tmp_path / "part/train", verbose=False)
     own.write_text(own.read_text().replace("channels: 3", "channels: 1"))
     YOLO("yolo11n.yaml").train(resume=tmp_path / "part/train", verbose=False)

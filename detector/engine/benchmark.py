@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.data.images import PixelFormat, read_image
+from detector.data.images import read_image
 from detector.data.sources import open_source
 from detector.device import select_precision
 from detector.engine.export import Exporter
 from detector.engine.loaders import make_val_loader, num_workers, open_data, read_split
 from detector.engine.predict import Predictor
 from detector.engine.run_folder import make_run_folder
-from detector.engine.val import Validator, validation_suppression
+from detector.engine.val import Validator, form_of, validation_suppression
 from detector.errors import DetectorError, MissingPackageError, SettingsError
 from detector.exporters import Format, all_formats, find_format
 from detector.fields import show_given
@@ -143,7 +143,7 @@ class Bench:
                 f"{model.num_classes}; benchmark on the data it was trained for"
             )
         workers = num_workers(settings.workers, cpu)
-        form = PixelFormat(model.channels, model.value_range)
+        form = form_of(model, config)
         self.loader = make_val_loader(self.annotations, val, 16, workers, cpu, rect=False, form=form)
         paths = [Path(path) for path in self.annotations.paths]
         self.images = [read_image(path, form=form) for path in paths[: settings.repeats]]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from detector.data.batch import Batch
     from detector.data.config import DataConfig
     from detector.nn.losses import Loss
+    from detector.nn.model import DetectionModel
 
 log = logging.getLogger(__name__)
 
@@ -218,16 +219,16 @@ def validation_suppression(settings: DataSettings) -> NMSParams:
     )
 
 
-def form_of(backend: InferenceBackend, config: DataConfig) -> PixelFormat:
+def form_of(network: InferenceBackend | DetectionModel, config: DataConfig) -> PixelFormat:
     """Return how the images of a data set are read for a network; where they contradict, the network decides."""
     for key in ("channels", "value_range"):
-        stated, own = getattr(config, key), getattr(backend, key)
+        stated, own = getattr(config, key), getattr(network, key)
         if stated is not None and own is not None and stated != own:
             log.warning(
                 "%s has %s: %s, but the model was trained with %s: images are read for the model",
                 *(config.yaml_path.name, key, format_value(stated), format_value(own)),
             )
-    return PixelFormat(backend.channels, backend.value_range or config.value_range)
+    return PixelFormat(network.channels, network.value_range or config.value_range)
 
 
 def validate(

@@ -31,7 +31,7 @@ def epochs_for(images: int) -> int:
 
 
 def is_mosaic_closed(epoch: int, epochs: int, close_mosaic: int | float) -> bool:
-    """Return whether an epoch is one of the last ones, which have neither mosaic nor mixup.
+    """Return whether an epoch is one of the last ones, which mix no images: no mosaic, mixup, cutmix or copy_paste.
 
     Args:
         epoch: from 0.

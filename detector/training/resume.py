@@ -159,11 +159,12 @@ class RunState:
             DataError: if the data set has changed in another way, unless forced.
         """
         saved, now = self.content["model"], config.to_dict()
-        for key in ("channels", "value_range"):
-            if saved.get(key) != now.get(key):
+        for key, default in (("channels", 3), ("value_range", None)):  # which a saved architecture leaves out
+            before, here = saved.get(key, default), now.get(key, default)
+            if before != here:
                 raise CheckpointError(
-                    f"the run in {self.folder} has {key}: {format_value(saved.get(key))}, data= has "
-                    f"{key}: {format_value(now.get(key))} now; restore it, or start a new run"
+                    f"the run in {self.folder} has {key}: {format_value(before)}, data= has "
+                    f"{key}: {format_value(here)} now; restore it, or start a new run"
                 )
         if saved != now:
             raise CheckpointError(
