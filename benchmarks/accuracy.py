@@ -3,9 +3,10 @@
     python -m benchmarks.accuracy --data bccd.yaml --imgsz 320 --epochs 40 --output docs/accuracy.png
     python -m benchmarks.accuracy --data bccd.yaml --models yolo11n --seeds 0 optimizer=AdamW lr0=0.002
 
-Every training is a separate process, one after the other, as `detector train` runs it. The table gives
-mAP50-95 of the best weights on the validation split, and the seconds from the command to its end. The
-plot shows mAP50-95 by epoch: one thin line per seed, the mean in bold.
+Every training is a separate process, as `detector train` runs it, one after the other or `--jobs` at a time (on a
+large GPU, say; the seconds are then those of a shared machine). The table gives mAP50-95 of the best weights on the
+validation split, and the seconds from the command to its end. The plot shows mAP50-95 by epoch: one thin line per
+seed, the mean in bold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument(
         "--project", type=Path, default=Path("runs/accuracy"), help="folder for the trainings"
     )
@@ -78,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     settings = [f"{key}={getattr(args, key)}" for key in ("data", "epochs", "imgsz", "batch")] + args.settings
     models, seeds = args.models.split(","), [int(seed) for seed in args.seeds.split(",")]
-    found = {m: [train(m, seed, args.project, settings) for seed in seeds] for m in models}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {m: [pool.submit(train, m, seed, args.project, settings) for seed in seeds] for m in models}
+        found = {model: [job.result() for job in runs] for model, runs in jobs.items()}
     rows = [["model", *(f"seed {seed}" for seed in seeds), "mean mAP50-95", "seconds"]]
     for model, runs in found.items():
         scores = [score for score, _, _ in runs]

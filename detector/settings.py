@@ -335,7 +335,7 @@ class TrainSettings(DataSettings):
     """Settings of `train`."""
 
     batch: int | float | Literal["auto"] = setting(
-        16,
+        "auto",
         "data",
         "images per batch; auto = 16, or 8 below 320 images; -1 or a fraction in 0..1 = by GPU memory (CUDA)",
     )

@@ -63,3 +63,23 @@ def test_padded_matrices_are_orthogonalized_as_without_padding():
     for one, other, matrix in zip(alike, padded, matrices, strict=True):
         assert other.is_contiguous() and other.shape == matrix.shape
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_groups_weigh_the_two_steps_by_themselves():
+    start = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    moved = {}
+    for name, weights in {"muon": {"sgd": 0.0}, "sgd": {"muon": 0.0}, "both": {}}.items():
+        parameter = nn.Parameter(start.clone())
+        parameter.grad = start.sin()
+        MuSGD([{"params": [parameter], "use_muon": True, **weights}], lr=0.01, muon=0.3, sgd=0.5).step()
+        moved[name] = (parameter - start).detach()
+    assert torch.allclose(moved["muon"] + moved["sgd"], moved["both"], atol=1e-6)
+    assert torch.allclose(moved["sgd"], -0.01 * 0.5 * 1.9 * start.sin(), atol=1e-6)
+
+
+def test_a_state_without_weights_of_the_steps_goes_on_with_those_of_its_time():
+    optimizer = MuSGD([{"params": [nn.Parameter(torch.ones(2, 3))], "use_muon": True}], sgd=0.2)
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["sgd"], state["param_groups"][0]["muon"]
+    optimizer.load_state_dict(state)
+    assert (optimizer.param_groups[0]["muon"], optimizer.param_groups[0]["sgd"]) == (0.2, 1.0)

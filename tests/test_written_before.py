@@ -41,3 +41,4 @@ def test_a_run_that_was_killed_resumes(tmp_path, monkeypatch):
     assert (state["epoch"], state["batches"], state["finished"]) == (2, 0, True)
     assert state["counters"]["global_step"] == 6
     assert yolo.trainer.start_epoch == 1
+    assert {group["sgd"] for group in yolo.trainer.optimizer.param_groups} == {1.0}  # as when it was begun

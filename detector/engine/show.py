@@ -19,10 +19,10 @@ from detector.engine.run_folder import open_run_folder
 from detector.errors import DataError, SettingsError
 from detector.messages import announce
 from detector.settings import ShowSettings, fold_of
-from detector.training.auto import epochs_for, is_mosaic_closed
+from detector.training.auto import batch_for, epochs_for, is_mosaic_closed
 
 PER_GRID = 16  # images
-BATCH = 16  # that rectangular batches have if `batch` is automatic
+BATCH = 16  # of rectangular batches
 
 
 def show(**settings: Any) -> list[Path]:
@@ -74,7 +74,8 @@ def _train_samples(settings: ShowSettings, transforms: Sequence[Any]) -> tuple[D
     epochs = epochs_for(images) if settings.epochs == "auto" else settings.epochs
     if settings.epoch >= epochs:
         raise SettingsError(f"epoch={settings.epoch}: expected 0 to {epochs - 1}, as epochs={epochs}")
-    batch = int(settings.batch) if isinstance(settings.batch, int) and settings.batch > 0 else BATCH
+    given = settings.batch
+    batch = batch_for(images) if isinstance(given, str) or given < 1 else int(given)
     settings.workers = 0
     data.make_loaders(batch, torch.device("cpu"), _form_of(data.config))
     has_mosaic = not is_mosaic_closed(settings.epoch, epochs, settings.close_mosaic)

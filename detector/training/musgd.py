@@ -19,7 +19,7 @@ class MuSGD(Optimizer):
     Muon (Jordan et al., 2024) replaces the momentum of a weight matrix by the nearest semi-orthogonal
     matrix, found by five Newton-Schulz iterations. Groups with `use_muon` take `muon * lr` times that
     step, then `sgd * lr` times the SGD step on the same gradient, with a momentum buffer for each.
-    Weight decay acts in the SGD step only.
+    Weight decay acts in the SGD step only. Groups may have a `muon` and `sgd` of their own.
 
     Args:
         params: parameter groups.
@@ -39,9 +39,15 @@ class MuSGD(Optimizer):
         muon: float = 0.2,
         sgd: float = 1.0,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "use_muon": False}
-        super().__init__(params, defaults)
-        self.muon, self.sgd = muon, sgd
+        rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, rates | {"use_muon": False, "muon": muon, "sgd": sgd})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a state; one that was written before groups had weights for their steps gets what was used then."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("muon", 0.2)
+            group.setdefault("sgd", 1.0)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -62,10 +68,10 @@ class MuSGD(Optimizer):
             else:
                 for alike in _by_shape(parameters):  # what a shape needs stays in the processor's cache
                     self._muon_steps([(alike, group)])
-                    self._sgd_step(alike, group, self.sgd)
+                    self._sgd_step(alike, group, group["sgd"])
         self._muon_steps(muon)  # all at once: a GPU is better off with few launches
         for parameters, group in muon:
-            self._sgd_step(parameters, group, self.sgd)
+            self._sgd_step(parameters, group, group["sgd"])
         return loss
 
     def _buffers(self, parameters: list[Tensor], name: str) -> list[Tensor]:
@@ -88,7 +94,7 @@ class MuSGD(Optimizer):
             scales = [max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5 for p in parameters]
             if max(scales) > 1:
                 torch._foreach_mul_(steps, scales)
-            torch._foreach_add_(parameters, steps, alpha=-group["lr"] * self.muon)
+            torch._foreach_add_(parameters, steps, alpha=-group["lr"] * group["muon"])
 
     def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any], weight: float) -> None:
         grads = _grads(parameters)

@@ -15,6 +15,9 @@ from torch.optim import Optimizer
 from detector.training.musgd import MuSGD
 
 SHORT_RUN = 10_000  # optimizer steps
+SGD_WEIGHT = (
+    0.2  # of MuSGD's SGD step on matrices; 1 as published costs small data sets most (docs/small-data.md)
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def choose_recipe(
     """Fill in what the settings leave open.
 
     `auto` is MuSGD: on small data sets trained from scratch it ended well above AdamW at the same cost
-    (docs/benchmarks.md). Its learning rate is 0.02 up to `SHORT_RUN` optimizer steps and 0.01 beyond;
+    (docs/small-data.md). Its learning rate is 0.02 up to `SHORT_RUN` optimizer steps and 0.01 beyond;
     Adam variants get 0.002 * 5 / (4 + C). What the user gives is always kept.
 
     Args:
@@ -162,7 +165,7 @@ def _counting(groups: list[dict[str, Any]]) -> dict[str, Any]:
 OPTIMIZER_BUILDERS: MappingProxyType[str, Callable[[Any, float, float], Optimizer]] = MappingProxyType(
     {
         "SGD": _momentum(torch.optim.SGD, nesterov=True, foreach=True),
-        "MuSGD": _momentum(MuSGD),
+        "MuSGD": _momentum(MuSGD, sgd=SGD_WEIGHT),
         "Adam": _adam(torch.optim.Adam, fused=True),
         "Adamax": _adam(torch.optim.Adamax),
         "AdamW": _adam(torch.optim.AdamW, fused=True),
