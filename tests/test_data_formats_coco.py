@@ -265,3 +265,12 @@ def test_classes_have_the_order_of_their_ids(tmp_path):
             annotation["category_id"] = new[annotation["category_id"]]
         path.write_text(json.dumps(content))
     assert load_data_config(tmp_path).names == {0: "dog", 1: "cat"}
+
+
+def test_what_is_wrong_is_kept_for_the_next_start(write, monkeypatch):
+    path = write(content({"bbox": [1, 2, -3, 4]}))
+    first = read_coco(path)
+    monkeypatch.setattr(
+        "detector.data.formats.coco.parse_coco", lambda *_: pytest.fail("the file is read again")
+    )
+    assert first.problems == read_coco(path).problems != {}

@@ -22,6 +22,7 @@ from detector.boxes import CROWD, DIFFICULT
 from detector.data.annotations import Annotations, build_annotations
 from detector.data.config import DataConfig, load_data_config
 from detector.data.mend import mend, write_upright
+from detector.data.scan import reading_once
 from detector.errors import DataError
 from detector.files.atomic import move_into_place, staging_folder
 
@@ -31,6 +32,7 @@ Target = Literal["yolo", "coco", "voc"]
 DECIMALS = (0, 1, 2, 3, 4, 6, 8)  # of px, tried from the left
 
 
+@reading_once()
 def convert(
     data: str | Path,
     to: Target,

@@ -37,6 +37,7 @@ from detector.data.image_facts import (
 from detector.data.images import MAX_PIXELS
 from detector.data.labels import Labels
 from detector.data.places import path_exists
+from detector.data.scan import reading_once
 
 FEW = 10  # objects of a class in the training split
 UNBALANCED = 20  # times as many objects of the most frequent class as of the rarest
@@ -44,6 +45,7 @@ LONG = 3.0  # ratio of the sides of an image that is mostly padding in a square 
 _Rows = NDArray[np.int64]
 
 
+@reading_once()
 def check(data: str | Path, imgsz: int | Sequence[int] = 640) -> Report:
     """Look at every image and every label of a data set.
 

@@ -18,7 +18,7 @@ from detector.files.folders import cache_dir
 log = logging.getLogger(__name__)
 
 
-_VERSION = 4  # of the index files
+_VERSION = 5  # of the index files
 
 
 def file_stats(paths: Sequence[str]) -> NDArray[np.int64]:

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.formats import ImageFormat, all_formats, file_format
+from detector.data.formats import FileFormat, ImageFormat, all_formats, file_format
 from detector.data.formats.voc import images_of_list
 from detector.data.labels import Labels
 from detector.data.sources import list_images
 
 LOOKED_AT = 200  # images, spread over a split, to recognise its format
+
+_Read = dict[tuple[str, Path, Path | None], Labels]
+_READ: ContextVar[_Read | None] = ContextVar("label files that were read", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Read each label file of a whole split at most once within this block, however often it is asked for."""
+    token = _READ.set({} if (known := _READ.get()) is None else known)
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def _read_file(found: FileFormat, entry: Path, images: Path | None) -> Labels:
+    known = _READ.get()
+    if known is None:
+        return found.read(entry, images)
+    key = found.name, entry, images
+    if key not in known:
+        known[key] = found.read(entry, images)
+    return known[key]
 
 
 def split_images(
@@ -36,7 +61,7 @@ def split_images(
     found: list[Path] = []
     for entry in entries:
         if (known := file_format(entry)) is not None:
-            found += map(Path, known.read(entry, images).paths)
+            found += map(Path, _read_file(known, entry, images).paths)
         elif (named := images_of_list(entry)) is not None:
             found += named
         else:
@@ -61,7 +86,7 @@ def read_labels(entries: Sequence[Path], paths: Sequence[Path], images: Path | N
     left = dict.fromkeys(map(str, paths))
     for entry in entries:
         if (known := file_format(entry)) is not None:
-            found = known.read(entry, images)
+            found = _read_file(known, entry, images)
             chosen = np.array([path in left for path in found.paths], bool)
             parts.append(replace(found if chosen.all() else found.subset(chosen), format=known.name))
             for path in found.paths:

@@ -24,6 +24,7 @@ from detector.data.labels import listed
 from detector.data.layouts import has_labels
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
+from detector.data.scan import reading_once
 from detector.data.transforms import Transforms
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
@@ -57,9 +58,10 @@ class TrainingData:
     def __init__(self, settings: TrainSettings, transforms: Sequence[Any] = ()) -> None:
         self.settings = settings
         self.transforms = Transforms(transforms) if transforms else None
-        self.config = open_data(settings)
-        self.train_annotations = read_split(self.config, "train", settings)
-        self.val_annotations = read_split(self.config, "val", settings)
+        with reading_once():
+            self.config = open_data(settings)
+            self.train_annotations = read_split(self.config, "train", settings)
+            self.val_annotations = read_split(self.config, "val", settings)
         self.names = dict(self.train_annotations.names)
         both = set(self.train_annotations.paths) & set(self.val_annotations.paths)
         if both and self.config.parts:

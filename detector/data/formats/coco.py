@@ -156,11 +156,11 @@ def _read_cached(
     known = read_label_cache(place, {"stats": (1, 3), "texts": (-1,), **_ARRAYS})
     if known is not None and np.array_equal(known["stats"], stats):
         arrays: dict[str, Any] = {key: known[key] for key in _ARRAYS}
-        return CocoFile(**json.loads(known["texts"].tobytes()), **arrays)
+        texts = json.loads(known["texts"].tobytes())
+        texts["problems"] = {int(image): text for image, text in texts["problems"].items()}
+        return CocoFile(**texts, **arrays)
     found = parse_coco(to_coco(_load(path) if load else None, str(path)), str(path), unit)
-    if found.problems:
-        return found
-    texts = json.dumps({"names": found.names, "categories": found.categories}).encode()
+    texts = json.dumps({key: getattr(found, key) for key in ("names", "categories", "problems")}).encode()
     arrays = {key: getattr(found, key) for key in _ARRAYS}
     write_label_cache(place, stats=stats, texts=np.frombuffer(texts, np.uint8), **arrays)
     return found
