@@ -119,6 +119,13 @@ def error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def ending(error: BaseException) -> str:
+    """Return what ended a run: Ctrl-C, a signal, or an exception as `error_text` has it."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C"
+    return str(error) if isinstance(error, SystemExit) and str(error) else error_text(error)
+
+
 def cannot_write(what: str, error: OSError) -> SettingsError:
     """Return the error to raise where the system does not allow to write `what`."""
     reason = error.strerror or str(error)

@@ -22,14 +22,14 @@ def configure_logging(verbose: bool = True) -> None:
     """Send this package's messages to stderr, unless the program has set up logging itself."""
     if log.handlers or logging.getLogger().handlers:
         return
-    handler = _Stderr()
+    handler = StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     log.propagate = False
 
 
-class _Stderr(logging.Handler):
+class StderrHandler(logging.Handler):
     """Writes messages to whatever `sys.stderr` is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:

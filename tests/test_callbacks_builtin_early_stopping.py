@@ -18,7 +18,7 @@ def run(callback, values, start_epoch=0, name="fitness", state=None):
 def test_it_stops_after_patience_epochs_without_a_better_one(caplog):
     with caplog.at_level(logging.INFO):
         assert run(EarlyStopping(patience=2), [0.1, 0.2, 0.2, 0.1, 0.9]) == 3
-    assert "no better fitness in 2 epochs; the best was epoch 2" in caplog.text
+    assert "patience 2 without improvement of fitness; the best was epoch 2" in caplog.text
 
 
 def test_it_does_not_stop_while_things_get_better():
@@ -79,7 +79,7 @@ def test_epochs_at_the_start_do_not_count():
 def test_nothing_counts_as_better_until_the_baseline_is_passed(caplog):
     caplog.set_level(logging.INFO)
     assert run(EarlyStopping(patience=3, baseline=0.5), [0.1, 0.2, 0.3, 0.4]) == 2
-    assert "no better fitness beyond 0.5 in 3 epochs; the best was epoch 3" in caplog.text
+    assert "patience 3 without improvement of fitness beyond 0.5; the best was epoch 3" in caplog.text
     assert run(EarlyStopping(patience=3, baseline=0.5), [0.1, 0.2, 0.6, 0.7, 0.7, 0.7, 0.7]) == 6
     low = EarlyStopping("val/loss", "min", patience=2, baseline=1.0)
     assert run(low, [3.0, 0.5, 0.6, 0.6], name="val/loss") == 3

@@ -25,7 +25,7 @@ def test_it_stops_after_the_batch_in_which_the_time_is_up(clock, caplog):
         callback.on_train_batch_end(trainer)
         callback.on_fit_epoch_end(trainer)
     assert trainer.stop
-    assert [record.message for record in caplog.records] == ["stopped: the time limit of 90 s is used up"]
+    assert [record.message for record in caplog.records] == ["stopped: time limit 90 s"]
 
 
 def test_it_stops_after_a_validation_that_took_the_rest(clock):

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from detector import YOLO
-from detector.callbacks import CSVLogger, EarlyStopping, Pictures, ProgressBar
+from detector.callbacks import CSVLogger, EarlyStopping, Pictures, ProgressBar, RunStatus
 from detector.callbacks.builtin import sample_images
 from detector.callbacks.registry import CallbackRegistry
 from detector.settings import TrainSettings
@@ -29,12 +29,12 @@ def kinds(*given, **settings):
 
 
 @pytest.mark.parametrize(
-    "given", [CSVLogger(), ProgressBar(every=1), EarlyStopping(patience=3), Pictures(0.9)]
+    "given", [CSVLogger(), ProgressBar(every=1), EarlyStopping(patience=3), Pictures(0.9), RunStatus(9)]
 )
 def test_a_default_callback_is_replaced_by_one_of_its_kind(given):
     found, _ = kinds(given)
     assert [known for known in found if isinstance(known, type(given))] == [given]
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_a_derived_class_replaces_a_default_callback():
@@ -50,7 +50,7 @@ def test_a_replaced_default_is_called_in_its_place():
     mine = CSVLogger()
     _, registry = kinds(mine, Miscount())
     owners = [type(fn.__self__).__name__ for fn in registry["on_fit_epoch_end"]]
-    assert owners == ["Miscount", "CSVLogger", "ProgressBar", "EarlyStopping"]
+    assert owners == ["Miscount", "CSVLogger", "ProgressBar", "EarlyStopping", "RunStatus"]
 
 
 def test_a_csv_logger_that_is_given_writes_every_row_once(train_tiny, tmp_path):

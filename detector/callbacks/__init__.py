@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.progress_bar import ProgressBar as ProgressBar
     from detector.callbacks.builtin.reduce_lr import ReduceLROnPlateau as ReduceLROnPlateau
     from detector.callbacks.builtin.resource_monitor import ResourceMonitor as ResourceMonitor
+    from detector.callbacks.builtin.run_status import RunStatus as RunStatus
     from detector.callbacks.builtin.sample_images import Pictures as Pictures
     from detector.callbacks.builtin.time_limit import TimeLimit as TimeLimit
     from detector.callbacks.builtin.unfreeze import Unfreeze as Unfreeze
@@ -41,6 +42,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
         "ProgressBar": "builtin.progress_bar",
         "ReduceLROnPlateau": "builtin.reduce_lr",
         "ResourceMonitor": "builtin.resource_monitor",
+        "RunStatus": "builtin.run_status",
         "TimeLimit": "builtin.time_limit",
         "Unfreeze": "builtin.unfreeze",
         "WeightAveraging": "builtin.weight_averaging",

@@ -16,10 +16,14 @@ import yaml
 
 from detector.errors import SettingsError, cannot_write
 from detector.files.atomic import atomic_write, remove_leftovers
+from detector.runs.record import LOG, STATUS
 
 log = logging.getLogger(__name__)
 
 LOCK = "run.lock"
+
+ABOUT = ("args.yaml", STATUS, LOG)
+"""What a run writes before it has done anything."""
 
 SUBFOLDERS = ("weights", "predictions", "labels", "crops")
 """What runs write into, below their folder."""
@@ -76,11 +80,12 @@ def refuse_linked_folders(folder: Path) -> None:
 
 
 def discard_if_unused(folder: Path | None) -> None:
-    """Remove the folder that a run has made, if it failed before it wrote anything but its settings."""
-    if folder is None or any(p.is_file() and p.name != "args.yaml" for p in folder.rglob("*")):
+    """Remove the folder that a run has made, if it failed before it wrote anything but its settings and status."""
+    if folder is None or any(p.is_file() and p.name not in ABOUT for p in folder.rglob("*")):
         return
     with suppress(OSError):  # it may not be ours to remove
-        (folder / "args.yaml").unlink(missing_ok=True)
+        for name in ABOUT:
+            (folder / name).unlink(missing_ok=True)
         for empty in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
             empty.rmdir()
         folder.rmdir()

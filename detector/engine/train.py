@@ -32,7 +32,7 @@ from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.steps import TrainingSteps
 from detector.engine.val import Validator, validation_suppression
-from detector.errors import CallbackError, DetectorError, TrainingError, error_text, excerpt
+from detector.errors import CallbackError, DetectorError, TrainingError, ending, excerpt
 from detector.inference.malloc import keep_freed_memory
 from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
@@ -246,7 +246,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
             with self.signals.deferred():
                 if self.exception is not None:
                     self.save_on_exception(self.exception)
-                    self.stop_reason = error_text(self.exception)
+                    self.stop_reason = ending(self.exception)
                     self.callbacks.fire_every("on_exception", self)
                 self.close()
                 failure = self.callbacks.fire_every("teardown", self)

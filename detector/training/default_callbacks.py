@@ -7,6 +7,7 @@ import logging
 from detector.callbacks.builtin.csv_logger import CSVLogger
 from detector.callbacks.builtin.early_stopping import EarlyStopping
 from detector.callbacks.builtin.progress_bar import ProgressBar
+from detector.callbacks.builtin.run_status import RunStatus
 from detector.callbacks.builtin.sample_images import Pictures
 from detector.callbacks.loading import add_plugins
 from detector.callbacks.loggers import choose_loggers
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 OPENING = ("on_pretrain_routine_start", "on_pretrain_routine_end")
 """Where loggers open: before other callbacks."""
 
-DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures)
+DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures, RunStatus)
 
 
 def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -> list[Logger]:
@@ -44,6 +45,7 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
         defaults.append(EarlyStopping(patience=settings.patience))
     if settings.plots:
         defaults.append(Pictures())
+    defaults.append(RunStatus())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
     for callback in [*defaults, *loggers]:
@@ -53,16 +55,23 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
             registry.add(callback)
     for event, functions in registry.items():
         functions.sort(key=_opening if event in OPENING else _group)  # keeps the order else
+    for fn in [fn for fn in registry["teardown"] if isinstance(_owner(fn), RunStatus)]:
+        registry["teardown"].remove(fn)
+        registry["teardown"].append(fn)  # last of all: the log has what the others say
     return [known for known in registry.objects if isinstance(known, Logger)]
 
 
 def _group(fn: object) -> int:
     """Return a function's place within its event: the user's and plug-ins', then the default kinds, then loggers."""
-    owner = getattr(fn, "__self__", None)
+    owner = _owner(fn)
     return 2 if isinstance(owner, Logger) else int(isinstance(owner, DEFAULT_KINDS))
 
 
 def _opening(fn: object) -> int:
-    """Return the same for the events in which loggers open: they come first."""
+    """Return the same for the events in which loggers open: they come first, after the log of the run."""
     group = _group(fn)
-    return -1 if group == 2 else group
+    return -2 if isinstance(_owner(fn), RunStatus) else -1 if group == 2 else group
+
+
+def _owner(fn: object) -> object:
+    return getattr(fn, "__self__", None)

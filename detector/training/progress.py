@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from detector.callbacks.builtin.monitor import compare
+from detector.callbacks.registry import short_name
 from detector.errors import CheckpointError
 from detector.training.checked import CheckedAttributes
 
@@ -171,6 +174,10 @@ class EpochMeters:
         self.loss_sum.copy_(state["loss_sum"])
 
 
+SETTERS = ("detector.engine.engine", "detector.engine.names_elsewhere", "detector.training.checked", __name__)
+"""Modules through which an attribute of the trainer is set."""
+
+
 class FromProgress:
     """An attribute of the trainer that its `progress` holds, there under the same name if no other is given."""
 
@@ -196,5 +203,16 @@ class StopFlag(FromProgress):
         if not progress.stop:
             progress.stop_reason = None
         elif progress.stop_reason is None:
-            caller = trainer.callbacks.running_text()
-            progress.stop_reason = f"stop was set by {caller}" if caller else "stop was set"
+            progress.stop_reason = f"stopped by {_caller(trainer)}"
+
+
+def _caller(trainer: Any) -> str:
+    """Return the line of code that sets an attribute of a trainer, and the callback and event it belongs to."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in SETTERS:
+        frame = frame.f_back
+    path = Path(frame.f_code.co_filename)
+    place = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name
+    running = trainer.callbacks.running
+    by = f" ({short_name(running[1])} on {running[0]})" if running else ""
+    return f"{place}:{frame.f_lineno}{by}"

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from detector.checkpoints.checkpoint import save_checkpoint
-from detector.errors import DetectorError, TrainingError, error_text
+from detector.errors import DetectorError, TrainingError, ending
 from detector.training.finite import require_finite
 from detector.training.progress import Progress
 
@@ -119,5 +119,5 @@ class RunSaver:
         if self.saved_step and not progress.finished:
             log.warning(
                 "the run ends by %s; its weights are in %s, and resume=%s continues it",
-                error_text(error), self.last, self.folder,
+                ending(error), self.last, self.folder,
             )  # fmt: skip

@@ -64,11 +64,15 @@ class EarlyStopping(Callback):
         self.waited += 1
         if self.waited >= self.patience:
             best, beyond = self.best_epoch + 1, "" if self.baseline is None else f" beyond {self.baseline:g}"
-            reason = (
-                f"no better {self.monitor.name}{beyond} in {self.waited} epochs; the best was epoch {best}"
-            )
+            what = f"patience {self.patience} without improvement of {self._metric(trainer)}{beyond}"
+            reason = f"{what}; the best was epoch {best}"
             trainer.stop, trainer.stop_reason = True, reason
             log.info("stopped early: %s", reason)
+
+    def _metric(self, trainer: Any) -> str:
+        """Return the name of the metric; of a fitness that is one metric, that one's."""
+        names = list(getattr(getattr(trainer, "fitness_by", None), "weights", ()))
+        return names[0] if self.monitor.name == "fitness" and len(names) == 1 else self.monitor.name
 
     def state_dict(self) -> dict[str, Any]:
         best, best_loss = self.monitor.best, self.monitor.best_loss

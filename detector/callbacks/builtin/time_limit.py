@@ -48,10 +48,18 @@ class TimeLimit(Callback):
 
     def on_train_batch_end(self, trainer: Any) -> None:
         if self.started is not None and perf_counter() - self.started >= self.seconds and not trainer.stop:
-            reason = f"the time limit of {self.seconds:g} s is used up"
+            reason = f"time limit {_span(self.seconds)}"
             trainer.stop, trainer.stop_reason = True, reason
             log.info("stopped: %s", reason)
 
     def on_fit_epoch_end(self, trainer: Any) -> None:
         """Stop if validation used up the time."""
         self.on_train_batch_end(trainer)
+
+
+def _span(seconds: float) -> str:
+    """Return a time in the largest unit of which it has a whole number, or in seconds."""
+    for name, unit in (("h", 3600), ("min", 60)):
+        if seconds % unit == 0:
+            return f"{seconds / unit:g} {name}"
+    return f"{seconds:g} s"
