@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.errors import DataError, DetectorError, SettingsError, nearest
@@ -29,6 +30,9 @@ detector - train, validate and run object detectors
   detector show data=folder                         draw what a training would see
   detector check data=folder                        what is wrong with a data set
   detector convert data=folder to=coco out=new      write a data set in another format: yolo, coco, voc
+  detector runs                                     all runs of a folder: state, metrics, what differs
+  detector compare runs/train runs/train-2          settings, curves and classes of runs next to each other
+  detector stop runs/train                          end a run cleanly after the current batch
   detector settings                                 every setting, its default and what it does
   detector callbacks                                every event, and the ready-made callbacks
 
@@ -90,8 +94,15 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[command](rest) or 0
 
 
-def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def parse_words(
+    words: Sequence[str], engine: str, places: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Turn `key=value` words into settings.
+
+    Args:
+        words: as given.
+        engine: the command.
+        places: the setting that bare words are for, such as folders; None where there is none.
 
     Returns:
         The settings, and those of `cfg=file.yaml`, which they override.
@@ -109,7 +120,10 @@ def parse_words(words: Sequence[str], engine: str) -> tuple[dict[str, Any], dict
         word = words.pop(0)
         key, equals, text = word.partition("=")
         key = key.removeprefix("--")
-        if equals:
+        is_known = key in fields or key == "cfg"
+        if places and not is_known and not word.startswith("--") and (not equals or Path(word).exists()):
+            given[places] = [*given.get(places, []), word]
+        elif equals:
             is_list = key == "data" and text.startswith("[") and text.endswith("]")
             is_text = not is_list and _is_text(fields.get(key))
             given[key] = text if key == "cfg" else parse_value(text, is_text)
@@ -212,7 +226,7 @@ def _show(words: list[str]) -> None:
 def _check(words: list[str]) -> int:
     from detector.settings import SETTINGS_OF
 
-    given, in_file = parse_words(["as_json" if word == "--json" else word for word in words], "check")
+    given, in_file = parse_words(_json_words(words), "check")
     settings: Any = SETTINGS_OF["check"].parse(given, in_file)
     if settings.data is None:
         raise SettingsError("data= is missing, such as data=folder")
@@ -229,6 +243,68 @@ def _check(words: list[str]) -> int:
         drawn = draw_faults(report, settings.grid)
         print(f"grid: {drawn or 'not written, as there is no image to show'}", file=sys.stderr)
     return DataError.exit_code if report.has_errors else 0
+
+
+def _json_words(words: Sequence[str]) -> list[str]:
+    """Return words in which `json=true`, `json` and `--json` have the setting's name, which is a method's otherwise."""
+    found = [word.removeprefix("--") if word.startswith("--json") else word for word in words]
+    return [f"as_{word}" if word.partition("=")[0] == "json" else word for word in found]
+
+
+def _runs(words: list[str]) -> None:
+    from detector.settings import RunsSettings
+
+    given, in_file = parse_words(_json_words(words), "runs", places="folder")
+    if isinstance(folders := given.get("folder"), list):
+        if len(folders) > 1:
+            raise SettingsError(f"{len(folders)} folders were given; expected one that holds the runs")
+        given["folder"] = folders[0]
+    settings = RunsSettings.parse(given, in_file)
+    import json
+
+    from detector.runs.listing import filter_rows, find_runs, read_runs, rows_of, sort_rows, table_text
+
+    folder = Path(settings.folder)
+    folders, problems = find_runs(folder)
+    runs, unread = read_runs(folders)
+    rows = sort_rows(rows_of(runs, folder), settings.sort)
+    rows = filter_rows(rows, settings.filter) if settings.filter else rows
+    if settings.as_json:
+        print(json.dumps({"runs": rows, "problems": [*problems, *unread]}, indent=1))
+        return
+    print(table_text(rows) if rows else f"no runs in {printable(str(folder))}")
+    for problem in (*problems, *unread):
+        print(printable(problem), file=sys.stderr)
+
+
+def _compare(words: list[str]) -> None:
+    from detector.settings import CompareSettings
+
+    settings = CompareSettings.parse(*parse_words(_json_words(words), "compare", places="runs"))
+    import json
+
+    from detector.runs.comparison import compare_runs, comparison_text
+
+    found = compare_runs(settings.runs)
+    print(json.dumps(found.to_dict(), indent=1) if settings.as_json else comparison_text(found))
+    for problem in found.problems:
+        print(printable(problem), file=sys.stderr)
+    if settings.out is not None:
+        from detector.runs.comparison_plot import plot_comparison
+
+        print(f"curves: {plot_comparison(found, settings.out)}", file=sys.stderr)
+
+
+def _stop(words: list[str]) -> None:
+    from detector.settings import StopSettings
+
+    settings = StopSettings.parse(*parse_words(words, "stop", places="runs"))
+    if not settings.runs:
+        raise SettingsError("stop: no run was given, such as detector stop runs/train")
+    from detector.runs.stopping import stop_run
+
+    for run in settings.runs:
+        print(stop_run(run, settings.wait))
 
 
 def _convert(words: list[str]) -> None:
@@ -273,6 +349,9 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "show": _show,
     "check": _check,
     "convert": _convert,
+    "runs": _runs,
+    "compare": _compare,
+    "stop": _stop,
     "settings": _settings,
     "callbacks": _callbacks,
 }

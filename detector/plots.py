@@ -73,14 +73,14 @@ def rgb(number: int) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in reversed(class_color(number)))
 
 
-def caption(number: int, names: dict[int, str], longest: int = 24) -> str:
-    """Return a class name matplotlib can show: shortened, without formulas, `class 3` for foreign scripts."""
+def caption(number: int, names: dict[int, str], longest: int = 24, kind: str = "class") -> str:
+    """Return a name matplotlib can show: shortened, without formulas, `class 3` for scripts its font lacks."""
     from matplotlib.font_manager import findfont, get_font
 
     name = names[number]
     font = get_font(findfont("DejaVu Sans"))
     if not all(font.get_char_index(ord(letter)) for letter in name):
-        name = f"class {number}"
+        name = f"{kind} {number}"
     name = name if len(name) <= longest else name[: longest - 3] + "..."
     return name.replace("$", r"\$")
 

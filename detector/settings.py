@@ -45,6 +45,7 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 
 RECT_HELP = "minimal padding; false = pad to the full size, as files of fixed size always do"
 NAMES_HELP = "class names, for an exported file without them"
+JSON_HELP = "print JSON in place of a table; `--json` and `json=true` do so too"
 TRUST_HELP = "open a .torchscript or .pt2 even if that could run code that is in it"
 COMPILE_HELP = (
     "torch.compile the network: the first batch takes a minute; needs a C++ compiler; see docs/benchmarks.md"
@@ -701,7 +702,7 @@ class CheckSettings(CommandSettings):
         "longer side of the input that objects are compared with, or [height, width]",
         unit="px, multiple of 32",
     )
-    as_json: bool = setting(False, "output", "print JSON in place of a table; `--json` does so too")
+    as_json: bool = setting(False, "output", JSON_HELP)
     grid: str | Path | None = setting(
         None,
         "output",
@@ -725,6 +726,40 @@ class ConvertSettings(CommandSettings):
     )
 
 
+class RunsSettings(CommandSettings):
+    """Settings of `runs`."""
+
+    folder: str | Path = setting(
+        "runs", "runs", "folder whose runs are listed, at any depth; the first bare word"
+    )
+    sort: str = setting(
+        "started",
+        "output",
+        "column to sort by, as mAP50-95, epoch or a setting; with a minus sign, highest first",
+    )
+    filter: str | None = setting(
+        None, "output", "conditions on columns, separated by commas, such as state=failed,mAP50>0.5"
+    )
+    as_json: bool = setting(False, "output", JSON_HELP)
+
+
+class CompareSettings(CommandSettings):
+    """Settings of `compare`."""
+
+    runs: list[str] = setting([], "runs", "run folders, two or more; all bare words")
+    out: str | Path | None = setting(
+        "compare.png", "output", "image file to draw the curves into; none = no image"
+    )
+    as_json: bool = setting(False, "output", JSON_HELP)
+
+
+class StopSettings(CommandSettings):
+    """Settings of `stop`."""
+
+    runs: list[str] = setting([], "runs", "run folders; all bare words")
+    wait: float = setting(10.0, "runs", "time to wait until the run has noticed", unit="s", ge=0.0)
+
+
 SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
     {
         "train": TrainSettings,
@@ -735,6 +770,9 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
         "show": ShowSettings,
         "check": CheckSettings,
         "convert": ConvertSettings,
+        "runs": RunsSettings,
+        "compare": CompareSettings,
+        "stop": StopSettings,
     }
 )
 """Command -> its settings."""

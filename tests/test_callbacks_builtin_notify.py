@@ -62,6 +62,7 @@ def test_a_finished_run_is_posted(server, caplog):
                 "planned_epochs": 3,
                 "best_fitness": 0.5,
                 "metrics": {"metrics/mAP50": 0.25, "train/loss": None},
+                "stop_reason": None,
                 "error": None,
             },
         )
@@ -82,7 +83,14 @@ def test_an_interrupted_run_says_so():
     messages = []
     run(Notify(messages.append), make_trainer(KeyboardInterrupt()))
     assert messages[0]["status"] == "interrupted"
-    assert messages[0]["error"] == "KeyboardInterrupt"
+    assert messages[0]["error"] == "KeyboardInterrupt" and messages[0]["stop_reason"] == "Ctrl-C"
+
+
+def test_a_run_that_was_ended_says_why():
+    messages = []
+    run(Notify(messages.append), make_trainer(stop_reason="STOP file", stop=True), epochs=1)
+    assert messages[0]["status"] == "finished" and messages[0]["stop_reason"] == "STOP file"
+    assert messages[0]["text"].endswith("1 of 3 epochs, best fitness 0.5000; STOP file")
 
 
 def test_a_run_that_failed_before_it_had_a_folder_is_posted():

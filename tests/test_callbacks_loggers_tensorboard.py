@@ -38,7 +38,7 @@ def test_the_event_file_holds_the_whole_run(train_logged, tmp_path, caplog):
     assert image.encoded_image_string == (tmp_path / "runs/train/results.png").read_bytes()
     assert (image.step, image.width, image.height) == (2, 60, 40)
     assert text(reader, "weights") == str(tmp_path / "runs/train/weights/best.pt")
-    assert text(reader, "state") == "finished"
+    assert text(reader, "state") == "finished: all 2 epochs are done"
     assert caplog.messages[-1] == f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}"
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_breaks_in_its_first_epoch_says_so(train_logged, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_logged(("on_train_batch_end", stop), tensorboard=True)
     reader = read(tmp_path / "train")
-    assert text(reader, "state") == "killed: KeyboardInterrupt" and "| epochs | 2 |" in text(
+    assert text(reader, "state") == "killed: Ctrl-C" and "| epochs | 2 |" in text(
         reader, "settings"
     )
 
@@ -86,7 +86,7 @@ def test_a_resumed_training_continues_its_curves(train_logged, tiny_model, tmp_p
     yolo.train(resume=tmp_path / "train")
     reader = read(tmp_path / "train")
     assert [event.step for event in reader.Scalars("train/box_loss")] == [1, 2, 3]
-    assert text(reader, "state") == "finished"
+    assert text(reader, "state") == "finished: all 3 epochs are done"
     assert len(list((tmp_path / "train").glob("events.out.tfevents.*"))) == 2
 
 

@@ -16,7 +16,7 @@ def status_of(epochs: int = 3, **changes: Any) -> dict[str, Any]:
     """Return the status of a finished run of some epochs; `changes` override and add."""
     return {
         "state": "finished", "epoch": epochs, "epochs": epochs, "progress": 1.0, "eta_s": None,
-        "seconds": 2.0 * epochs, "best": row_of(epochs, epochs), "stop_reason": f"all {epochs} epochs are done",
+        "seconds": 2.0 * epochs, "best": best_of(epochs), "stop_reason": f"all {epochs} epochs are done",
         "error": None, **describe_process(), "started": "2026-01-01T10:00:00+00:00",
         "updated": "2026-01-01T10:10:00+00:00", "ended": "2026-01-01T10:10:00+00:00",
         "hardware": {"device": "cpu", "machine": "x86_64", "cpus": 2}, "versions": {"detector": "0.1.0"},
@@ -39,6 +39,13 @@ def row_of(epoch: int, epochs: int, offset: float = 0.0) -> dict[str, Any]:
         "metrics/precision": 0.8 * part + offset, "metrics/recall": 0.7 * part + offset,
         "metrics/mAP50": 0.75 * part + offset, "metrics/mAP50-95": 0.5 * part + offset,
     }  # fmt: skip
+
+
+def best_of(epochs: int, offset: float = 0.0) -> dict[str, Any]:
+    """Return the best epoch of a status: the last one."""
+    row = row_of(epochs, epochs, offset)
+    metrics = {name: value for name, value in row.items() if name.startswith(("metrics/", "val/"))}
+    return {"epoch": epochs, "fitness": row["metrics/mAP50-95"], **metrics}
 
 
 def class_rows(names: Any = CLASSES, offset: float = 0.0) -> list[dict[str, Any]]:
@@ -73,7 +80,7 @@ def write_run(
         The folder.
     """
     folder.mkdir(parents=True)
-    status = status_of(epochs, best=row_of(epochs, epochs, offset)) | changes
+    status = status_of(epochs, best=best_of(epochs, offset)) | changes
     status["settings"] = {**status["settings"], **(settings or {})}
     (folder / "status.json").write_text(json.dumps(status))
     rows = [row_of(epoch, epochs, offset) for epoch in range(1, epochs + 1)]

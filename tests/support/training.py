@@ -47,7 +47,7 @@ def plain_trainer(**attributes: Any) -> SimpleNamespace:
     start = attributes.get("start_epoch", 0)
     plain = {
         "epoch": start, "start_epoch": 0, "batch_index": 0, "stop": False, "fitness": None, "metrics": {},
-        "exception": None,
+        "exception": None, "stop_reason": None,
     }  # fmt: skip
     return SimpleNamespace(**(plain | attributes))
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from detector.callbacks.builtin.checks import require_number
 from detector.callbacks.callback import Callback
-from detector.errors import CallbackError, error_text
+from detector.errors import CallbackError, ending, error_text
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ class Notify(Callback):
     """Sends a message when a run has ended or failed: a JSON post to a URL, or a call of a function.
 
     The message is a dict: `status` ("finished", "failed" or "interrupted"), `run`, `save_dir`, `epochs` (done),
-    `planned_epochs`, `best_fitness`, `metrics`, `error` (None if all went well), and `text`, a line that says
-    so, which is what chat services show. It is sent from a separate thread; if it can't be delivered within
-    `timeout`, one warning says so.
+    `planned_epochs`, `best_fitness`, `metrics`, `stop_reason` (why it ended), `error` (None if all went well), and
+    `text`, a line that says so, which is what chat services show. It is sent from a separate thread; if it can't be
+    delivered within `timeout`, one warning says so.
 
     Args:
         to: an http or https URL; the name of an environment variable that holds one, as in `$CHAT_URL`, which
@@ -79,8 +79,9 @@ class Notify(Callback):
         if trainer.best_fitness is not None:
             text += f", best fitness {trainer.best_fitness:.4f}"
         reason = None if error is None else error_text(error)
+        why = trainer.stop_reason if error is None else ending(error)
         return {
-            "text": text if reason is None else f"{text}; {reason}",
+            "text": f"{text}; {why}" if why and (error is not None or trainer.stop) else text,
             "status": status,
             "run": run,
             "save_dir": None if folder is None else str(folder),
@@ -88,6 +89,7 @@ class Notify(Callback):
             "planned_epochs": trainer.epochs,
             "best_fitness": _finite(trainer.best_fitness),
             "metrics": {name: _finite(value) for name, value in trainer.metrics.items()},
+            "stop_reason": why,
             "error": reason,
         }
 

@@ -82,7 +82,9 @@ class ProgressBar(Callback):
         if trainer.final_metrics is not None:
             log.info("\n%s", trainer.final_metrics.table())
         minutes, seconds = divmod(round(perf_counter() - self.started), 60)
-        log.info("%d epochs in %d min %d s", trainer.epoch + 1 - trainer.start_epoch, minutes, seconds)
+        epochs = trainer.epoch + 1 - trainer.start_epoch
+        why = f"; {trainer.stop_reason}" if trainer.stop and trainer.stop_reason else ""
+        log.info("%d epochs in %d min %d s%s", epochs, minutes, seconds, why)
         log.info("results are in %s", trainer.save_dir)
 
     @staticmethod

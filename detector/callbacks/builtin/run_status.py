@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 STOP_FILE = "STOP file"
 """The reason of a run that was ended by one."""
 
+LOOK_EVERY = 1.0  # seconds between two looks for the file STOP
+
 PLACE = ("resume", "save_dir")
 """Settings that say where a run writes, and not what it does."""
 
@@ -195,9 +197,9 @@ class RunStatus(Callback):
         return float(min(max(done, self.status["epoch"]) / max(trainer.epochs, 1), 1.0))
 
     def _tick(self) -> None:
-        """Look for the file STOP once a second, and update the status."""
+        """Look for the file STOP, and update the status."""
         at = perf_counter()
-        if at - self._looked >= 1:
+        if at - self._looked >= LOOK_EVERY:
             self._looked = at
             self._look_for_stop()
         if at - self._written >= self.every:

@@ -97,6 +97,7 @@ class Logger(Callback):
         is_open: it logs what it is given.
         is_broken: it failed in this run.
         exception: what ended the training, or None; known when `close` is called.
+        stop_reason: why it ended, in words without secrets; known when `close` is called.
         run_id: the backend's name of the run; set by `open`, if a resumed training is to continue that run.
         continues: when a training is resumed, the `run_id` it had, or None; known when `open` is called.
         start_epoch: epochs the run has already, if it is resumed.
@@ -119,6 +120,7 @@ class Logger(Callback):
         self.log_model = log_model
         self.is_open = self.is_broken = self._says_no_texts = False
         self.exception: BaseException | None = None
+        self.stop_reason = ""
         self.run_id: str | None = None
         self.continues: str | None = None
         self.start_epoch = 0
@@ -203,7 +205,7 @@ class Logger(Callback):
     def on_pretrain_routine_start(self, trainer: Any) -> None:
         """Open, before other callbacks: their code may log to the run. A data set that is not there opens nothing."""
         self.is_open = self.is_broken = self._says_no_texts = False
-        self.exception = None
+        self.exception, self.stop_reason = None, ""
         self.run_folder = Path(trainer.save_dir)
         self.run_id, self.continues, self.start_epoch = None, None, 0
         self.left_out = set()
@@ -257,6 +259,7 @@ class Logger(Callback):
 
     def teardown(self, trainer: Any) -> None:
         self.exception = trainer.exception
+        self.stop_reason = mask_urls(trainer.stop_reason or "", paths=False)
         self.close(failed=trainer.exception is not None)
         self.is_open = False
 

@@ -100,6 +100,8 @@ class CometLogger(Logger):
         self.owns_run = False
         state = self.outcome(failed)
         self.experiment.log_other("state", state)
+        if self.stop_reason:
+            self.experiment.log_other("stop_reason", self.stop_reason)
         if failed:
             self.experiment.add_tag(state)
         self.experiment.end()

@@ -175,6 +175,8 @@ class MLflowLogger(Logger):
                 mlflow.set_tracking_uri(self.own_store)
             try:
                 if self.owns_run:
+                    if self.stop_reason:
+                        self._ask(lambda: self.client.set_tag(self.logs_to, "stop_reason", self.stop_reason))
                     self._ask(lambda: end_run(self.client, self.logs_to, status))
             finally:
                 self.owns_run = False

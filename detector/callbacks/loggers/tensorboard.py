@@ -10,7 +10,6 @@ from time import time
 from typing import Any
 
 from detector.callbacks.loggers.base import Logger, histogram, project_folder
-from detector.errors import error_text
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class TensorBoardLogger(Logger):
         """Write how the run ended, close the file and log the command that shows it."""
         began = "model/parameters" in self.settings  # a run that could not begin leaves no folder
         if not self.is_broken and (began or self.writer is not None):
-            why = f": {error_text(self.exception)}" if self.exception is not None else ""
+            why = f": {self.stop_reason}" if self.stop_reason else ""
             self._write(0, [_text("state", self.outcome(failed) + why)])
             log.info("TensorBoard: tensorboard --logdir %s", quote(str(self.project)))
         if self.writer is not None:

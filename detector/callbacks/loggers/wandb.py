@@ -104,6 +104,8 @@ class WandbLogger(Logger):
         """Finish the run, if it is ours."""
         if self.owns_run:
             self.owns_run = False
+            if self.stop_reason:
+                self.run.summary["stop_reason"] = self.stop_reason
             self.run.finish(exit_code=EXIT_CODES[self.outcome(failed)])
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
