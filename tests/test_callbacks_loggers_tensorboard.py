@@ -61,9 +61,7 @@ def test_a_run_that_breaks_in_its_first_epoch_says_so(train_logged, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_logged(("on_train_batch_end", stop), tensorboard=True)
     reader = read(tmp_path / "train")
-    assert text(reader, "state") == "killed: Ctrl-C" and "| epochs | 2 |" in text(
-        reader, "settings"
-    )
+    assert text(reader, "state") == "killed: Ctrl-C" and "| epochs | 2 |" in text(reader, "settings")
 
 
 def test_a_resumed_training_continues_its_curves(train_logged, tiny_model, tmp_path):
