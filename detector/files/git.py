@@ -26,18 +26,22 @@ def describe_commit(folder: Path) -> dict[str, Any] | None:
     """Return `commit` (hexadecimal) and `dirty` of the work tree that a folder is in; None if it is in none.
 
     `dirty` says whether a file that git tracks differs from what was last added or committed; files that are new are
-    not looked for. It is None where that can't be said: the tree is very large, or its index of an unknown version.
+    not looked for. It is None where that can't be said: the tree is very large, or its index missing or of an unknown
+    version.
     """
     for place in (folder, *folder.parents):
         if (entry := place / ".git").exists():
             try:
                 git, shared = _folders(entry)
                 commit = _resolve(git, shared)
-                return (
-                    None if commit is None else {"commit": commit, "dirty": is_changed(place, git / "index")}
-                )
             except (OSError, ValueError):  # it is not what git writes, or not ours to read
                 return None
+            if commit is None:
+                return None
+            try:
+                return {"commit": commit, "dirty": is_changed(place, git / "index")}
+            except (OSError, ValueError, struct.error):
+                return {"commit": commit, "dirty": None}
     return None
 
 

@@ -92,8 +92,8 @@ class _Stream:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._copy.write_line(_visible(line))
-        if "\r" in self._line[:-1]:  # at the end it may belong to a line end
-            self._line = _visible(self._line[:-1]) + self._line[-1]
+        start = self._line.rfind("\r", 0, len(self._line) - 1) + 1  # at the end it may belong to a line end
+        self._line = self._line[start:]
         if len(self._line) > MAX_LINE:
             self.end()
         return int(count) if isinstance(count, int) else len(text)
