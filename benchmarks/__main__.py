@@ -30,6 +30,7 @@ from benchmarks import (
     mixes,
     orthogonalization,
     prediction,
+    runs,
     scan,
     training,
     validation,
@@ -58,6 +59,7 @@ SECTIONS = {
     "exported": exported.run,
     "evaluation": evaluation.run,
     "callbacks": callbacks.run,
+    "runs": runs.run,
 }
 
 
