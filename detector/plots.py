@@ -88,7 +88,8 @@ def caption(number: int, names: dict[int, str], longest: int = 24, kind: str = "
 def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
     """Draw the columns of a results.csv over the epochs; train and validation loss share a panel.
 
-    A loss that once was far above its usual values gets a logarithmic axis.
+    A loss that once was far above its usual values gets a logarithmic axis; learning rates that are equal are drawn
+    once, and columns without a number not at all.
 
     Args:
         csv_path: the table, with a column `epoch`; cells may be empty or nan.
@@ -104,20 +105,23 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
 
     csv_path = Path(csv_path)
     epochs, columns = read_results(csv_path)
+    columns = {key: values for key, values in columns.items() if np.isfinite(values).any()}
     panels = group_columns(list(columns))
-    across = min(4, max(len(panels), 1))
+    across = columns_for(len(panels))
     figure, axes = new_figure(math.ceil(len(panels) / across) or 1, across, 3.6, 2.7)
     for panel, (title, members) in zip(axes, panels.items(), strict=False):
-        for i, key in enumerate(members):
-            label = key.split("/")[0] if title.endswith("loss") else key.split("/")[-1]
+        for i, (key, same) in enumerate(group_equal(members, columns, title == "learning rate").items()):
+            label = key.split("/")[0] if title.endswith("loss") else ", ".join(k.split("/")[-1] for k in same)
             noisy = title != "learning rate"
             draw_series(panel, epochs, columns[key], label, rgb(LINE_COLORS[i % len(LINE_COLORS)]), noisy)
         panel.set_title(title, fontsize=10, color=INK)
         panel.set_xlabel("epoch", fontsize=8)
         panel.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if title.endswith("loss") and has_outliers(np.concatenate([columns[key] for key in members])):
-            panel.set_yscale("log")
+        if title in ("AP", "precision and recall"):
+            panel.set_ylim(bottom=0)
+        if title.endswith("loss"):
+            spread_losses(panel, np.concatenate([columns[key] for key in members]))
         if len(members) > 1 or title.endswith("loss"):
             panel.legend(fontsize=7, frameon=False)
     for panel in axes[len(panels) :]:
@@ -125,10 +129,35 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
     return write_figure(figure, Path(path) if path else csv_path.with_name("results.png"))
 
 
-def has_outliers(values: Array) -> bool:
-    """Whether a few large values would flatten the rest, all positive, on a linear scale: a loss of young weights."""
+def columns_for(count: int) -> int:
+    """Return how many of some panels to put next to each other, so that few places of the last row are empty."""
+    return min((4, 3, 5), key=lambda columns: -count % columns) if count > 4 else max(count, 1)
+
+
+def group_equal(keys: list[str], columns: dict[str, Array], enabled: bool) -> dict[str, list[str]]:
+    """Return the first of each group of equal columns, with all of the group; each alone unless `enabled`."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        equal = (first for first in groups if np.array_equal(columns[first], columns[key], equal_nan=True))
+        groups.setdefault(next(equal, key) if enabled else key, []).append(key)
+    return groups
+
+
+def spread_losses(panel: Axes, values: Array) -> None:
+    """Make the axis logarithmic if a few large losses, of young weights, would flatten the rest; from 0 up if one is 0.
+
+    Args:
+        panel: the panel.
+        values: (N,), what is drawn in it.
+    """
     values = values[np.isfinite(values)]
-    return bool(len(values) and values.min() > 0 and values.max() > OUTLIER * np.median(values))
+    positive = values[values > 0]
+    if not len(positive) or values.max() <= OUTLIER * np.median(positive):
+        return
+    if len(positive) == len(values):
+        panel.set_yscale("log")
+    elif values.min() == 0:
+        panel.set_yscale("symlog", linthresh=float(np.median(positive)))
 
 
 def read_results(path: Path) -> tuple[Array, dict[str, Array]]:

@@ -47,6 +47,7 @@ def test_the_archive_holds_the_whole_run(train_logged, tmp_path):
     head, messages = read(tmp_path / "signs/comet")
     assert head["project_name"] == "signs" and head["tags"] == []
     assert others(messages)["Name"] == "train" and others(messages)["state"] == "finished"
+    assert others(messages)["stop_reason"] == "all 2 epochs are done"
     metrics = [payload["metric"] for payload in messages["metric_msg"]]
     for name in seen[0]:
         values = [(m["step"], m["metricValue"]) for m in metrics if m["metricName"] == name]

@@ -113,6 +113,7 @@ def check_run(client, run, seen):
     assert int(run.data.params["model/parameters"]) > 1000 and float(run.data.params["model/GFLOPs"]) > 0
     assert files(client, run.info.run_id) == {"pictures/results.png", "weights/best.pt"}
     assert run.info.status == "FINISHED"
+    assert run.data.tags["stop_reason"] == "all 2 epochs are done"
 
 
 def test_a_store_in_the_folder_of_the_runs(train_logged, project, caplog):

@@ -80,6 +80,11 @@ def models(records):
     return [artifact for artifact in found if artifact.type == "model"]
 
 
+def summary(records):
+    changes = [record.summary.update for record in records if record.WhichOneof("record_type") == "summary"]
+    return {item.key: json.loads(item.value_json) for change in changes for item in change if item.key}
+
+
 def exit_code(records):
     (code,) = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
     return code
@@ -95,6 +100,7 @@ def test_the_run_file_holds_the_whole_run(train_logged, tmp_path):
     for name in seen[0]:
         values = [(row["epoch"], row[name]) for row in history if name in row]
         assert values == [(1, seen[0][name]), (2, seen[1][name])]
+    assert summary(records)["stop_reason"] == "all 2 epochs are done"
     assert history[0]["_step"] == 1 and sum("mine" in row for row in history) == 2
     assert [row["epoch"] for row in history if "best/mAP50-95" in row] == [2]
     (image,) = [row["pictures/results"] for row in history if "pictures/results" in row]

@@ -69,7 +69,36 @@ def test_results_of_many_epochs_are_drawn_raw_and_smoothed(tmp_path, plotted):
     ]
     _, _, raw, smoothed = (line.get_ydata() for line in panels["box loss"].lines)
     assert raw.tolist()[:4] == [3, 2, 3, 2] and np.ptp(smoothed[5:-5]) < np.ptp(raw) / 3
-    assert len(panels["learning rate"].lines) == 2
+    assert len(panels["learning rate"].lines) == 1
+
+
+def test_learning_rates_that_are_equal_are_drawn_once(tmp_path, plotted):
+    head = "epoch,lr/pg0,lr/pg1,lr/pg2,lr/pg3"
+    rows = [f"{e},{1 / e},{2 / e},{1 / e},{2 / e}" for e in range(1, 13)]
+    (tmp_path / "results.csv").write_text("\n".join([head, *rows]))
+    plot_results(tmp_path / "results.csv")
+    (panel,) = [axes for axes in plotted["results.png"].axes if axes.get_visible()]
+    assert [line.get_label() for line in panel.lines] == ["pg0, pg2", "pg1, pg3"]
+    assert panel.lines[1].get_ydata()[0] == 2
+
+
+def test_a_column_without_a_number_has_no_panel(tmp_path, plotted):
+    (tmp_path / "results.csv").write_text("epoch,train/box_loss,my/empty,my/nan\n1,2,,nan\n2,1,,nan\n")
+    plot_results(tmp_path / "results.csv")
+    assert [axes.get_title() for axes in plotted["results.png"].axes if axes.get_visible()] == ["box loss"]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([500, 5, 4, 3], "log"), ([500, 5, 0, 3], "symlog"), ([8, 5, 4, 3], "linear"), ([-500, 5, 0, 3], "linear"),
+     ([0, 0, 0, 0], "linear"), (["nan", 900, 5, 4, 4], "log")],
+)  # fmt: skip
+def test_a_first_loss_does_not_flatten_the_rest(tmp_path, plotted, values, scale):
+    rows = [f"{e},{value}" for e, value in enumerate(values, 1)]
+    (tmp_path / "results.csv").write_text("\n".join(["epoch,train/cls_loss", *rows]))
+    plot_results(tmp_path / "results.csv")
+    (panel,) = [axes for axes in plotted["results.png"].axes if axes.get_visible()]
+    assert panel.get_yscale() == scale
 
 
 def test_a_loss_with_an_outlier_gets_a_logarithmic_axis(tmp_path, plotted):
