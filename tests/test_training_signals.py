@@ -86,7 +86,7 @@ def test_a_closed_terminal_saves_as_sigterm_does(train_tiny, tmp_path, caplog):
     assert caught.value.code == 129
     state = load_checkpoint(tmp_path / "train" / STATE)
     assert state["counters"]["global_step"] == 3
-    assert "the run ends by Terminated: terminated (SIGHUP)" in caplog.text
+    assert "the run ends by terminated (SIGHUP)" in caplog.text
 
 
 @pytest.mark.parametrize("event", ["on_train_batch_end", "on_model_save", "on_fit_epoch_end"])
