@@ -300,3 +300,10 @@ def test_the_files_of_a_folder_that_are_links_are_replaced(drawn_dataset, tiny_m
         (folder / name).symlink_to(mine)
     YOLO(tiny_model).train(**quick_settings(data=drawn_dataset, project=tmp_path, exist_ok=True, epochs=1))
     assert mine.read_text() == "three years" and read_run(folder).state == "finished"
+
+
+def test_a_log_that_can_not_be_opened_is_one_warning(train_tiny, tmp_path, caplog):
+    (tmp_path / "train/train.log").mkdir(parents=True)
+    train_tiny(epochs=1, exist_ok=True)
+    assert sum(message.startswith("RunStatus: can't write to") for message in caplog.messages) == 1
+    assert read_run(tmp_path / "train").state == "finished"

@@ -65,10 +65,12 @@ class RunStatus(Callback):
         self._seconds = self._progress_before = 0.0
         self._remove_stop()
         before = self._before(trainer)
-        if trainer.resume is None:
-            for name in (LOG, METRICS, CLASSES):  # of a run that this one replaces
+        with self._warned():
+            for name in (
+                (LOG, METRICS, CLASSES) if trainer.resume is None else ()
+            ):  # of a run that this one replaces
                 (self.folder / name).unlink(missing_ok=True)
-        self._copy = TerminalCopy(self.folder / LOG)
+            self._copy = TerminalCopy(self.folder / LOG)
         settings = given_settings(trainer)
         self.status: dict[str, Any] = {
             "state": "running", "epoch": trainer.start_epoch, "epochs": trainer.epochs, "progress": 0.0, "eta_s": None,
@@ -77,7 +79,7 @@ class RunStatus(Callback):
             "versions": describe_versions(), "git": describe_commit(Path.cwd()), "data": None,
             "command": command_of(settings), "settings": settings,
         }  # fmt: skip
-        if trainer.resume is not None:
+        if trainer.resume is not None and self._copy is not None:
             self._copy.write_line(f"--- resumed {now()} ---")
         self._write()
 
@@ -150,7 +152,7 @@ class RunStatus(Callback):
 
     def teardown(self, trainer: Any) -> None:
         """Say how it ended."""
-        if self._copy is None:  # it failed before it began
+        if self._trainer is None:  # it failed before it began
             return
         error = trainer.exception
         self.status |= {
@@ -164,9 +166,10 @@ class RunStatus(Callback):
         try:
             self._write(flush=True)
         finally:
-            if error is not None:
-                self._copy.write_line(f"error: {ending(error)}")
-            self._copy.close()
+            if self._copy is not None:
+                if error is not None:
+                    self._copy.write_line(f"error: {ending(error)}")
+                self._copy.close()
             self._copy = self._trainer = None
 
     # ------------------------------------------------------------------ the status
