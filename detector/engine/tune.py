@@ -247,8 +247,9 @@ class Tuner:
             raise _TrialFailed
         pruning = TrialPruning(trial)
         try:
+            slot = self.attempts.slot_of(trial.number)
             self.study.sampler = make_sampler(
-                self.settings.sampler, self.settings.seed, trial.number, self.space.first()
+                self.settings.sampler, self.settings.seed, slot, self.space.first()
             )
             params = self.space.suggest(trial)
             with _signs_of_life(trial, None if self.attempts.has_heartbeat else self.settings.heartbeat):

@@ -20,7 +20,7 @@ def make_sampler(name: str, seed: int, number: int, first: Mapping[str, Any]) ->
         name: "tpe" (Tree-structured Parzen Estimator: Bergstra et al., Algorithms for Hyper-Parameter Optimization,
             NIPS 2011), "random", or "gp" (Gaussian process).
         seed: of the study.
-        number: of the trial.
+        number: of the trial, or of the one it repeats.
         first: values of trial 0.
 
     Raises:

@@ -20,6 +20,8 @@ PASSWORD = re.compile(r"(?:://[^:/@\s]*:|[?&]password=)([^&\s]+?)(?=@[^@]*$|&|$)
 MADE_BY_ANOTHER = re.compile(r"already exists|duplicate key|UNIQUE constraint|Duplicate entry", re.IGNORECASE)
 """What databases answer when two processes make the same tables at once."""
 
+JOURNAL_SECONDS = 30  # after which the lock that a killed process has left on a journal file is taken away
+
 LOCK_SECONDS = 60  # that a process waits while another one writes to a SQLite file
 
 
@@ -84,11 +86,12 @@ def close_storage(storage: Any) -> None:
 
 def _open_journal(path: Path) -> Any:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        lock = JournalFileSymlinkLock(str(path), grace_period=JOURNAL_SECONDS)
+        return JournalStorage(JournalFileBackend(str(path), lock))
     except OSError as error:
         raise cannot_write(f"the journal file storage={path}", error) from None
     except (

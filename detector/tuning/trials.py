@@ -121,10 +121,11 @@ class Attempts:
         if token is not None and self.has_heartbeat:
             return False  # Optuna says when; it does not know of those that were killed right at their start
         sign = trial.user_attrs.get("alive")
-        before, since = self._seen.setdefault(trial.number, (sign, monotonic()))
-        if before != sign:
+        before, since = self._seen.get(trial.number, (None, 0.0))
+        if trial.number not in self._seen or before != sign:
             self._seen[trial.number] = sign, monotonic()
-        return before == sign and monotonic() - since > self.silence
+            return False
+        return monotonic() - since > self.silence
 
     def repeat_interrupted(self) -> None:
         """Let the interrupted trials be run again, with the same settings."""
@@ -164,6 +165,10 @@ class Attempts:
         from optuna.trial import TrialState
 
         return [one for one in self.trials() if one.state == TrialState.RUNNING and not is_surplus(one)]
+
+    def slot_of(self, number: int) -> int:
+        """Return the number of the trial that this one repeats, or its own."""
+        return next(origin(trial) for trial in self.trials() if trial.number == number)
 
     def is_needed(self, number: int) -> bool:
         """Return whether a trial that this process has just begun is one of the study's, and not made in excess."""

@@ -28,6 +28,7 @@ import optuna
 from detector.callbacks.registry import CallbackRegistry
 from detector.engine import tune
 from detector.settings import TrainSettings, TuneSettings
+from detector.tuning import storage as storages
 from detector.tuning import trials as rules
 
 from .training import plain_trainer
@@ -62,6 +63,7 @@ def work(folder: Path, storage: str | None, trials: int) -> None:
     tune.POLL = 0.1
     tune.draw_plots = lambda study, folder: []
     rules.MAX_DEATHS = 1000
+    storages.JOURNAL_SECONDS = 3
     settings = {
         "data": "none.yaml",
         "epochs": 3,
