@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from detector.tuning.storage import no_experimental_warnings
+from detector.tuning.storage import close_storage, has_heartbeat, no_experimental_warnings, open_storage
 from detector.tuning.trials import Attempts, ProcessMark, slots_of, state_of
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +50,23 @@ def test_a_trial_without_signs_of_life_is_repeated_with_its_settings(study, atte
         assert optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(study.trials[1]) == 0
     again = study.ask()
     assert again.number == 1 and attempts.is_needed(1) and attempts.slot_of(1) == 0
+
+
+def test_in_a_database_optunas_heartbeat_says_which_trial_of_another_machine_is_dead(tmp_path):
+    storage = open_storage(None, tmp_path, 60)
+    study = optuna.create_study(storage=storage)
+    attempts = Attempts(study, 2, ProcessMark(tmp_path), silence=0.0, has_heartbeat=has_heartbeat(storage))
+    with pytest.warns(UserWarning, match="Heartbeat of storage is supposed to be used with Study.optimize"):
+        trial = begin(study, host="elsewhere", process="a" * 32)
+    storage.record_heartbeat(trial._trial_id)
+    for _ in range(3):
+        attempts.left()
+    assert [state_of(one) for one in study.trials] == ["running"]
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    attempts.left()
+    assert [state_of(one) for one in study.trials] == ["interrupted", "waiting"]
+    close_storage(storage)
 
 
 def test_a_process_of_this_machine_that_has_ended_is_known_at_once(study, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from detector.callbacks.secrets import MASK, mask_urls
-from detector.errors import MissingPackageError, SettingsError, TrainingError, cannot_write, first_line
+from detector.errors import MissingPackageError, SettingsError, TrainingError, first_line
 
 PASSWORD = re.compile(r"(?:://[^:/@\s]*:|[?&]password=)([^&\s]+?)(?=@[^@]*$|&|$)")
 
@@ -93,7 +93,10 @@ def _open_journal(path: Path) -> Any:
         lock = JournalFileSymlinkLock(str(path), grace_period=JOURNAL_SECONDS)
         return JournalStorage(JournalFileBackend(str(path), lock))
     except OSError as error:
-        raise cannot_write(f"the journal file storage={path}", error) from None
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"storage={path}: can't write the journal file ({reason}); choose another path"
+        ) from None
     except (
         ValueError,
         KeyError,
