@@ -12,7 +12,7 @@ STAMP := .venv/installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
-.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest postgres cfg docs dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -54,6 +54,9 @@ fuzz: $(STAMP)  ## test with random label files, YAML, images and checkpoints, f
 
 crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare the results; about 6 minutes; SEED=1 for other kills
 	$(BIN)/python -m tests.support.crash --seed $(or $(SEED),0)
+
+postgres: $(STAMP)  ## kill and resume a study on a PostgreSQL server, which has to be installed; it is started on loopback
+	$(BIN)/python -m pytest -q -s -m postgres tests/test_tuning_trials.py
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml

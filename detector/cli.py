@@ -23,6 +23,7 @@ USAGE = """\
 detector - train, validate and run object detectors
 
   detector train data=coco8.yaml epochs=3           train; yolo11n from scratch, or model=
+  detector tune data=coco8.yaml trials=30           search for better settings: many trainings
   detector val model=best.pt data=coco8.yaml        measure a model
   detector predict model=best.pt source=street.jpg  find objects in images
   detector export model=best.pt format=onnx         write it as a file that runs without this package
@@ -54,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if debug:
             raise
         start = "error: " if error.exit_code else ""
-        for line in str(error).splitlines():
+        for line in without_logins(str(error)).splitlines():
             print(f"{start}{printable(line)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -72,8 +73,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
         where = failure_note(error)
         kind, place = ("error", f" {where}") if where else ("unexpected error", "")
-        print(f"{kind}: {printable(error_text(error))}{place}; --debug shows the traceback", file=sys.stderr)
+        print(
+            f"{kind}: {printable(without_logins(error_text(error)))}{place}; --debug shows the traceback",
+            file=sys.stderr,
+        )
         return 1
+
+
+def without_logins(text: str) -> str:
+    """Return a text whose URLs do not show user and password, as of a database in `storage=`."""
+    if "://" not in text or "@" not in text:
+        return text
+    from detector.callbacks.secrets import mask_urls
+
+    return mask_urls(text, paths=False)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -188,6 +201,10 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
 def _train(words: list[str]) -> None:
     if (metrics := _run("train", words)[1]) is not None:
         print_results(metrics)
+
+
+def _tune(words: list[str]) -> None:
+    print(_run("tune", words)[1].summary())
 
 
 def _val(words: list[str]) -> None:
@@ -342,6 +359,7 @@ def _callbacks(words: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": _train,
+    "tune": _tune,
     "val": _val,
     "predict": _predict,
     "export": _export,

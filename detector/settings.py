@@ -572,6 +572,57 @@ class ShowSettings(TrainSettings):
     count: int = setting(48, "output", "images to draw, 16 per image grid", ge=1)
 
 
+class TuneSettings(TrainSettings):
+    """Settings of `tune`: those of its trainings, and a few of its own."""
+
+    trials: int = setting(
+        30, "tuning", "trainings of the study, of all processes and machines together", ge=1
+    )
+    space: str | Path | dict[str, Any] | None = setting(
+        None,
+        "tuning",
+        "YAML file of the settings to vary, as in docs/tune.md; none = rates, loss gains, augmentation, optimizer",
+    )
+    storage: str | None = setting(
+        None,
+        "tuning",
+        "where the study is kept: an Optuna URL such as postgresql://host/database, or the path of a journal file on a "
+        "shared disk; none = study.db in the run folder",
+    )
+    study_name: str | None = setting(None, "tuning", "name of the study in its storage; none = name, or tune")
+    sampler: Literal["tpe", "random", "gp"] = setting(
+        "tpe", "tuning", "how settings are drawn: tpe, random, or gp = Gaussian process (needs scipy)"
+    )
+    pruner: Literal["median", "hyperband", "asha"] | None = setting(
+        "median", "tuning", "ends trials early that do worse than others at the same epoch; none = never"
+    )
+    hours: float | None = setting(
+        None, "tuning", "start no further trial after this time; none = no limit", unit="hours", gt=0.0
+    )
+    heartbeat: int = setting(
+        60,
+        "tuning",
+        "sign of life of a running trial; one without any for twice this time is repeated",
+        unit="seconds",
+        ge=1,
+    )
+    keep: Literal["best", "all"] | None = setting(
+        "best", "tuning", "whose weights to keep: those of the best trial, all, or none"
+    )
+
+    @field_validator("pruner", "keep", mode="before")
+    @classmethod
+    def _none_may_be_a_word(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("resume")
+    @classmethod
+    def _a_study_resumes_by_itself(cls, value: bool | str | Path) -> bool | str | Path:
+        if value is not False:
+            raise ValueError("a study resumes when the same command is given again; leave resume out")
+        return value
+
+
 class ValSettings(DataSettings):
     """Settings of `val`."""
 
@@ -768,6 +819,7 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
         "export": ExportSettings,
         "benchmark": BenchmarkSettings,
         "show": ShowSettings,
+        "tune": TuneSettings,
         "check": CheckSettings,
         "convert": ConvertSettings,
         "runs": RunsSettings,
@@ -776,7 +828,7 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
     }
 )
 """Command -> its settings."""
-EXTENDS: Mapping[str, str] = types.MappingProxyType({"show": "train"})
+EXTENDS: Mapping[str, str] = types.MappingProxyType({"show": "train", "tune": "train"})
 """Command -> the command whose settings it takes as well."""
 COMMAND_OF: Mapping[type[CommandSettings], str] = types.MappingProxyType(
     {cls: name for name, cls in SETTINGS_OF.items()}

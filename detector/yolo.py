@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,6 +37,7 @@ from detector.settings import (
     PredictSettings,
     Settings,
     TrainSettings,
+    TuneSettings,
     ValSettings,
     fold_of,
 )
@@ -44,6 +46,7 @@ from detector.settings_file import read_cfg
 if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
     from detector.results import Results
+    from detector.tuning.report import TuneResults
 
 log = logging.getLogger("detector")
 
@@ -325,9 +328,7 @@ class YOLO:
             DataError: if the data set can't be used.
             TrainingError: if the loss becomes non-finite.
         """
-        transforms = as_list(settings.get("transforms"))
-        if any(not isinstance(item, str) for item in transforms):
-            settings["transforms"] = [item if isinstance(item, str) else name_of(item) for item in transforms]
+        transforms = named_transforms(settings)
         return self._train(*self._checked(TrainSettings, settings), transforms)
 
     def _train(
@@ -372,6 +373,41 @@ class YOLO:
             if weights_file.is_file():  # what comes next starts from this file
                 self.ckpt = self.ckpt | {"origin": origin_of(weights_file, self.ckpt.get("origin"))}
         return self.metrics
+
+    def tune(self, **settings: Any) -> TuneResults:
+        """Search for settings that train this model better: a study of many trainings, with Optuna.
+
+        The model itself stays as it is. The same call resumes a study that was interrupted.
+
+        Args:
+            **settings: those of `train`, and `trials`, `space`, `storage` and so on; see `detector tune --help` and
+                docs/tune.md. `data` is needed. `callbacks` run in every trial.
+
+        Raises:
+            SettingsError: for wrong settings, or if the study was begun with others.
+            DataError: if the data set can't be used.
+            TrainingError: if no trial came to a good end.
+            MissingPackageError: if Optuna is not installed.
+        """
+        transforms = named_transforms(settings)
+        return self._tune(*self._checked(TuneSettings, settings), transforms)
+
+    def _tune(
+        self, settings: TuneSettings, registry: CallbackRegistry, transforms: Sequence[Any] = ()
+    ) -> TuneResults:
+        from detector.engine.tune import Tuner
+
+        if settings.data is None:
+            raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
+        _ = self.model  # an exported file has none, and says so before a study is begun
+
+        def train(trial_settings: TrainSettings, callbacks: CallbackRegistry) -> Any:
+            model = copy.copy(self)
+            model._train(trial_settings, callbacks, transforms)
+            return model.trainer
+
+        announce(settings)
+        return Tuner(settings, registry, train, str(self.source)).run()
 
     def val(self, **settings: Any) -> Metrics:
         """Validate on a split of a data set: by default the one it was trained on.
@@ -551,6 +587,14 @@ class NotYet:
 
     def __setattr__(self, name: str, value: Any) -> None:
         getattr(self, name)
+
+
+def named_transforms(settings: dict[str, Any]) -> list[Any]:
+    """Return what `transforms=` holds, and put names into the settings for what are objects."""
+    transforms = as_list(settings.get("transforms"))
+    if any(not isinstance(item, str) for item in transforms):
+        settings["transforms"] = [item if isinstance(item, str) else name_of(item) for item in transforms]
+    return transforms
 
 
 def class_names(content: dict[str, Any]) -> dict[int, str]:

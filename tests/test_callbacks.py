@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,10 @@ import detector.callbacks
 from detector.callbacks import READY_MADE
 from detector.callbacks.registry import CallbackRegistry
 
-REQUIRED = {"LRSchedule": [{0: 1.0}], "Notify": [print], "TimeLimit": [1], "Unfreeze": [1]}
+TRIAL = SimpleNamespace(report=print, should_prune=bool)
+REQUIRED = {
+    "LRSchedule": [{0: 1.0}], "Notify": [print], "TimeLimit": [1], "TrialPruning": [TRIAL], "Unfreeze": [1],
+}  # fmt: skip
 
 
 def test_importing_the_callbacks_loads_no_torch():

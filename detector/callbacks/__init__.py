@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.run_status import RunStatus as RunStatus
     from detector.callbacks.builtin.sample_images import Pictures as Pictures
     from detector.callbacks.builtin.time_limit import TimeLimit as TimeLimit
+    from detector.callbacks.builtin.trial_pruning import TrialPruning as TrialPruning
     from detector.callbacks.builtin.unfreeze import Unfreeze as Unfreeze
     from detector.callbacks.builtin.weight_averaging import WeightAveraging as WeightAveraging
     from detector.callbacks.callback import BaseCallback as BaseCallback
@@ -44,6 +45,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
         "ResourceMonitor": "builtin.resource_monitor",
         "RunStatus": "builtin.run_status",
         "TimeLimit": "builtin.time_limit",
+        "TrialPruning": "builtin.trial_pruning",
         "Unfreeze": "builtin.unfreeze",
         "WeightAveraging": "builtin.weight_averaging",
     }
