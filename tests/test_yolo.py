@@ -55,9 +55,9 @@ def test_names_are_for_exported_files(tiny_model):
 
 
 def test_messages_do_nothing_to_the_terminal(capsys, monkeypatch):
-    from detector.messages import _Stderr
+    from detector.messages import StderrHandler
 
-    handler = _Stderr()
+    handler = StderrHandler()
     handler.emit(
         logging.LogRecord("detector", logging.INFO, "a.py", 1, "class %s\nnext", ("\x1b[2Jevil",), None)
     )
