@@ -158,6 +158,10 @@ class CocoEvaluator:
         """Return what was added, images in ascending order of their ids."""
         return [image for _, image in sorted(self._images.items())]
 
+    def image_ids(self) -> list[int]:
+        """Return the ids of `records`."""
+        return sorted(self._images)
+
     @property
     def max_detections(self) -> int:
         """How many detections per image and class count: COCO's 100, or more where there are more objects."""
