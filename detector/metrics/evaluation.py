@@ -2,7 +2,7 @@
 
 | key | content |
 |---|---|
-| `final`, `images`, `instances`, `speed` | whether it is the run's last one; how much was measured; ms per image by stage |
+| `final`, `images`, `instances`, `speed` | whether it is the run's last one; what was measured; ms per image by stage |
 | `overall`, `classes` | precision, recall, F1, AP50, AP75 and AP50-95 of all classes together, and of each |
 | `best_confidence` | the threshold with the best F1, at which precision, recall and F1 are taken |
 | `sizes` | COCO's AP, AR and the number of objects that are small, medium and large |
@@ -12,8 +12,8 @@
 | `by_image` | images with the most errors: name, then correct detections and errors by kind |
 | `samples` | the worst and the best images with their boxes |
 
-A light one, of a validation within a run, has the first two rows only. Everything is bounded: of more than `MAX_CLASSES`
-classes those with the most labels have curves, and `left_out` says how many have none.
+A light one, of a validation within a run, has the first three rows only. Everything is bounded: of more than
+`MAX_CLASSES` classes those with the most labels have curves, and `left_out` says how many have none.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ def _boxes_of(number: int, image: Any, errors: Errors) -> dict[str, Any]:
         `size`: height and width, px; `truth`: box, class id and the confidence above which it is missed; `found`: box,
         class id, score and kind, best first. Boxes are x1, y1, x2, y2, image px.
     """
-    chosen = np.flatnonzero((errors.image == number) & (errors.kind != IGNORED) & (errors.scores >= MIN_SCORE))
+    chosen = np.flatnonzero(
+        (errors.image == number) & (errors.kind != IGNORED) & (errors.scores >= MIN_SCORE)
+    )
     first = np.searchsorted(errors.image, number)
     chosen = chosen[np.argsort(-errors.scores[chosen], kind="stable")][:MAX_BOXES]
     kinds = ["correct" if kind == CORRECT else KINDS[kind] for kind in errors.kind[chosen].tolist()]
@@ -199,9 +201,9 @@ def _boxes_of(number: int, image: Any, errors: Errors) -> dict[str, Any]:
     scores = errors.scores[chosen].round(DIGITS).tolist()
     return {
         "size": list(image.size_hw),
-        "truth": [
-            list(row) for row in zip(_corners(image.boxes), image.labels.tolist(), cover, strict=True)
-        ][: 3 * MAX_BOXES],
+        "truth": [list(row) for row in zip(_corners(image.boxes), image.labels.tolist(), cover, strict=True)][
+            : 3 * MAX_BOXES
+        ],
         "found": [
             list(row) for row in zip(found, errors.classes[chosen].tolist(), scores, kinds, strict=True)
         ],

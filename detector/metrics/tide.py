@@ -93,9 +93,9 @@ class Errors:
 
         A classification error gets the class of its label, a localisation error its box. Where a label then has several
         detections, the one that found it stays, or else the one of the highest score. (In the authors' program a label
-        that has both errors can lose both, as their scores compete: there these two gains can be lower.) The other kinds
-        of detections are left out, and missed labels are not demanded: a class without labels is left out of the mean.
-        The mended kinds are those of `KINDS`, and
+        that has both errors can lose both, as their scores compete: there these two gains can be lower.) The other
+        kinds of detections are left out, and missed labels are not demanded: a class without labels is left out of the
+        mean. The mended kinds are those of `KINDS`, and
         `false positives` (all detections that are not correct are left out) and `false negatives` (only labels
         that are found are demanded).
         """

@@ -31,6 +31,8 @@ function number(value, digits = 4) {
   return value.toFixed(Math.max(0, Math.min(digits, digits - Math.floor(Math.log10(size)) - 1)));
 }
 
+function tickText(value) { return number(value, 3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, ""); }
+
 function ticks(low, high, count) {
   const raw = (high - low) / Math.max(count, 1);
   if (!(raw > 0)) return [low];
@@ -151,7 +153,7 @@ class LineChart {
     if (y0 === y1) [y0, y1] = log ? [y0 / 2, y1 * 2] : [y0 - (Math.abs(y0) || 1) * 0.1, y1 + (Math.abs(y1) || 1) * 0.1];
     else if (!options.yRange || this.zoom) [y0, y1] = log ? [y0 / (y1 / y0) ** 0.04, y1 * (y1 / y0) ** 0.04] : [y0 - (y1 - y0) * 0.04, y1 + (y1 - y0) * 0.04];
     const yTicks = log ? logTicks(y0, y1) : ticks(y0, y1, 5);
-    const labels = yTicks.map((value) => number(value, 3));
+    const labels = yTicks.map(tickText);
     const left = 12 + 6.4 * Math.max(...labels.map((text) => text.length)), right = 10, top = 14, bottom = 34;
     const toX = (value) => left + ((value - x0) / (x1 - x0)) * (width - left - right);
     const scale = log ? Math.log10 : (value) => value;
@@ -164,7 +166,7 @@ class LineChart {
     let xTicks = ticks(x0, x1, Math.max(2, Math.floor((width - left) / 80)));
     if (options.whole) xTicks = xTicks.filter(Number.isInteger);
     for (const value of xTicks)
-      parts.push(s("text", { x: toX(value), y: height - bottom + 16, "text-anchor": "middle" }, number(value, 3)));
+      parts.push(s("text", { x: toX(value), y: height - bottom + 16, "text-anchor": "middle" }, tickText(value)));
     parts.push(s("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
       s("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, options.xLabel || "epoch"));
     const lines = s("g", { "clip-path": `url(#${clip})` });
