@@ -58,6 +58,7 @@ def whole_page(title: str, data: Any, script: str) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <meta name="referrer" content="no-referrer">
 <title>{escape(title)}</title>
 <style>{style}</style>

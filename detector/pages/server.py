@@ -66,6 +66,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>runs – detector</title>
 <link rel="stylesheet" href="/static/style.css">
 </head>

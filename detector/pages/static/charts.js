@@ -163,8 +163,9 @@ class LineChart {
     const parts = [s("clipPath", { id: clip }, s("rect", { x: left, y: top - 4, width: Math.max(width - left - right, 0), height: height - top - bottom + 8 }))];
     yTicks.forEach((value, i) => parts.push(s("line", { class: "grid", x1: left, x2: width - right, y1: toY(value), y2: toY(value) }),
       s("text", { x: left - 6, y: toY(value) + 4, "text-anchor": "end" }, labels[i])));
-    let xTicks = ticks(x0, x1, Math.max(2, Math.floor((width - left) / 80)));
-    if (options.whole) xTicks = xTicks.filter(Number.isInteger);
+    let xTicks = [], wanted = Math.max(3, Math.floor((width - left) / 70));
+    do xTicks = ticks(x0, x1, wanted).filter((value) => !options.whole || Number.isInteger(value));
+    while (xTicks.length < 3 && ++wanted < 8);
     for (const value of xTicks)
       parts.push(s("text", { x: toX(value), y: height - bottom + 16, "text-anchor": "middle" }, tickText(value)));
     parts.push(s("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),

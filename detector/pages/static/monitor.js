@@ -97,15 +97,14 @@
     let table = null, layout = "";
     const metric = (key) => ({ key, title: key, value: (row) => row.best?.[`metrics/${key}`], show: (row) => row.best?.[`metrics/${key}`]?.toFixed(3) ?? "–" });
     const columns = (extra) => [
-      { key: "title", title: "run", text: true, value: (row) => row.title, show: (row) => h("span", {}, starButton(row), row.state === "unreadable" ? row.title : h("a", { href: `#run/${encodeURIComponent(row.run)}` }, row.title)) },
-      { key: "chosen", title: "curves", value: (row) => Number(selected.has(row.run)), show: (row) => h("input", { type: "checkbox", checked: selected.has(row.run), "aria-label": `show the curves of ${row.title}`, onchange: (event) => {
+      { key: "title", title: "run", text: true, value: (row) => row.title, show: (row) => h("span", {}, h("input", { type: "checkbox", checked: selected.has(row.run), "aria-label": `show the curves of ${row.title}`, onchange: (event) => {
         chosenByUser = true;
         event.target.checked ? selected.add(row.run) : selected.delete(row.run);
         showCurves();
-      } }) },
+      } }), starButton(row), row.state === "unreadable" ? row.title : h("a", { href: `#run/${encodeURIComponent(row.run)}` }, row.title)) },
       { key: "state", title: "state", text: true, show: (row) => stateMark(row.state) },
-      { key: "progress", title: "progress", show: (row) => h("span", { title: row.remark || row.stop_reason || "" }, progressBar(row.progress), ` ${row.epoch ?? "–"}/${row.epochs ?? "–"}`) },
       metric("mAP50-95"), metric("mAP50"),
+      { key: "progress", title: "progress", show: (row) => h("span", { title: row.remark || row.stop_reason || "" }, progressBar(row.progress), ` ${row.epoch ?? "–"}/${row.epochs ?? "–"}`) },
       { key: "seconds", title: "duration", show: (row) => span(row.seconds) },
       { key: "started", title: "started", show: (row) => when(row.started) },
       ...extra.map((key) => ({ key: `setting ${key}`, title: key, text: true, value: (row) => settingOf(row, key) })),
@@ -175,7 +174,7 @@
     const stop = h("button", { type: "button", class: "danger", onclick: () => {
       if (confirm("Stop this run after the current batch? Its weights are saved, it can be resumed.")) act(async () => { await send("/api/stop", { run: name }); stop.textContent = "stopping ..."; stop.disabled = true; });
     } }, "Stop");
-    const note = h("textarea", { rows: 2, "aria-label": "note", maxlength: 4000 });
+    const note = h("textarea", { rows: 2, "aria-label": "note", placeholder: "a note on this run", maxlength: 4000 });
     const save = h("button", { type: "button", class: "tiny", onclick: () => act(async () => { await send("/api/note", { run: name, note: note.value, star: Boolean(row()?.star) }); save.textContent = "saved"; setTimeout(() => { save.textContent = "save note"; }, 1500); await tick(true); }) }, "save note");
     let run = null, evaluation = null, stamp = "none yet", imageStamps = "", noted = false;
     const parts = {
@@ -256,7 +255,7 @@
           const focused = head.contains(document.activeElement) && document.activeElement === stop;
           const known = row() || { run: name, title: run.name, star: run.star, text: run.text };
           head.replaceChildren(h("p", { class: "small" }, h("a", { href: "#" }, "← all runs")),
-            h("div", { class: "row" }, h("h2", { class: "grow" }, run.name, " ", stateMark(run.state), starButton(known)), run.state === "running" ? stop : null),
+            h("div", { class: "title" }, h("h2", {}, run.name, " ", stateMark(run.state), starButton(known)), run.state === "running" ? stop : null),
             run.state === "running" ? progressBar(run.status.progress) : null, summaryTiles(run), summaryText(run));
           if (focused) stop.focus();
           document.title = `${run.name}: ${run.state} – detector`;

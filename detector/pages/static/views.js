@@ -412,9 +412,9 @@ function evaluationSections(evaluation) {
 
 function summaryTiles(run) {
   const { status } = run, best = status.best || {};
-  const known = [["metrics/mAP50-95", "best mAP50-95"], ["metrics/mAP50", "mAP50 then"], ["metrics/precision", "precision then"], ["metrics/recall", "recall then"]];
+  const known = [["metrics/mAP50-95", "best mAP50-95"], ["metrics/mAP50", "its mAP50"], ["metrics/precision", "its precision"], ["metrics/recall", "its recall"]];
   return h("div", { class: "tiles" },
-    tile("state", run.state), tile("epochs", `${status.epoch ?? "–"} of ${status.epochs ?? "–"}`),
+    tile("epochs", `${status.epoch ?? "–"} of ${status.epochs ?? "–"}`),
     known.filter(([key]) => Number.isFinite(best[key])).map(([key, label]) => tile(label, best[key].toFixed(3))),
     Number.isFinite(best.epoch) ? tile("best epoch", number(best.epoch)) : null,
     tile("duration", span(status.seconds)),
