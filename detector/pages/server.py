@@ -121,7 +121,7 @@ class MonitorServer(ThreadingHTTPServer):
             raise SettingsError(
                 f"can't listen on host={host} port={port} ({reason}); choose another port=, or port=0 for a free one"
             ) from None
-        self.is_local = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
+        self.is_local = is_loopback(str(self.server_address[0]))
         self.token = None if self.is_local else secrets.token_urlsafe(24)
         self.names = {"localhost"} | {name.lower() for name in (host, socket.gethostname(), socket.getfqdn())}
         self.cookie = f"detector_{self.server_address[1]}"
@@ -352,6 +352,11 @@ class _Query:
         if not (text.isascii() and text.isdigit() and len(text) < 16):
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"{key}: expected a whole number")
         return int(text)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _equal(given: str, token: str) -> bool:

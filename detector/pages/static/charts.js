@@ -154,7 +154,7 @@ class LineChart {
     else if (!options.yRange || this.zoom) [y0, y1] = log ? [y0 / (y1 / y0) ** 0.04, y1 * (y1 / y0) ** 0.04] : [y0 - (y1 - y0) * 0.04, y1 + (y1 - y0) * 0.04];
     const yTicks = log ? logTicks(y0, y1) : ticks(y0, y1, 5);
     const labels = yTicks.map(tickText);
-    const left = 12 + 6.4 * Math.max(...labels.map((text) => text.length)), right = 10, top = 14, bottom = 34;
+    const left = 12 + 6.4 * Math.max(...labels.map((text) => text.length)), right = 10, top = (options.marks || []).length ? 24 : 14, bottom = 34;
     const toX = (value) => left + ((value - x0) / (x1 - x0)) * (width - left - right);
     const scale = log ? Math.log10 : (value) => value;
     const toY = (value) => height - bottom - ((scale(value) - scale(y0)) / (scale(y1) - scale(y0))) * (height - top - bottom);
@@ -182,8 +182,8 @@ class LineChart {
     for (const mark of options.marks || []) {
       if (mark.x < x0 || mark.x > x1) continue;
       const x = toX(mark.x), flip = x > width * 0.6;
-      parts.push(s("line", { class: "mark", x1: x, x2: x, y1: top, y2: height - bottom }),
-        s("text", { class: "marked", x: x + (flip ? -5 : 5), y: top + 8, "text-anchor": flip ? "end" : "start" }, mark.label));
+      parts.push(s("line", { class: "mark", x1: x, x2: x, y1: top - 8, y2: height - bottom }),
+        s("text", { class: "marked", x: x + (flip ? -5 : 5), y: top - 10, "text-anchor": flip ? "end" : "start" }, mark.label));
     }
     this.overlay = s("g", {});
     this.svg.replaceChildren(...parts, this.overlay);

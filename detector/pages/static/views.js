@@ -218,7 +218,7 @@ function evaluationCurves(evaluation, onPick) {
   const few = curves.classes.length <= 8;
   const pick = h("select", { multiple: !few, size: few ? null : 6, "aria-label": "classes to highlight" },
     curves.classes.map((one, i) => h("option", { value: i }, one.name)));
-  const charts = h("div", { class: "charts" });
+  const charts = h("div", { class: "charts two" });
   const kinds = [["precision_at_recall", "Precision over recall", "recall"], ["f1", "F1 over confidence", "confidence"], ["precision", "Precision over confidence", "confidence"], ["recall", "Recall over confidence", "confidence"]];
   const made = kinds.map(([kind, title, axis]) => new LineChart({
     title, xLabel: axis, series: [], fixed: true, showLegend: true, xRange: [0, 1], yRange: [0, 1.01],
@@ -286,7 +286,7 @@ function confusionView(evaluation) {
     render();
   } }, "shares");
   return [
-    h("div", { class: "row" }, dense ? null : toggle, h("span", { class: "small soft" }, `row = predicted, column = true class; confidence above ${confusion.conf}, IoU above ${confusion.iou}; darker is a larger share of the true class`)),
+    h("div", { class: "row" }, dense ? null : toggle, h("span", { class: "small soft" }, `row = predicted, column = true class; confidence above ${confusion.conf}, IoU above ${confusion.iou}; a stronger colour is a larger share of the true class`)),
     readout,
     h("div", { class: "scroll" }, h("table", { class: `matrix${dense ? " dense" : ""}` }, h("caption", { class: "sr" }, "confusion matrix"),
       h("thead", {}, h("tr", {}, h("th", {}), names.map((name) => h("th", { scope: "col", title: name }, h("span", {}, name))))), body)),
@@ -382,7 +382,7 @@ function sampleView(sample, names) {
     boxes.replaceChildren(...shown.map(({ box: [x0, y0, x1, y1], kind, text }) => s("rect", { x: x0, y: y0, width: Math.max(x1 - x0, 0.1), height: Math.max(y1 - y0, 0.1), fill: "none", stroke: KINDS[kind].color, "stroke-width": (kind === "correct" ? 1.4 : 2.6) * unit, "stroke-dasharray": KINDS[kind].dash.split(" ").filter(Boolean).map((d) => d * unit).join(" ") }, s("title", {}, text))));
     for (const { box, kind, text } of shown) {
       if (crowded && kind === "correct") continue;
-      const size = 10.5 * unit, wide = text.length * size * 0.56 + 4 * unit, tall = size * 1.25;
+      const size = 10.5 * unit, wide = text.length * size * 0.63 + 4 * unit, tall = size * 1.25;
       const clampX = (x) => Math.min(Math.max(x, 0), Math.max(width - wide, 0));
       const spots = [[box[0], box[1] - tall], [box[0], box[3]], [box[0], box[1]], [box[2] - wide, box[3] - tall], [box[2], box[1]]];
       const free = spots.map(([x, y]) => [clampX(x), y]).find(([x, y]) => y >= 0 && y + tall <= height && !taken.some((other) => x < other[0] + other[2] && other[0] < x + wide && y < other[1] + tall && other[1] < y + tall));
