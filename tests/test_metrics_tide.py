@@ -1,4 +1,4 @@
-"""The kinds of errors, on cases small enough to be told by hand."""
+"""The kinds of errors, on cases small enough to work out by hand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def kinds_of(found: Rows, *labels: tuple[tuple[int, ...], int], kinds: Any = Non
         ((FAR, 0.9, CAT), "background"),
     ],
 )
-def test_one_detection_beside_one_label(found: Any, expected: str) -> None:
+def test_one_detection_near_one_label(found: Any, expected: str) -> None:
     assert kinds_of([found], (BOX, CAT)) == [expected]
 
 

@@ -24,7 +24,7 @@ EVIL = "</script><script>alert(1)</script><!--"
 
 
 class Parsed(HTMLParser):
-    """The elements of a page, and the text of its scripts and style sheets."""
+    """The elements of a page, and the text of its scripts and styles."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_it_needs_no_network_and_no_other_file(tmp_path: Path) -> None:
     assert not any(key.startswith("on") or key == "style" for _, attrs in page.elements for key in attrs)
 
 
-def test_its_policy_allows_our_script_and_style_sheet_by_hash_only(tmp_path: Path) -> None:
+def test_its_policy_allows_our_script_and_style_by_hash_only(tmp_path: Path) -> None:
     page = report_of(tmp_path / "train")
     policy = next(attrs["content"] for tag, attrs in page.elements if "http-equiv" in attrs) or ""
     rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split("; ")}

@@ -230,6 +230,7 @@ def test_a_run_whose_status_is_damaged_is_named_and_the_others_are_shown(runs: P
         found = page.get("/api/runs")
         assert {row["run"]: row["state"] for row in found["runs"]}["broken"] == "unreadable"
         assert "broken" in found["problems"][0]
+        assert page.get("/api/runs", since=found["revision"])["problems"] == found["problems"]
         assert len(found["runs"]) == 3
         assert page.ask("/api/run?run=broken").status == 404
 

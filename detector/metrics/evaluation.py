@@ -177,8 +177,8 @@ def _error_counts(errors: Errors) -> dict[str, Any]:
         wanted = number if kind != "correct" else CORRECT
         scores = np.sort(errors.scores[errors.kind == wanted])
         table[kind] = (len(scores) - np.searchsorted(scores, thresholds, side="left")).tolist()
-    least = np.maximum(thresholds, np.finfo(float).tiny)  # what nothing covers is missed at any threshold
-    table["missed"] = np.searchsorted(cover, least, side="left").tolist()
+    limits = np.maximum(thresholds, np.finfo(float).tiny)  # what nothing covers is missed at any threshold
+    table["missed"] = np.searchsorted(cover, limits, side="left").tolist()
     return {"confidence": _list(thresholds), "counts": table}
 
 

@@ -49,7 +49,7 @@ class Errors:
         classes: (N,) class ids.
         kind: (N,) position in `KINDS`, or `CORRECT`, or `IGNORED`: on a label that is ignored, or beyond COCO's number
             of detections.
-        target: (N,) label that it found, or that it names wrongly, or beside which it lies; -1 for the other kinds.
+        target: (N,) label that it found, or that it names wrongly, or next to which it lies; -1 for the other kinds.
         label_image: (M,) position of the image of each label.
         labels: (M,) class ids.
     """

@@ -24,7 +24,7 @@ MAX_POINTS = 2000  # of a curve in a report
 LOG_TAIL = 1 << 15  # bytes in a report
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-"""What terminals are told in a log: colours, and where to write."""
+"""Control sequences of terminals in a log: colours, and where to write."""
 
 
 def shown(value: Any, limit: int = MAX_TEXT) -> Any:
@@ -83,7 +83,7 @@ def metric_columns(rows: Sequence[Mapping[str, Any]], points: int | None = None)
 
     Args:
         rows: of epochs in order.
-        points: leave out rows in between, so that about so many are left.
+        points: leave out rows in between, so that about this number is left.
     """
     if points is not None and len(rows) > points:
         step = -(-len(rows) // points)

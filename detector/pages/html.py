@@ -1,4 +1,4 @@
-"""HTML documents of our own scripts and style sheets, and the policies that let them do no more than they need."""
+"""HTML documents of our own scripts and styles, and the policies that let them do no more than they need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def static_text(name: str) -> str:
 
 
 def json_for_script(value: Any) -> str:
-    """Return JSON that can stand in a script element: nothing in it ends the element, or starts a comment.
+    """Return JSON that fits into a script element: nothing in it ends the element, or starts a comment.
 
     Raises:
         ValueError: for NaN and infinity.
@@ -33,7 +33,7 @@ def json_for_script(value: Any) -> str:
 def whole_page(title: str, data: Any, script: str) -> str:
     """Return a page that needs no other file and no network.
 
-    Its policy allows the scripts and the style sheet in it by their hashes, images within it, and nothing else: neither
+    Its policy allows the scripts and the style in it by their hashes, images within it, and nothing else: neither
     other scripts, whatever a name in the data holds, nor any request.
 
     Args:

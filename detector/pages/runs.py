@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -45,10 +45,11 @@ class UnknownRunError(DataError):
 
 @dataclass
 class _Known:
-    """What is known of a run: its files' stamps, its status, its row in the list, and since which revision."""
+    """What is known of a run: its files' stamps, its status or why there is none, its row, and since which revision."""
 
     stamps: tuple[Any, ...]
     run: Run | None
+    problem: str = ""
     row: dict[str, Any] = field(default_factory=dict)
     revision: int = 0
 
@@ -107,19 +108,16 @@ class RunFolder:
             stamps = (_stamp(folder / STATUS), _stamp(folder / NOTE))
             known = self._known.get(name)
             if known is None or known.stamps != stamps:
-                try:
-                    run: Run | None = read_run(folder)
-                except DataError as error:
-                    run = None
-                    problems.append(str(error))
-                known = self._known[name] = _Known(
-                    stamps, run, known.row if known else {}, known.revision if known else 0
-                )
+                known = self._known[name] = _read(folder, stamps, known)
+            elif known.run is None or known.run.status["state"] != "running":
+                continue
+            # of one that runs the process may be gone by now
             row = self._row(name, known.run)
             if row != known.row:
                 self._revision += 1
                 known.row, known.revision = row, self._revision
                 self._gone.pop(name, None)
+        problems += [known.problem for known in self._known.values() if known.problem]
         self._problems = [str(shown(text)) for text in problems[:20]]
 
     def _name_of(self, folder: Path) -> str:
@@ -229,6 +227,15 @@ class RunFolder:
             replace_file(path, json.dumps({"note": note, "star": star}).encode())
         except OSError as error:
             raise DataError(f"can't write the note ({error.strerror})") from None
+
+
+def _read(folder: Path, stamps: tuple[Any, ...], before: _Known | None) -> _Known:
+    known = _Known(stamps, None) if before is None else replace(before, stamps=stamps, run=None, problem="")
+    try:
+        known.run = read_run(folder)
+    except DataError as error:
+        known.problem = str(error)
+    return known
 
 
 def read_note(folder: Path) -> dict[str, Any]:

@@ -18,11 +18,14 @@ import json
 import logging
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -108,10 +111,13 @@ class MonitorServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    allow_reuse_address = True
+    allow_reuse_address = sys.platform != "win32"  # there it would take the port of another program
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 8765) -> None:
         self.runs = RunFolder(folder)
+        self.working = (
+            Lock()
+        )  # one answer is put together at a time: many clients need no more memory than one
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             self.address_family, address = found[0][0], found[0][4]
@@ -137,8 +143,7 @@ class MonitorServer(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without looking up the name of the address, which may take seconds."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -266,7 +271,9 @@ class Handler(BaseHTTPRequestHandler):
             content, kind = self.server.runs.image(query.text("run"), query.text("name"))
             self.send(HTTPStatus.OK, content, kind)
         elif path in self.QUERIES:
-            self.send_json(self.QUERIES[path](self.server.runs, query))
+            with self.server.working:
+                content = _json(self.QUERIES[path](self.server.runs, query))
+            self.send(HTTPStatus.OK, content, "application/json")
         else:
             raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such page")
 
@@ -288,7 +295,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.runs.write_note(name, note, star)
         else:
             raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such page")
-        self.send_json({"done": True})
+        self.send(HTTPStatus.OK, _json({"done": True}), "application/json")
 
     def body(self) -> dict[str, Any]:
         """Return the JSON of a POST."""
@@ -311,11 +318,6 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.UNAUTHORIZED, "open the page first")
         cookie = f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
         self.send(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
-
-    def send_json(self, value: Any) -> None:
-        """Send plain data."""
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        self.send(HTTPStatus.OK, text.encode(), "application/json")
 
     def send_text(self, status: HTTPStatus, text: str) -> None:
         """Send a sentence."""
@@ -352,6 +354,10 @@ class _Query:
         if not (text.isascii() and text.isdigit() and len(text) < 16):
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"{key}: expected a whole number")
         return int(text)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def is_loopback(address: str) -> bool:
