@@ -12,7 +12,7 @@ STAMP := .venv/installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
-.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest cfg docs dist clean
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest browser cfg docs dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -54,6 +54,10 @@ fuzz: $(STAMP)  ## test with random label files, YAML, images and checkpoints, f
 
 crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare the results; about 6 minutes; SEED=1 for other kills
 	$(BIN)/python -m tests.support.crash --seed $(or $(SEED),0)
+
+browser: $(STAMP)  ## drive report.html and the live page in a Chromium: CHROMIUM=path of its program
+	$(BIN)/python -m pip install --quiet --group browser
+	CHROMIUM=$(or $(CHROMIUM),chromium) $(BIN)/python -m pytest -q -m browser tests/test_pages_browser.py
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml
