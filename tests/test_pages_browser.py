@@ -175,7 +175,7 @@ def test_the_list_sorts_compares_and_shows_what_differs(page: Any, url: str) -> 
     assert "epochs" not in page.locator("#runs thead").text_content()
     wait(page, "first: mAP50", "#curves")
     page.get_by_label("show the curves of first").uncheck()
-    page.wait_for_function("!document.querySelector('#curves').textContent.includes('first')")
+    page.wait_for_function("() => !document.querySelector('#curves').textContent.includes('first')")
     page.get_by_label("filter runs").fill("lr0=0.01")
     assert names_in(page, "#runs table") == ["first"]
 
@@ -189,7 +189,7 @@ def test_a_run_is_watched_live_and_stopped(page: Any, url: str, runs: Path) -> N
         file.write(json.dumps(row_of(21, 40)) + "\n")
     (runs / "second/status.json").write_text(json.dumps(status_of(40, state="running", epoch=21, ended=None)))
     wait(page, "21 of 40")
-    page.wait_for_function("document.querySelector('svg.chart').getAttribute('aria-label').includes('at 21')")
+    page.wait_for_function("() => document.querySelector('svg.chart').getAttribute('aria-label').includes('at 21')")
     offsets = [int(part.split("offset=")[1].split("&")[0]) for part in asked if "/api/metrics" in part]
     assert offsets
     assert min(offsets) > 0  # what it had was not sent again
