@@ -246,3 +246,4 @@ def test_the_live_page_fits_its_window(page: Any, url: str, width: int, scheme: 
         page.goto(f"{url}{part}")
         page.locator("svg.chart").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert "null" not in page.locator("body").inner_text()

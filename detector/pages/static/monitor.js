@@ -256,7 +256,7 @@
           const known = row() || { run: name, title: run.name, star: run.star, text: run.text };
           head.replaceChildren(h("p", { class: "small" }, h("a", { href: "#" }, "← all runs")),
             h("div", { class: "title" }, h("h2", {}, run.name, " ", stateMark(run.state), starButton(known)), run.state === "running" ? stop : null),
-            run.state === "running" ? progressBar(run.status.progress) : null, summaryTiles(run), summaryText(run));
+            ...(run.state === "running" ? [progressBar(run.status.progress)] : []), summaryTiles(run), summaryText(run));
           if (focused) stop.focus();
           document.title = `${run.name}: ${run.state} – detector`;
         }
