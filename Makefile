@@ -12,7 +12,7 @@ STAMP := .venv/installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
-.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest postgres cfg docs dist clean
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest postgres browser cfg docs dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -57,6 +57,10 @@ crashtest: $(STAMP)  ## kill small trainings 400 times, resume them, compare the
 
 postgres: $(STAMP)  ## kill and resume a study on a PostgreSQL server, which has to be installed; it is started on loopback
 	$(BIN)/python -m pytest -q -s -m postgres tests/test_tuning_trials.py
+
+browser: $(STAMP)  ## drive report.html and the live page in a Chromium: CHROMIUM=path of its program
+	$(BIN)/python -m pip install --quiet --group browser
+	CHROMIUM=$(or $(CHROMIUM),chromium) $(BIN)/python -m pytest -q -m browser tests/test_pages_browser.py
 
 cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
 	$(BIN)/detector settings > cfg/default.yaml

@@ -34,6 +34,8 @@ detector - train, validate and run object detectors
   detector runs                                     all runs of a folder: state, metrics, what differs
   detector compare runs/train runs/train-2          settings, curves and classes of runs next to each other
   detector stop runs/train                          end a run cleanly after the current batch
+  detector report runs/train                        report.html of a run: one file, opens without a network
+  detector monitor                                  live page of the runs of a folder, on this machine
   detector settings                                 every setting, its default and what it does
   detector callbacks                                every event, and the ready-made callbacks
 
@@ -268,15 +270,20 @@ def _json_words(words: Sequence[str]) -> list[str]:
     return [f"as_{word}" if word.partition("=")[0] == "json" else word for word in found]
 
 
-def _runs(words: list[str]) -> None:
-    from detector.settings import RunsSettings
-
-    given, in_file = parse_words(_json_words(words), "runs", places="folder")
+def _folder_words(words: Sequence[str], command: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a command whose bare word is the folder of the runs; see `parse_words`."""
+    given, in_file = parse_words(words, command, places="folder")
     if isinstance(folders := given.get("folder"), list):
         if len(folders) > 1:
             raise SettingsError(f"{len(folders)} folders were given; expected one that holds the runs")
         given["folder"] = folders[0]
-    settings = RunsSettings.parse(given, in_file)
+    return given, in_file
+
+
+def _runs(words: list[str]) -> None:
+    from detector.settings import RunsSettings
+
+    settings = RunsSettings.parse(*_folder_words(_json_words(words), "runs"))
     import json
 
     from detector.runs.listing import filter_rows, find_runs, read_runs, rows_of, sort_rows, table_text
@@ -322,6 +329,27 @@ def _stop(words: list[str]) -> None:
 
     for run in settings.runs:
         print(stop_run(run, settings.wait))
+
+
+def _report(words: list[str]) -> None:
+    from detector.settings import ReportSettings
+
+    settings = ReportSettings.parse(*parse_words(words, "report", places="runs"))
+    if not settings.runs:
+        raise SettingsError("report: no run was given, such as detector report runs/train")
+    from detector.pages.report import write_report
+
+    for run in settings.runs:
+        print(write_report(run))
+
+
+def _monitor(words: list[str]) -> None:
+    from detector.settings import MonitorSettings
+
+    settings = MonitorSettings.parse(*_folder_words(words, "monitor"))
+    from detector.pages.server import monitor
+
+    monitor(Path(settings.folder), settings.host, settings.port)
 
 
 def _convert(words: list[str]) -> None:
@@ -370,6 +398,8 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "runs": _runs,
     "compare": _compare,
     "stop": _stop,
+    "report": _report,
+    "monitor": _monitor,
     "settings": _settings,
     "callbacks": _callbacks,
 }

@@ -270,7 +270,7 @@ class Settings(CommandSettings):
         "callbacks",
         "callbacks to add: hooks.py, package.module:name, or a ready-made one such as TimeLimit(hours=2)",
     )
-    plots: bool = setting(True, "output", "draw curves and sample images")
+    plots: bool = setting(True, "output", "draw curves and sample images, and write report.html")
 
 
 EngineSettingsT = TypeVar("EngineSettingsT", bound=Settings)
@@ -811,6 +811,26 @@ class StopSettings(CommandSettings):
     wait: float = setting(10.0, "runs", "time to wait until the run has noticed", unit="s", ge=0.0)
 
 
+class ReportSettings(CommandSettings):
+    """Settings of `report`."""
+
+    runs: list[str] = setting([], "runs", "run folders to write report.html into; all bare words")
+
+
+class MonitorSettings(CommandSettings):
+    """Settings of `monitor`."""
+
+    folder: str | Path = setting(
+        "runs", "runs", "folder whose runs are shown, at any depth; the first bare word"
+    )
+    port: int = setting(8765, "network", "port of the page; 0 = a free one", ge=0, le=65535)
+    host: str = setting(
+        "127.0.0.1",
+        "network",
+        "address to listen on; on any other than this machine's own a token is needed, which is printed",
+    )
+
+
 SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
     {
         "train": TrainSettings,
@@ -825,6 +845,8 @@ SETTINGS_OF: Mapping[str, type[CommandSettings]] = types.MappingProxyType(
         "runs": RunsSettings,
         "compare": CompareSettings,
         "stop": StopSettings,
+        "report": ReportSettings,
+        "monitor": MonitorSettings,
     }
 )
 """Command -> its settings."""

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from detector import YOLO
-from detector.callbacks import CSVLogger, EarlyStopping, Pictures, ProgressBar, RunStatus
+from detector.callbacks import CSVLogger, EarlyStopping, Pictures, ProgressBar, Report, RunStatus
 from detector.callbacks.builtin import sample_images
 from detector.callbacks.registry import CallbackRegistry
 from detector.settings import TrainSettings
@@ -29,12 +29,13 @@ def kinds(*given, **settings):
 
 
 @pytest.mark.parametrize(
-    "given", [CSVLogger(), ProgressBar(every=1), EarlyStopping(patience=3), Pictures(0.9), RunStatus(9)]
+    "given",
+    [CSVLogger(), ProgressBar(every=1), EarlyStopping(patience=3), Pictures(0.9), RunStatus(9), Report()],
 )
 def test_a_default_callback_is_replaced_by_one_of_its_kind(given):
     found, _ = kinds(given)
     assert [known for known in found if isinstance(known, type(given))] == [given]
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_a_derived_class_replaces_a_default_callback():

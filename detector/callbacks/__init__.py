@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detector.callbacks.builtin.prediction_images import PredictionImages as PredictionImages
     from detector.callbacks.builtin.progress_bar import ProgressBar as ProgressBar
     from detector.callbacks.builtin.reduce_lr import ReduceLROnPlateau as ReduceLROnPlateau
+    from detector.callbacks.builtin.report import Report as Report
     from detector.callbacks.builtin.resource_monitor import ResourceMonitor as ResourceMonitor
     from detector.callbacks.builtin.run_status import RunStatus as RunStatus
     from detector.callbacks.builtin.sample_images import Pictures as Pictures
@@ -42,6 +43,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
         "PredictionImages": "builtin.prediction_images",
         "ProgressBar": "builtin.progress_bar",
         "ReduceLROnPlateau": "builtin.reduce_lr",
+        "Report": "builtin.report",
         "ResourceMonitor": "builtin.resource_monitor",
         "RunStatus": "builtin.run_status",
         "TimeLimit": "builtin.time_limit",

@@ -154,6 +154,20 @@ class CocoEvaluator:
             ignored,
         )
 
+    def records(self) -> list[ImageRecord]:
+        """Return what was added, images in ascending order of their ids."""
+        return [image for _, image in sorted(self._images.items())]
+
+    def image_ids(self) -> list[int]:
+        """Return the ids of `records`."""
+        return sorted(self._images)
+
+    @property
+    def max_detections(self) -> int:
+        """How many detections per image and class count: COCO's 100, or more where there are more objects."""
+        counts = (int(np.bincount(image.labels).max(initial=0)) for image in self._images.values())
+        return max([MAX_DETECTIONS, *counts])
+
     def detections(self, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
         """Return all detections in COCO's result format, images in ascending order, nothing rounded.
 
@@ -210,7 +224,7 @@ class CocoEvaluator:
             full: also the twelve COCO numbers (sizes, AR) and the confusion matrix. AP, precision and recall
                 are the same either way.
         """
-        limit = self._max_detections()
+        limit = self.max_detections
         if full and limit > MAX_DETECTIONS:
             log.info(
                 "an image has %d objects of one class: AP counts as many detections per image and class, where COCO's "
@@ -242,15 +256,10 @@ class CocoEvaluator:
             confusion,
         )
 
-    def _max_detections(self) -> int:
-        """Return how many detections per image and class count: COCO's 100, or more where there are more objects."""
-        counts = (int(np.bincount(image.labels).max(initial=0)) for image in self._images.values())
-        return max([MAX_DETECTIONS, *counts])
-
     def _match(self, full: bool, max_detections: int) -> tuple[Curves, Index, Index, ConfusionMatrix | None]:
         """Match all images at once; return curves, labels and images per class, and confusions."""
         count = len(self.names)
-        images = [image for _, image in sorted(self._images.items())]
+        images = self.records()
         scores = join([i.scores for i in images], np.float64)
         classes = join([i.classes for i in images], np.int64)
         labels = join([i.labels for i in images], np.int64)

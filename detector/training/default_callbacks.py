@@ -7,6 +7,7 @@ import logging
 from detector.callbacks.builtin.csv_logger import CSVLogger
 from detector.callbacks.builtin.early_stopping import EarlyStopping
 from detector.callbacks.builtin.progress_bar import ProgressBar
+from detector.callbacks.builtin.report import Report
 from detector.callbacks.builtin.run_status import RunStatus
 from detector.callbacks.builtin.sample_images import Pictures
 from detector.callbacks.loading import add_plugins
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 OPENING = ("on_pretrain_routine_start", "on_pretrain_routine_end")
 """Where loggers open: before other callbacks."""
 
-DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures, RunStatus)
+DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures, RunStatus, Report)
 
 
 def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -> list[Logger]:
@@ -44,7 +45,7 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
     if settings.patience:
         defaults.append(EarlyStopping(patience=settings.patience))
     if settings.plots:
-        defaults.append(Pictures())
+        defaults += [Pictures(), Report()]
     defaults.append(RunStatus())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)
@@ -55,9 +56,10 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
             registry.add(callback)
     for event, functions in registry.items():
         functions.sort(key=_opening if event in OPENING else _group)  # keeps the order else
-    for fn in [fn for fn in registry["teardown"] if isinstance(_owner(fn), RunStatus)]:
-        registry["teardown"].remove(fn)
-        registry["teardown"].append(fn)  # last of all: the log has what the others say
+    for kind in (RunStatus, Report):  # last of all: the log has what the others say, the report has the log
+        for fn in [fn for fn in registry["teardown"] if isinstance(_owner(fn), kind)]:
+            registry["teardown"].remove(fn)
+            registry["teardown"].append(fn)
     return [known for known in registry.objects if isinstance(known, Logger)]
 
 
