@@ -30,6 +30,7 @@ from benchmarks import (
     mixes,
     orthogonalization,
     prediction,
+    processes,
     runs,
     scan,
     training,
@@ -49,6 +50,7 @@ QUICK: dict[str, Any] = {
 
 SECTIONS = {
     "training": training.run,
+    "processes": processes.run,
     "orthogonalization": orthogonalization.run,
     "scan": scan.run,
     "check": check.run,

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from detector.version import __version__
 
-__all__ = ["YOLO", "Callback", "__version__"]
+__all__ = ["YOLO", "Callback", "__version__", "every_rank"]
 
 if TYPE_CHECKING:
     from detector.callbacks.callback import Callback
+    from detector.callbacks.every_rank import every_rank
     from detector.yolo import YOLO
 
-_LAZY = {"YOLO": "detector.yolo", "Callback": "detector.callbacks.callback"}
+_LAZY = {
+    "YOLO": "detector.yolo",
+    "Callback": "detector.callbacks.callback",
+    "every_rank": "detector.callbacks.every_rank",
+}
 
 
 def __getattr__(name: str) -> Any:

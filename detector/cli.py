@@ -5,6 +5,7 @@ torch is loaded only once there is something to compute.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +57,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except DetectorError as error:
         if debug:
             raise
-        start = "error: " if error.exit_code else ""
+        if error.of_main:
+            return error.exit_code
+        start = _rank_text() + ("error: " if error.exit_code else "")
         for line in without_logins(str(error)).splitlines():
             print(f"{start}{printable(line)}", file=sys.stderr)
         return error.exit_code
@@ -75,10 +78,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
         where = failure_note(error)
         kind, place = ("error", f" {where}") if where else ("unexpected error", "")
-        print(
-            f"{kind}: {printable(without_logins(error_text(error)))}{place}; --debug shows the traceback",
-            file=sys.stderr,
-        )
+        if (
+            cause := getattr(error.__cause__, "text", None)
+        ) is not None:  # it has no other place: another process
+            print(printable(without_logins(cause)), file=sys.stderr)
+        text = f"{_rank_text()}{kind}: {printable(without_logins(error_text(error)))}{place}"
+        print(f"{text}; --debug shows the traceback", file=sys.stderr)
         return 1
 
 
@@ -89,6 +94,11 @@ def without_logins(text: str) -> str:
     from detector.callbacks.secrets import mask_urls
 
     return mask_urls(text, paths=False)
+
+
+def _rank_text() -> str:
+    """Name the process of a training under torchrun, for its errors; nothing elsewhere."""
+    return f"rank {rank}: " if (rank := os.environ.get("RANK")) is not None else ""
 
 
 def _dispatch(words: list[str]) -> int:
@@ -201,7 +211,8 @@ def _run(kind: str, words: list[str], **defaults: Any) -> tuple[YOLO, Any]:
 
 
 def _train(words: list[str]) -> None:
-    if (metrics := _run("train", words)[1]) is not None:
+    metrics = _run("train", words)[1]
+    if metrics is not None and os.environ.get("RANK", "0") == "0":
         print_results(metrics)
 
 

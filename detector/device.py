@@ -13,6 +13,26 @@ import torch
 from detector.errors import SettingsError
 
 
+def listed_devices(device: str | int | list[int]) -> list[int]:
+    """Return the numbers of the CUDA devices in a setting such as `0,1`, [0, 1], `cuda:0,1` or -1; none of others.
+
+    Raises:
+        SettingsError: if one is named twice.
+    """
+    if isinstance(device, (list, int)):
+        numbers = device if isinstance(device, list) else [device]
+    else:
+        parts = [part.strip() for part in device.lower().removeprefix("cuda").removeprefix(":").split(",")]
+        if not all(part.removeprefix("-").isdigit() for part in parts):
+            return []
+        numbers = [int(part) for part in parts]
+    if (twice := next((n for n in numbers if n >= 0 and numbers.count(n) > 1), None)) is not None:
+        raise SettingsError(
+            f"device={','.join(map(str, numbers))}: GPU {twice} is named twice; name each once, or -1 for an idle one"
+        )
+    return numbers
+
+
 def select_device(device: str | int | list[int]) -> torch.device:
     """Turn the `device` setting into a torch device.
 

@@ -26,6 +26,8 @@ class DetectorError(Exception):
     """Base of every error this package raises on purpose."""
 
     exit_code = 1
+    of_main = False
+    """Whether the main process of a training has raised and reported it, and others of it only end as well."""
 
 
 class SettingsError(DetectorError, ValueError):

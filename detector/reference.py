@@ -46,7 +46,19 @@ def callbacks_text() -> str:
     """Return what `detector callbacks` prints."""
     aliases = ", ".join(f"{alias} = {event}" for alias, event in ALIASES.items())
     ready_made = _columns([["ready-made callback", "what it does"], *ready_made_rows()])
-    return f"{_columns([HEADER, *event_rows()])}\n\naliases: {aliases}\n\n{ready_made}\n"
+    return (
+        f"{_columns([HEADER, *event_rows()])}\n\naliases: {aliases}\n\n{processes_text()}\n\n{ready_made}\n"
+    )
+
+
+def processes_text() -> str:
+    """Return in which processes callbacks are called."""
+    module = import_module("detector.callbacks")
+    marked = ", ".join(name for name in READY_MADE if getattr(getattr(module, name), "every_rank", False))
+    return (
+        "in several processes: called in the main one, rank 0, unless marked with @every_rank; loggers there always\n"
+        f"marked so: {marked}"
+    )
 
 
 def _columns(rows: list[list[str]]) -> str:

@@ -252,7 +252,10 @@ class Settings(CommandSettings):
         "head of a dual-head model (YOLO26): true = one-to-many with NMS, false = NMS-free; none = the default",
     )
     device: str | int | list[int] = setting(
-        "auto", "machine", "auto (CUDA, else MPS, else CPU), cpu, mps, or a CUDA index such as 0"
+        "auto",
+        "machine",
+        "auto (CUDA, else MPS, else CPU), cpu, mps, or a CUDA index such as 0; train takes several, 0,1, and -1 for "
+        "an idle one",
     )
     amp: bool | Literal["auto", "bf16", "fp16", "fp32"] = setting(
         "auto",
@@ -375,6 +378,19 @@ class TrainSettings(DataSettings):
     deterministic: bool = setting(True, "training", "use only repeatable GPU algorithms")
     cuda_graph: bool = setting(
         True, "training", "on a GPU, record the training step as a CUDA graph and repeat it"
+    )
+
+    processes: int | None = setting(
+        None,
+        "machine",
+        "processes that train together, as with device=cpu; none = one per GPU of device= (docs/scale.md)",
+        ge=1,
+    )
+    sync_bn: bool = setting(
+        True, "training", "batch norm over the whole batch of all processes; false = each by its part"
+    )
+    wait_limit: float = setting(
+        30.0, "machine", "how long a process waits for the others", unit="minutes", gt=0.0
     )
 
     optimizer: str = setting("auto", "optimisation", "one of " + ", ".join(OPTIMIZERS))

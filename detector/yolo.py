@@ -46,6 +46,8 @@ from detector.settings_file import read_cfg
 if TYPE_CHECKING:
     from detector.metrics.metrics import Metrics
     from detector.results import Results
+    from detector.scale.ranks import Ranks
+    from detector.training.resume import RunState
     from detector.tuning.report import TuneResults
 
 log = logging.getLogger("detector")
@@ -334,13 +336,45 @@ class YOLO:
     def _train(
         self, settings: TrainSettings, registry: CallbackRegistry, transforms: Sequence[Any] = ()
     ) -> Metrics | None:
-        from detector.engine.train import Trainer
-        from detector.training.resume import find_run
+        from detector.scale.launch import train_in_processes
+        from detector.scale.placement import settle_devices
+        from detector.scale.ranks import join
+        from detector.scale.restart import continue_marked
 
         transforms = [load_transform(item) for item in transforms or as_list(settings.transforms)]
+        ranks = join(60 * settings.wait_limit)
+        failed = True
+        try:
+            if ranks.is_group and not settings.resume:
+                given = settings
+                settings = ranks.from_main(
+                    lambda: continue_marked(given), "the search for an interrupted run"
+                )
+            run = self._run_to_resume(settings, registry, transforms, ranks)
+            if not ranks.is_group and settle_devices(settings) > 1:
+                result = train_in_processes(self, settings, registry, transforms, run)
+                self.trainer, self.metrics = result.record, result.metrics
+                self._set_network(build_network(result.config, result.weights, "the trained model").eval())
+            else:
+                self._train_here(settings, registry, transforms, run, ranks)
+            failed = False
+        finally:
+            ranks.close(failed)
+        if (weights_file := self.trainer.final_weights) is not None:
+            self.source, self.ckpt = weights_file, self.trainer.final_checkpoint
+            if weights_file.is_file():  # what comes next starts from this file
+                self.ckpt = self.ckpt | {"origin": origin_of(weights_file, self.ckpt.get("origin"))}
+        return self.metrics
+
+    def _run_to_resume(
+        self, settings: TrainSettings, registry: CallbackRegistry, transforms: Sequence[Any], ranks: Ranks
+    ) -> RunState | None:
+        """Open the run to resume, if one is asked for, and fill in its settings and callbacks."""
+        from detector.training.resume import find_run
+
         run = None
-        if settings.resume:
-            run = find_run(settings.resume, settings.project)
+        if resume := settings.resume:
+            run = ranks.from_main(lambda: find_run(resume, settings.project), "the state of the run")
             named = "callbacks" in settings.model_fields_set
             run.complete(settings)
             if settings.transforms and not transforms:
@@ -354,7 +388,21 @@ class YOLO:
                     registry.add_any(callback)
         if settings.data is None:
             raise DataError("data= is missing: name a data set, such as data=coco8.yaml")
-        announce(settings)
+        if ranks.is_main:
+            announce(settings)
+        return run
+
+    def _train_here(
+        self,
+        settings: TrainSettings,
+        registry: CallbackRegistry,
+        transforms: Sequence[Any],
+        run: RunState | None,
+        ranks: Ranks,
+    ) -> None:
+        """Train in this process, alone or as one of a group."""
+        from detector.engine.train import Trainer
+
         config, weights, names, origin = self.model.config, None, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
@@ -365,14 +413,9 @@ class YOLO:
             weights, names, origin = self.model.state_dict(), self.names, self.ckpt.get("origin")
         if run is None or settings.model is None:
             settings.model = str(self.source)
-        self.trainer = Trainer(settings, config, weights, names, registry, run, origin, transforms)
+        self.trainer = Trainer(settings, config, weights, names, registry, run, origin, transforms, ranks)
         self.metrics = self.trainer.run()
         self._set_network(self.trainer.final_model)
-        if (weights_file := self.trainer.final_weights) is not None:
-            self.source, self.ckpt = weights_file, self.trainer.final_checkpoint
-            if weights_file.is_file():  # what comes next starts from this file
-                self.ckpt = self.ckpt | {"origin": origin_of(weights_file, self.ckpt.get("origin"))}
-        return self.metrics
 
     def tune(self, **settings: Any) -> TuneResults:
         """Search for settings that train this model better: a study of many trainings, with Optuna.

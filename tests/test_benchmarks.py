@@ -178,7 +178,10 @@ def test_a_peer_that_fails_is_reported_in_one_line(bench, tmp_path):
 def test_an_unknown_section_is_refused(bench, capsys):
     with pytest.raises(SystemExit):
         bench("trainign")
-    assert "--only trainign: the sections are training, orthogonalization, scan" in capsys.readouterr().err
+    assert (
+        "--only trainign: the sections are training, processes, orthogonalization, scan"
+        in capsys.readouterr().err
+    )
 
 
 def test_trainings_on_few_images_are_compared_over_seeds(
@@ -231,3 +234,7 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
         cells = row.replace(",", "").split()
         assert cells[2:4] != cells[6:8] and float(cells[12]) > 0
     assert plot.stat().st_size > 5000
+
+
+def test_processes(bench) -> None:  # type: ignore[no-untyped-def]
+    assert first_words(bench("processes")) == [["yolo11n", "one"], ["yolo11n", "one,"], ["yolo11n", "two"]]

@@ -219,6 +219,7 @@ def logged(project, name):
         save_dir=project / name,
         resume=None,
         exception=None,
+        stop_reason=None,
         origin=None,
         is_data_found=True,
     )

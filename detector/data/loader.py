@@ -78,6 +78,11 @@ class TrainLoader:
         """
         return self._feed.run([self.keys(epoch, number, mosaic) for number in range(start_batch, len(self))])
 
+    def images_of(self, number: int) -> int:
+        """The images of a batch, of all processes."""
+        size = self.batch_size * self.world_size
+        return min(size, len(self.dataset.visits) - number * size)
+
     def keys(self, epoch: int, number: int, mosaic: bool = True) -> list[Key]:
         """The keys of one batch of this process."""
         size, count = self.batch_size * self.world_size, len(self.dataset.visits)

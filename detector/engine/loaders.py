@@ -28,9 +28,12 @@ from detector.data.scan import reading_once
 from detector.data.transforms import Transforms
 from detector.errors import DataError, SettingsError
 from detector.files.folders import expand_home
+from detector.scale.ranks import Ranks
 from detector.settings import DataSettings, TrainSettings, fold_of
 
 log = logging.getLogger(__name__)
+
+MEMORY_FRACTION = 0.25  # of what is free, for decoded images
 
 AUGMENTATION_KEYS = (
     "mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
@@ -72,11 +75,21 @@ class TrainingData:
             )
         self.visits = EpochOrder(self.train_annotations, settings.balance, settings.background)
 
-    def make_loaders(self, batch: int, device: torch.device, form: PixelFormat = COLOUR) -> None:
-        """Make both loaders, of images in the form the network takes; validation takes twice as many per batch."""
+    def make_loaders(
+        self, batch: int, device: torch.device, form: PixelFormat = COLOUR, ranks: Ranks | None = None
+    ) -> None:
+        """Make both loaders, of images in the form the network takes; validation takes twice as many per batch.
+
+        Args:
+            batch: images of a batch, of all processes.
+            device: of this process.
+            form: what the network takes of an image.
+            ranks: the processes that share the batches.
+        """
+        ranks = ranks or Ranks()
         settings = self.settings
         describe_depth(self.train_annotations.paths, form.value_range)
-        workers = num_workers(settings.workers, device)
+        workers = num_workers(settings.workers, device, ranks.local_size)
         augmentation = Augmentation(**{key: getattr(settings, key) for key in AUGMENTATION_KEYS})
         dataset = DetectionDataset(
             self.train_annotations,
@@ -87,13 +100,15 @@ class TrainingData:
             rect=settings.rect,
             rect_batch=batch,
             workers=workers,
+            memory_fraction=MEMORY_FRACTION / ranks.local_size,
             transforms=self.transforms,
             visits=self.visits,
             form=form,
         )
-        self.train_loader = TrainLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
+        pin = device.type == "cuda"
+        self.train_loader = TrainLoader(dataset, ranks.share_of(batch), workers, pin, ranks.rank, ranks.size)
         self.val_loader = make_val_loader(
-            self.val_annotations, settings, 2 * batch, workers, device, form=form
+            self.val_annotations, settings, 2 * batch, workers, device, form=form, ranks=ranks
         )
 
     def report_faults(self) -> None:
@@ -207,12 +222,23 @@ def make_val_loader(
     device: torch.device,
     rect: bool = True,
     form: PixelFormat = COLOUR,
+    ranks: Ranks | None = None,
 ) -> ValLoader:
-    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or the full size."""
+    """Make the loader of a validation split; its inputs have minimal padding (`rect`), or the full size.
+
+    Processes that share it take whole batches, so that each of these is what one process alone would validate.
+    """
+    ranks = ranks or Ranks()
     dataset = DetectionDataset(
-        annotations, settings.imgsz, cache=cache_mode(settings), rect=rect, workers=workers, form=form
+        annotations,
+        settings.imgsz,
+        cache=cache_mode(settings),
+        rect=rect,
+        workers=workers,
+        memory_fraction=MEMORY_FRACTION / ranks.local_size,
+        form=form,
     )
-    return ValLoader(dataset, batch, workers, pin_memory=device.type == "cuda")
+    return ValLoader(dataset, batch, workers, device.type == "cuda", ranks.rank, ranks.size)
 
 
 def cache_mode(settings: DataSettings) -> CacheMode:
@@ -220,8 +246,14 @@ def cache_mode(settings: DataSettings) -> CacheMode:
     return "ram" if settings.cache is True else settings.cache
 
 
-def num_workers(workers: int | str, device: torch.device) -> int:
-    """Return how many processes load data: `auto` is one per core up to 8 for a GPU, else 0 (a thread)."""
+def num_workers(workers: int | str, device: torch.device, trainings: int = 1) -> int:
+    """Return how many processes load data: `auto` is one per core up to 8 for a GPU, else 0 (a thread).
+
+    Args:
+        workers: the setting.
+        device: to train on.
+        trainings: processes that share the machine's cores.
+    """
     if isinstance(workers, int):
         return workers
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else max(min(8, (os.cpu_count() or 1) // trainings), 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detector.data.letterbox import input_hw
 from detector.engine.names_elsewhere import NamesElsewhere
+from detector.scale.agreement import same_rates
+from detector.scale.ranks import Ranks
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck, require_loss
 from detector.training.multi_scale import resize_batch, sample_side
@@ -39,11 +41,17 @@ class TrainingSteps(NamesElsewhere):
     """The part of the trainer that trains on a batch.
 
     Attributes:
+        ranks: the processes that train together.
+        network: what is called in place of the model, see `Ranks.wrap`.
+        batch_images: images of the current batch, of all processes.
         graphs: the steps recorded as CUDA graphs; None where none are.
         watch: looks for what those can't follow.
     """
 
     settings: TrainSettings
+    ranks: Ranks
+    network: nn.Module
+    batch_images: int
     device: torch.device
     precision: Precision
     num_batches: int
@@ -68,6 +76,7 @@ class TrainingSteps(NamesElsewhere):
         """Return whether steps can be repeated as CUDA graphs: on a GPU, at one size, and often enough in an epoch."""
         return (
             self.settings.cuda_graph
+            and not self.ranks.is_group
             and self.device.type == "cuda"
             and self.precision.dtype != torch.float16  # the loss scaler decides on the host
             and not self.settings.multi_scale
@@ -79,25 +88,29 @@ class TrainingSteps(NamesElsewhere):
         progress = self.progress
         progress.in_step = True
         accumulate = self.schedule.apply(self.optimizer, self.epoch, progress.global_step)
-        inputs = self.to_device(batch)
+        inputs = self.share(*self.to_device(batch))
         if self.graphs is not None and accumulate == 1 and self.is_step_alone():
             self.repeat_step(self.graphs, inputs, batch.paths)
         else:
             self.launch_step(inputs, batch.paths, progress.global_step - progress.last_step >= accumulate)
         assert self.loss_items is not None
-        self.meters.add(self.loss_items, len(batch))
+        self.meters.add(self.loss_items, self.batch_images)
         self.count_batch()
 
     def launch_step(self, inputs: tuple[Tensor, Tensor, Tensor], paths: list[str], is_last: bool) -> None:
         """Do a step with its events; the optimizer only if this is the last batch of those that are accumulated."""
-        self.preds, self.loss, self.loss_items = self.loss_of(*inputs)
-        loss = self.loss
-        self.fire("on_loss")
-        if self.loss is not loss:
-            require_loss(self.loss)
-        self.finite.check(self.epoch, self.progress.global_step, self.loss.detach(), self.loss_items, paths)
-        self.scaler.scale(self.loss).backward()  # type: ignore[no-untyped-call]
-        self.loss = self.loss.detach()
+        ranks = self.ranks
+        with ranks.synchronised(self.network, wanted=is_last):
+            self.preds, self.loss, self.loss_items = self.loss_of(*inputs, self.batch_images)
+            loss = self.loss
+            self.fire("on_loss")
+            if self.loss is not loss:
+                require_loss(self.loss)
+            whole, self.loss_items = ranks.whole_loss(self.loss.detach(), self.loss_items)
+            self.finite.check(self.epoch, self.progress.global_step, whole, self.loss_items, paths)
+            with ranks.waiting("the gradients of a batch"):
+                self.scaler.scale(ranks.scaled(self.loss)).backward()  # type: ignore[no-untyped-call]
+        self.loss = whole
         if is_last:
             self.optimizer_step()
             self.progress.last_step = self.progress.global_step
@@ -132,18 +145,36 @@ class TrainingSteps(NamesElsewhere):
         detached = {head: type(found)(*(part.detach() for part in found)) for head, found in preds.items()}
         return detached, loss.detach(), items, norm
 
-    def loss_of(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor]:
+    def share(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Say how many images the current batch has in all processes; one without any gets a placeholder.
+
+        That one has no labels, and counts neither in the loss nor in batch norms.
+        """
+        if not self.ranks.is_group:
+            self.batch_images = len(images)
+            return images, boxes, labels
+        self.batch_images = self.data.train_loader.images_of(self.batch_index)
+        self.ranks.has_share = self.ranks.rank < self.batch_images
+        return images, boxes, labels if self.ranks.has_share else torch.full_like(labels, -1)
+
+    def loss_of(
+        self, images: Tensor, boxes: Tensor, labels: Tensor, count: int | None = None
+    ) -> tuple[Any, Tensor, Tensor]:
         """Return the predictions for images, the loss summed over them, and its terms without a history.
+
+        Where processes share a batch, loss and terms are this one's part, and add up to those of the batch.
 
         Args:
             images: (B, 3, H, W) float in 0..1, or uint8.
             boxes: (B, M, 4) float, xyxy, input px.
             labels: (B, M) int64, -1 where padded.
+            count: images of the batch, of all processes; None for B.
         """
         with self.precision.autocast():
-            preds = self.model(self.images_to_device(images) if images.dtype == torch.uint8 else images)
+            preds = self.network(self.images_to_device(images) if images.dtype == torch.uint8 else images)
         total, items = self.loss_fn(preds, boxes, labels)
-        return preds, total.sum() * len(images), items[self.model.selected_head].detach()
+        loss, terms = total.sum() * (count or len(images)), items[self.model.selected_head].detach()
+        return (preds, loss, terms) if self.ranks.has_share else (preds, loss * 0, terms * 0)
 
     def is_step_alone(self) -> bool:
         """Return whether a step begins without gradients and calls no functions of the user within it."""
@@ -190,6 +221,7 @@ class TrainingSteps(NamesElsewhere):
         if self.callbacks["on_before_optimizer_step"]:
             self.grad_norm = gradient_norm(self.model.parameters())
             self.fire("on_before_optimizer_step")
+        same_rates(self.optimizer, self.ranks)
         self.grad_norm = clip_gradients(self.model.parameters(), self.settings.clip_grad)
         if not self.scaler.is_enabled():  # it skips steps whose gradients overflow
             self.finite.check_gradients(self.epoch, self.grad_norm)

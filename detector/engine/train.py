@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +28,7 @@ from detector.data.config import is_at_hand
 from detector.data.images import PixelFormat
 from detector.data.letterbox import input_hw
 from detector.data.loader import worker_death
-from detector.device import select_device, select_precision, use_repeatable_algorithms
+from detector.device import select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
 from detector.engine.steps import TrainingSteps
@@ -37,6 +38,10 @@ from detector.inference.malloc import keep_freed_memory
 from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
+from detector.scale.agreement import AGREED, agree, agree_on_batch, keep_every_rank, same_weights
+from detector.scale.batch_norm import synchronise_batch_norm
+from detector.scale.ranks import Ranks
+from detector.scale.restart import mark_run
 from detector.settings import TrainSettings
 from detector.training.auto import epochs_for, is_mosaic_closed
 from detector.training.autobatch import choose_batch
@@ -108,6 +113,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         resume: the run to resume, see `training/resume.py`, or None.
         origin: where those weights come from, see `checkpoints/origin.py`; a resumed run has its own.
         transforms: the user's, of training samples; see `data/transforms.py`.
+        ranks: the processes that train together; by default this one alone.
     """
 
     epochs, global_step, stop_reason = FromProgress(), FromProgress(), FromProgress()
@@ -138,8 +144,10 @@ class Trainer(CheckedAttributes, TrainingSteps):
         resume: RunState | None = None,
         origin: Mapping[str, Any] | None = None,
         transforms: Sequence[Any] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(callbacks)
+        self.ranks = ranks or Ranks()
         self.transforms = transforms
         self.settings = self.args = settings
         self.initial_settings = settings.to_dict() | {"data": located_data(settings.data)}
@@ -166,10 +174,12 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.recovery: Callable[[TrainingError], bool] | None = None
         self.graphs: StepGraphs | None = None
         self.signals = Interrupts()
+        self.signals.shared = self.ranks.is_group
         self.lock: RunLock | None = None
         self.is_new_folder = False  # it was made by this run
         self._end_of_epoch: dict[str, Any] | None = None  # the state from before the end of an epoch
         self._mosaic_was_closed = False
+        self._shared: list[bool] | None = None  # which parameters the processes exchange gradients of
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -210,6 +220,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
                 self.fit()
             except BaseException as error:
                 self.exception = self.signals.take() or worker_death(error) or error
+                self.ranks.fail()
             finally:
                 self.tear_down()
         return self.final_metrics
@@ -221,10 +232,11 @@ class Trainer(CheckedAttributes, TrainingSteps):
             self.start_of_epoch()
             if not self.progress.batches_done:
                 self.fire("on_train_epoch_start")
-            for self.batch_index, self.batch in self.batches():
-                self.train_batch(self.batch)
-                if self.stop:
-                    break
+            with self.signals.deferred() if self.signals.shared else nullcontext():
+                for self.batch_index, self.batch in self.batches():
+                    self.train_batch(self.batch)
+                    if self.stop:
+                        break
             self.end_of_epoch()
             self.fire("on_train_epoch_end")
             self.recompute_statistics()
@@ -234,6 +246,12 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.final_eval()
         self.fire("on_train_end")
         self.finish()
+
+    def fire(self, event: str) -> None:
+        """Call the callbacks of an event; after it, processes that train together agree on what these set."""
+        super().fire(event)
+        if event in AGREED:
+            agree(self)
 
     def tear_down(self) -> None:
         """After the run, however it went: save what was not, call the callbacks, end the workers.
@@ -252,7 +270,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
                 failure = self.callbacks.fire_every("teardown", self)
         except (KeyboardInterrupt, SystemExit) as error:
             self.exception = self.exception or error
-        discard_if_unused(self.save_dir if self.is_new_folder else None)
+        discard_if_unused(self.save_dir if self.is_new_folder and self.ranks.is_main else None)
         if slow := self.callbacks.slow_callbacks_text(perf_counter() - self._began):
             log.info("%s", slow)
         if (raised := self.exception or failure) is not None:
@@ -263,18 +281,21 @@ class Trainer(CheckedAttributes, TrainingSteps):
     def set_up(self) -> None:
         """Make the run folder, the data, the model and all that trains it."""
         settings = self.settings
+        ranks, is_main = self.ranks, self.ranks.is_main
+        ranks.describe_by(self.callbacks.running_text)
         self.loggers = add_default_callbacks(self.callbacks, settings)
-        self.device = select_device(settings.device)
+        if not is_main:
+            keep_every_rank(self.callbacks)
+            self.loggers = []
+        self.device = ranks.device_of(settings.device)
         self.precision = select_precision(settings.amp, self.device)
-        self.save_dir, self.is_new_folder = (
-            (self.resume.folder, False)
-            if self.resume
-            else open_run_folder(settings.project, settings.name or "train", settings.exist_ok)
-        )
+        self.save_dir, self.is_new_folder = ranks.from_main(self.open_folder, "the run folder")
         self.csv = self.save_dir / "results.csv"
-        self.saver = RunSaver(self.save_dir, settings.save, settings.save_period, settings.save_minutes)
+        self.saver = RunSaver(
+            self.save_dir, settings.save and is_main, settings.save_period, settings.save_minutes
+        )
         self.last, self.best = self.saver.last, self.saver.best
-        self.lock = RunLock(self.save_dir)
+        ranks.from_main(self.lock_folder, "the lock of the run folder")
         self.is_data_found = is_at_hand(settings.data or "")
         self.fire("on_pretrain_routine_start")
         self.started = perf_counter()
@@ -282,41 +303,66 @@ class Trainer(CheckedAttributes, TrainingSteps):
             keep_freed_memory(training=True)
         elif self.device.type == "cuda" and settings.deterministic:
             use_repeatable_algorithms()
-        self.data = TrainingData(settings, self.transforms)
-        self.data.report_faults()
+        with ranks.first("the data set, which rank 0 reads first"):
+            self.data = TrainingData(settings, self.transforms)
+        if is_main:
+            self.data.report_faults()
         self.make_model()
         images, sides = len(self.data.visits), input_hw(settings.imgsz)
         height, width = (largest_side(side, settings.multi_scale) for side in sides)
         self.epochs = self.epochs or epochs_for(images)
-        self.batch_size = choose_batch(
+        self.batch_size = ranks.whole_batch(
+            choose_batch(
+                settings.batch,
+                images,
+                self.model,
+                (self.model.channels, height, width),
+                self.device,
+                self.precision,
+                self.crowded_loss,
+            ),
             settings.batch,
-            images,
-            self.model,
-            (self.model.channels, height, width),
-            self.device,
-            self.precision,
-            self.crowded_loss,
         )
+        share = self.batch_size if settings.sync_bn else ranks.share_of(self.batch_size)
         require_batch_norm_fits(
             images,
-            self.batch_size,
+            share,
             smallest_side(max(sides), settings.multi_scale),
             max(self.model.strides),
         )
         self.data.make_loaders(
-            self.batch_size, self.device, PixelFormat(self.model.channels, self.model.value_range)
+            self.batch_size, self.device, PixelFormat(self.model.channels, self.model.value_range), ranks
         )
         self.num_batches = len(self.data.train_loader)
         self.validator = Validator(
-            validation_suppression(settings), self.callbacks, self.save_dir, settings.single_cls, settings
+            validation_suppression(settings),
+            self.callbacks,
+            self.save_dir,
+            settings.single_cls,
+            settings,
+            ranks,
         )
         self.make_optimizer()
         if self.resume is not None:
             self.resume_run(self.resume)
-        write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
+        if is_main:
+            write_yaml(self.save_dir / "args.yaml", self.initial_settings | {"save_dir": str(self.save_dir)})
         self.fire("on_pretrain_routine_end")
         if self.resume is None:
             self.save_state()
+
+    def open_folder(self) -> tuple[Path, bool]:
+        """Return the run folder, and whether this run has made it."""
+        if self.resume:
+            return self.resume.folder, False
+        settings = self.settings
+        return open_run_folder(settings.project, settings.name or "train", settings.exist_ok)
+
+    def lock_folder(self) -> None:
+        """Let no other training write there."""
+        self.lock = RunLock(self.save_dir)
+        if self.ranks.is_group:
+            mark_run(self.save_dir)
 
     def make_model(self) -> None:
         """Build the model and its loss, and put the model on the device.
@@ -332,7 +378,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         model, self.transfer = build_model(
             self.settings, config, self.data.names, self.initial_weights, self.weight_names
         )
-        self.model = model.to(self.device).to(memory_format=self.precision.layout)
+        self.model = self.network = model.to(self.device).to(memory_format=self.precision.layout)
         settings = self.settings
         self.loss_fn = build_loss(
             self.model, settings.box, settings.cls, settings.dfl, self.data.class_weights(settings.cls_pw)
@@ -357,6 +403,17 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
         self.reset_meters()
+        if self.ranks.is_group and settings.sync_bn:
+            synchronise_batch_norm(self.model, self.ranks)
+
+    def share_network(self) -> None:
+        """Let the gradients of what is trained now be those of all processes."""
+        ranks = self.ranks
+        if ranks.is_group:
+            self.loss_fn.shared_sum = lambda scores: ranks.sum(scores, "the target scores of a batch")
+            trained = [p.requires_grad for p in self.model.parameters()]
+            if self._shared != trained:
+                self.network, self._shared = ranks.wrap(self.model), trained
 
     def reset_meters(self) -> None:
         """Start the sums of an epoch."""
@@ -412,13 +469,14 @@ class Trainer(CheckedAttributes, TrainingSteps):
             if not self.model.training:
                 self.frozen.restore()
             try:
+                self.share_network()
                 self.step(batch)
             except TrainingError as error:
                 if self.recovery is None or not self.recovery(error):
                     raise
                 self.count_batch()
             self.fire("on_train_batch_end")
-            if self.saver.is_due:
+            if agree_on_batch(self):
                 self.save_state()
 
     @property
@@ -431,12 +489,17 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.finite.finish(self.epoch)
         if self.graphs is not None:
             self.graphs.release()  # validation may use their memory; the next epoch has other rates anyway
-        self._end_of_epoch = self.state_dict()
+        same_weights(self.model, self.ranks, self.epoch)
+        self.keep_state()
         seconds, means = self.meters.seconds, self.meters.mean_losses()
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
         self.metrics |= self.lr
         self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
         self.metrics["speed/data_wait"] = self.meters.data_wait / seconds
+
+    def keep_state(self) -> None:
+        """Let the state of now be the one that is saved, until the end of the epoch."""
+        self._end_of_epoch = self.state_dict()
 
     def recompute_statistics(self) -> None:
         """Let the batch-norm statistics of the averaged weights be theirs on the last images of this epoch."""
@@ -452,10 +515,11 @@ class Trainer(CheckedAttributes, TrainingSteps):
         """
         first = max(self.num_batches - math.ceil(count / self.batch_size), 0)
         for draw in range(math.ceil(count / len(self.data.visits))):
-            for batch in self.data.train_loader.batches(
-                self.epoch + draw, first, mosaic=not self.mosaic_is_closed
+            for number, batch in enumerate(
+                self.data.train_loader.batches(self.epoch + draw, first, mosaic=not self.mosaic_is_closed),
+                first,
             ):
-                yield batch.images
+                yield self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
 
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
@@ -502,9 +566,11 @@ class Trainer(CheckedAttributes, TrainingSteps):
         progress = self.progress
         with self.signals.deferred():
             progress.done = self.is_over()
+            agree(self)
             if self.settings.save:
                 is_best = self.best_epoch == self.epoch or self.data.val_loader is None
-                self.saver.save_weights(self.checkpoint(), self.epoch, is_best)
+                if self.ranks.is_main:
+                    self.saver.save_weights(self.checkpoint(), self.epoch, is_best)
                 self.fire("on_model_save")
                 progress.done = progress.done or progress.stop
             # only now: should one of these files or callbacks fail, a resumed run repeats the end of this epoch
@@ -519,6 +585,8 @@ class Trainer(CheckedAttributes, TrainingSteps):
     def save_checkpoint(self, path: str | Path) -> Path:
         """Write the averaged weights as they are now to a checkpoint at `path`; whole or not at all."""
         path = Path(path)
+        if not self.ranks.is_main:
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.saver.save_checkpoint(path, self.checkpoint())
         return path
@@ -527,12 +595,15 @@ class Trainer(CheckedAttributes, TrainingSteps):
         """Write the mean of some checkpoints of this run to `path`, with statistics of its own; returns its metrics."""
         now = {key: value.clone() for key, value in self.ema.model.state_dict().items()}
         try:
-            self.ema.model.load_state_dict(mean_weights(parts))
+            self.ema.model.load_state_dict(
+                self.ranks.from_main(lambda: mean_weights(parts), "averaged weights")
+            )
             self.recompute_statistics()
             metrics = self.measure()
-            self.saver.save_checkpoint(
-                path, self.checkpoint() | {"metrics": self.validator.losses | metrics.results_dict}
-            )
+            if self.ranks.is_main:
+                self.saver.save_checkpoint(
+                    path, self.checkpoint() | {"metrics": self.validator.losses | metrics.results_dict}
+                )
         finally:
             self.ema.model.load_state_dict(now)
         return metrics
@@ -575,8 +646,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.final_model = self.ema.model
         if self.settings.save:
             ours = self.best_epoch is not None or self.data.val_loader is None  # else it is an older run's
-            path = self.best if ours and self.best.exists() else self.last
-            content = load_checkpoint(path)
+            path, content = self.ranks.from_main(lambda: self.open_final(ours), "the best weights")
             self.final_model = build_network(
                 read_config(content["model"], path), content.pop("weights"), path
             ).eval()
@@ -589,6 +659,11 @@ class Trainer(CheckedAttributes, TrainingSteps):
             )
             self.metrics |= {k: v for k, v in self.final_metrics.results_dict.items() if k != "fitness"}
         self.fire("on_final_eval_end")
+
+    def open_final(self, ours: bool) -> tuple[Path, dict[str, Any]]:
+        """Return the file of the best weights, or of the last, and its content; `ours` if best.pt is of this run."""
+        path = self.best if ours and self.best.exists() else self.last
+        return path, load_checkpoint(path)
 
     def finish(self) -> None:
         """Mark the run as finished."""
@@ -627,7 +702,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
             "callbacks": gather_states(self.callbacks.objects),
             "random": random_states(),
         }
-        parameters = self.model.named_parameters()
+        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         return copy.deepcopy(plain) | {
             **self.meters.state_dict(),
             "model": self.model.config.to_dict(),
@@ -635,13 +710,13 @@ class Trainer(CheckedAttributes, TrainingSteps):
             "ema": self.ema.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
-            "grads": {name: p.grad for name, p in parameters if p.grad is not None},
+            "grads": self.ranks.mean(grads),
             "scaler": self.scaler.state_dict(),
             "frozen": list(self.frozen.parameters),
             "settings": self.initial_settings,
             "origin": self.origin,
             "data": self.data.fingerprint,
-            "machine": machine(self.device, self.precision),
+            "machine": machine(self.device, self.precision, self.ranks.size),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -678,7 +753,8 @@ class Trainer(CheckedAttributes, TrainingSteps):
             DataError: if the data set has changed in another way, unless forced.
         """
         with restoring(run.folder):
-            run.require_same(self.model.config, self.data.fingerprint, machine(self.device, self.precision))
+            here = machine(self.device, self.precision, self.ranks.size)
+            run.require_same(self.model.config, self.data.fingerprint, here)
             # whatever fails now, the state on disk is newer
             self.saver.saved_step = int(run.content["counters"]["global_step"])
             self.load_state_dict(run.content)

@@ -26,6 +26,7 @@ from detector.inference.backend import InferenceBackend, rescale_to_image
 from detector.inference.torch_backend import VALIDATION_CONF
 from detector.metrics.evaluator import CocoEvaluator
 from detector.metrics.metrics import Metrics
+from detector.scale.ranks import Ranks
 from detector.settings import DataSettings, ValSettings
 
 if TYPE_CHECKING:
@@ -78,8 +79,10 @@ class Validator(Engine):
         save_dir: Path | None = None,
         single_cls: bool = False,
         settings: DataSettings | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(callbacks)
+        self.ranks = ranks or Ranks()
         self.suppression, self.save_dir = suppression, save_dir
         self.single_cls = single_cls
         self.settings = self.args = settings
@@ -123,25 +126,31 @@ class Validator(Engine):
         self.fire("on_val_start")
         evaluator = self.evaluator = CocoEvaluator(annotations.names)
         timer = StageTimer(backend.device, STAGES)
-        loss_sum: Tensor | None = None
+        terms: list[Tensor] = []
         count = 0
         for self.batch in loader:
             self.fire("on_val_batch_start")
             with backend.threads():
                 items = self._run_batch(backend, loss, timer)
             if items is not None:
-                loss_sum = items if loss_sum is None else loss_sum + items
+                terms.append(items)
             self._collect(evaluator, annotations)
             count += len(self.batch.paths)
             self.fire("on_val_batch_end")
             self.batch = self.preds = None
-        self.metrics = evaluator.compute(full=final)
-        self.speed = self.metrics.speed = timer.ms_per_image(count)
+        parts = self.ranks.gather(
+            (evaluator.images, [items.cpu() for items in terms]), "the detections of all"
+        )
+        for images, _ in parts:
+            evaluator.images.update(images)
+        self.speed = timer.ms_per_image(count)
+        self.metrics = self.ranks.from_main(lambda: evaluator.compute(full=final), "the metrics")
+        self.metrics.speed = self.speed
         self.losses = {}
-        if loss is not None and loss_sum is not None:
-            means = (loss_sum / count).tolist()
-            terms = {f"val/{name}": value for name, value in zip(loss.names, means, strict=True)}
-            self.losses = {"val/loss": sum(means), **terms}
+        if loss is not None and (every := in_turns([part[1] for part in parts])):
+            means = (sum(every[1:], every[0]) / len(evaluator)).tolist()
+            named = {f"val/{name}": value for name, value in zip(loss.names, means, strict=True)}
+            self.losses = {"val/loss": sum(means), **named}
         self.fire("on_val_end")
         self.dataloader = None
         return self.metrics
@@ -204,6 +213,12 @@ class Validator(Engine):
         replace_file(path, json.dumps(self.evaluator.detections()).encode())
         replace_file(folder / "ground_truth.json", json.dumps(truth).encode())
         return path
+
+
+def in_turns(parts: list[list[Tensor]]) -> list[Tensor]:
+    """Return what processes got for their batches in the order of these, which they took in turns."""
+    longest = max(map(len, parts))
+    return [part[number] for number in range(longest) for part in parts if number < len(part)]
 
 
 def validation_suppression(settings: DataSettings) -> NMSParams:

@@ -86,6 +86,7 @@ class CocoEvaluator:
 
     Attributes:
         backend: the package in use.
+        images: image id -> what was added of it.
 
     Raises:
         SettingsError: no such backend.
@@ -95,10 +96,10 @@ class CocoEvaluator:
     def __init__(self, names: dict[int, str], backend: Backend = "auto") -> None:
         self.names = dict(sorted(names.items()))
         self.backend = choose_backend(backend)
-        self._images: dict[int, ImageRecord] = {}
+        self.images: dict[int, ImageRecord] = {}
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def add(
         self,
@@ -123,7 +124,7 @@ class CocoEvaluator:
         Raises:
             DataError: an image id comes twice, or a class has no name.
         """
-        if image_id in self._images:
+        if image_id in self.images:
             raise DataError(f"image id {image_id} was added twice; give every image its own id.")
         preds = np.asarray(preds, np.float64).reshape(-1, 6)
         corners = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -143,7 +144,7 @@ class CocoEvaluator:
         boxes_xywh, true = boxes_xywh[counts], true[counts]
         iou = overlaps(found, boxes_xywh)
         detection, label = np.nonzero(iou > CONFUSION_IOU)
-        self._images[int(image_id)] = ImageRecord(
+        self.images[int(image_id)] = ImageRecord(
             (int(size_hw[0]), int(size_hw[1])),
             found,
             preds[:, 4],
@@ -156,16 +157,16 @@ class CocoEvaluator:
 
     def records(self) -> list[ImageRecord]:
         """Return what was added, images in ascending order of their ids."""
-        return [image for _, image in sorted(self._images.items())]
+        return [image for _, image in sorted(self.images.items())]
 
     def image_ids(self) -> list[int]:
         """Return the ids of `records`."""
-        return sorted(self._images)
+        return sorted(self.images)
 
     @property
     def max_detections(self) -> int:
         """How many detections per image and class count: COCO's 100, or more where there are more objects."""
-        counts = (int(np.bincount(image.labels).max(initial=0)) for image in self._images.values())
+        counts = (int(np.bincount(image.labels).max(initial=0)) for image in self.images.values())
         return max([MAX_DETECTIONS, *counts])
 
     def detections(self, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
@@ -177,7 +178,7 @@ class CocoEvaluator:
         categories = category_ids or tuple(range(1, len(self.names) + 1))
         return [
             {"image_id": image_id, "category_id": categories[number], "bbox": box, "score": score}
-            for image_id, image in sorted(self._images.items())
+            for image_id, image in sorted(self.images.items())
             for box, score, number in zip(
                 image.preds.tolist(), image.scores.tolist(), image.classes.tolist(), strict=True
             )
@@ -192,7 +193,7 @@ class CocoEvaluator:
             category_ids: as for `detections`.
         """
         categories = category_ids or tuple(range(1, len(self.names) + 1))
-        images = sorted(self._images.items())
+        images = sorted(self.images.items())
         annotations = [
             {
                 "image_id": image_id,
@@ -249,7 +250,7 @@ class CocoEvaluator:
             self.names,
             num_labels,
             num_images,
-            len(self._images),
+            len(self.images),
             curves,
             self.backend,
             coco.stats,

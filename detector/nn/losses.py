@@ -6,7 +6,7 @@ all anchor points. Nothing here synchronises with the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -18,11 +18,21 @@ from detector.nn.assigner import Assignment, assign
 from detector.nn.heads import HeadPreds, expected_distances
 from detector.nn.model import DetectionModel
 
+SumOverProcesses = Callable[[Tensor], Tensor]
+"""Sums a tensor over the processes that share a batch."""
+
 FIRST_O2M, LAST_O2M = 0.8, 0.1  # weight of the one-to-many loss in the first and in the last epoch
 
 
 class Loss(Protocol):
-    """What training and validation need of a loss, whatever the number of heads."""
+    """What training and validation need of a loss, whatever the number of heads.
+
+    Attributes:
+        shared_sum: sums the target scores over the processes that share a training batch, by which the terms are
+            divided; None in a training alone. The terms of all processes then add up to those of the whole batch.
+    """
+
+    shared_sum: SumOverProcesses | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,19 +91,23 @@ class DetectionLoss:
     def names(self) -> tuple[str, ...]:
         return ("box_loss", "cls_loss", "dfl_loss" if self.reg_max > 1 else "l1_loss")
 
-    def __call__(self, preds: HeadPreds, boxes: Tensor, labels: Tensor) -> Tensor:
+    def __call__(
+        self, preds: HeadPreds, boxes: Tensor, labels: Tensor, shared_sum: SumOverProcesses | None = None
+    ) -> Tensor:
         """Compute the three terms.
 
         Args:
             preds: raw predictions of the head.
             boxes: (B, M, 4) float, xyxy, input px.
             labels: (B, M) int64, -1 for padding.
+            shared_sum: see `Loss`.
 
         Returns:
             (L,) float32, times the gains, not times the batch size.
         """
         assignment = self.assign(preds, boxes, labels)
-        total = assignment.scores.sum().clamp(min=1)
+        scores = assignment.scores.sum()
+        total = (scores if shared_sum is None else shared_sum(scores)).clamp(min=1)
         box, distance = self._box_terms(preds, assignment, boxes)
         terms = (box, self._class_term(preds, assignment, labels), distance)
         return torch.stack([gain * term / total for gain, term in zip(self.gains, terms, strict=True)])
@@ -183,6 +197,7 @@ class SingleHeadLoss:
     """
 
     def __init__(self, one2many: DetectionLoss) -> None:
+        self.shared_sum: SumOverProcesses | None = None
         self.one2many = one2many
 
     @property
@@ -210,7 +225,7 @@ class SingleHeadLoss:
         Returns:
             (L,) terms to minimise, not times the batch size, and the same by head name.
         """
-        terms = self.one2many(preds["one2many"], boxes, labels)
+        terms = self.one2many(preds["one2many"], boxes, labels, self.shared_sum)
         return terms, {"one2many": terms}
 
 
@@ -228,6 +243,7 @@ class DualHeadLoss:
     """
 
     def __init__(self, one2many: DetectionLoss, one2one: DetectionLoss, keep_one2many: bool = False) -> None:
+        self.shared_sum: SumOverProcesses | None = None
         self.losses = {"one2many": one2many, "one2one": one2one}
         self.keep_one2many = keep_one2many
         self.weights = {"one2many": FIRST_O2M, "one2one": 1 - FIRST_O2M}
@@ -264,7 +280,9 @@ class DualHeadLoss:
         Returns:
             (L,) weighted terms to minimise, not times the batch size, and every head's unweighted ones.
         """
-        items = {head: loss(preds[head], boxes, labels) for head, loss in self.losses.items()}
+        items = {
+            head: loss(preds[head], boxes, labels, self.shared_sum) for head, loss in self.losses.items()
+        }
         total = self.weights["one2many"] * items["one2many"] + self.weights["one2one"] * items["one2one"]
         return total, items
 

@@ -13,6 +13,7 @@ be damaged, the run resumes from the older.
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ FORCE = "force"
 FREE = frozenset(
     {
         *("model", "data", "resume", "epochs", "time", "patience", "project", "name", "exist_ok"),
+        *("device", "processes", "wait_limit"),
         *("save_period", "save_minutes", "verbose", "plots", "workers", "cache"),
         *("callbacks", "plugins", "loggers", *LOGGER_NAMES, "log_model"),
     }
@@ -81,6 +83,12 @@ class RunState:
     folder: Path
     content: dict[str, Any]
     force: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as a file would: pickle alone can't carry every type of tensor."""
+        stream = io.BytesIO()
+        torch.save(self.content, stream)
+        return _received, (self.folder, stream.getvalue(), self.force)
 
     @property
     def place(self) -> str:
@@ -173,6 +181,10 @@ class RunState:
             )
         compare_data(self, data)
         compare_machines(self.content["machine"], machine)
+
+
+def _received(folder: Path, content: bytes, force: bool) -> RunState:
+    return RunState(folder, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), force)
 
 
 def find_run(resume: bool | str | Path, project: str | Path) -> RunState:
@@ -300,9 +312,10 @@ def restoring(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
+def machine(device: torch.device, precision: Precision, processes: int = 1) -> dict[str, Any]:
     """Return what else the last bits of a training depend on."""
-    return {
+    several = {"processes": processes} if processes > 1 else {}
+    return several | {
         "detector": __version__,
         "torch": str(torch.__version__),
         "device": device.type,
@@ -313,6 +326,7 @@ def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
 
 def compare_machines(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Warn where the run continues under other conditions."""
+    saved, now = {"processes": 1, **saved}, {"processes": 1, **now}
     changed = [f"{key} {now[key]} instead of {saved.get(key)}" for key in now if now[key] != saved.get(key)]
     if changed:
         log.warning(

@@ -31,11 +31,15 @@ class Interrupts:
 
     A second signal of the same kind is not deferred; one that the process was started to ignore stays ignored.
     Outside the main thread nothing is changed, since signals arrive there only.
+
+    Attributes:
+        shared: whether processes train together; one then waits for the others, whose signals may arrive later.
     """
 
     def __init__(self) -> None:
+        self.shared = False
         self._pending: BaseException | None = None
-        self._deferring = False
+        self._deferring = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -55,8 +59,15 @@ class Interrupts:
         error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
         again = type(self._pending) is type(error) and self._pending.args == error.args
         self._pending = error
-        if again or not self._deferring:
+        if (again and not self.shared) or not self._deferring:
             raise error
+
+    @property
+    def pending_number(self) -> int:
+        """The number of the signal that waits, 0 without one."""
+        if self._pending is None:
+            return 0
+        return self._pending.number if isinstance(self._pending, Terminated) else int(signal.SIGINT)
 
     def take(self) -> BaseException | None:
         """Return the signal that arrived, once.
@@ -70,13 +81,13 @@ class Interrupts:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Let a signal wait until the end of the block, and torch's error about a worker process that was killed."""
-        self._deferring = True
+        self._deferring += 1
         try:
             with _children_waiting() as ended:
                 yield
         finally:
-            self._deferring = False
-        if (pending := self.take()) is not None:
+            self._deferring -= 1
+        if not self._deferring and (pending := self.take()) is not None:
             raise pending
         for handler in ended[:1]:
             handler(CHILD, None)

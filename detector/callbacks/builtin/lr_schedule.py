@@ -7,9 +7,11 @@ from typing import Any
 
 from detector.callbacks.builtin.checks import require_number
 from detector.callbacks.callback import Callback
+from detector.callbacks.every_rank import every_rank
 from detector.errors import CallbackError
 
 
+@every_rank
 class LRSchedule(Callback):
     """Sets the learning rate of every batch, in place of the trainer's schedule and its warm-up.
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from detector.callbacks.builtin.checks import require_number, require_whole
 from detector.callbacks.callback import Callback
+from detector.callbacks.every_rank import every_rank
 from detector.errors import CallbackError, TrainingError, first_line
 
 log = logging.getLogger(__name__)
 
 
+@every_rank
 class OnNonFinite(Callback):
     """Continues a run whose loss or weights became NaN or infinite, with the weights of the epoch's start.
 

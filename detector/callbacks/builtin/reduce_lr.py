@@ -8,11 +8,13 @@ from typing import Any
 from detector.callbacks.builtin.checks import require_number, require_whole
 from detector.callbacks.builtin.monitor import Monitor
 from detector.callbacks.callback import Callback
+from detector.callbacks.every_rank import every_rank
 from detector.errors import CallbackError
 
 log = logging.getLogger(__name__)
 
 
+@every_rank
 class ReduceLROnPlateau(Callback):
     """Multiplies the learning rate by `factor` after `patience` epochs in which a metric did not improve.
 

@@ -59,8 +59,10 @@ class TerminalCopy:
         self._log.removeHandler(self._handler)
         for name, copied in self._streams.items():
             copied.end()
-            if getattr(sys, name) is copied:  # else another run, or the program, has put its own there since
-                setattr(sys, name, copied.stream)
+            copied.is_closed = True
+            # while another run has put its own there since, this one stays below it, until that one is closed
+            while isinstance(top := getattr(sys, name), _Stream) and top.is_closed:
+                setattr(sys, name, top.stream)
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -83,6 +85,7 @@ class _Stream:
 
     def __init__(self, stream: Any, copy: TerminalCopy) -> None:
         self.stream, self._copy, self._line = stream, copy, ""
+        self.is_closed = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -6,9 +6,11 @@ from typing import Any
 
 from detector.callbacks.builtin.checks import require_whole
 from detector.callbacks.callback import Callback
+from detector.callbacks.every_rank import every_rank
 from detector.errors import CallbackError
 
 
+@every_rank
 class Unfreeze(Callback):
     """Unfreezes layers that the `freeze` setting froze, after some epochs.
 

@@ -11,6 +11,7 @@ from typing import Any
 from detector.callbacks.builtin.checks import require_whole
 from detector.callbacks.builtin.monitor import Monitor
 from detector.callbacks.callback import Callback
+from detector.callbacks.every_rank import every_rank
 from detector.errors import CallbackError
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ AVERAGE_NAME = "average.pt"
 PART = re.compile(r"average-of-epoch\d+\.pt")
 
 
+@every_rank
 class WeightAveraging(Callback):
     """Writes the mean of the weights of the `count` best or last epochs as `weights/average.pt`, and validates it.
 

@@ -1,0 +1,1 @@
+"""Training in several processes: the group, its launch, and what it hands back; see docs/scale.md."""
