@@ -22,9 +22,6 @@ from detector import YOLO
 from detector.callbacks.loggers.mlflow import MLflowLogger, key, sqlite_file, sqlite_uri
 from detector.files.locks import locked
 
-# MLflow declares its tables so.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 
 @pytest.fixture
 def train_logged(train_logged):
