@@ -55,11 +55,8 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
         else:
             registry.add(callback)
     for event, functions in registry.items():
-        functions.sort(key=_opening if event in OPENING else _group)  # keeps the order else
-    for kind in (RunStatus, Report):  # last of all: the log has what the others say, the report has the log
-        for fn in [fn for fn in registry["teardown"] if isinstance(_owner(fn), kind)]:
-            registry["teardown"].remove(fn)
-            registry["teardown"].append(fn)
+        place = _opening if event in OPENING else _closing if event == "teardown" else _group
+        functions.sort(key=place)  # keeps the order else
     return [known for known in registry.objects if isinstance(known, Logger)]
 
 
@@ -73,6 +70,12 @@ def _opening(fn: object) -> int:
     """Return the same for the events in which loggers open: they come first, after the log of the run."""
     group = _group(fn)
     return -2 if isinstance(_owner(fn), RunStatus) else -1 if group == 2 else group
+
+
+def _closing(fn: object) -> int:
+    """Return the same for the end: the log has what the others say, and the report has the log."""
+    owner = _owner(fn)
+    return 4 if isinstance(owner, Report) else 3 if isinstance(owner, RunStatus) else _group(fn)
 
 
 def _owner(fn: object) -> object:
