@@ -336,7 +336,6 @@ class YOLO:
     def _train(
         self, settings: TrainSettings, registry: CallbackRegistry, transforms: Sequence[Any] = ()
     ) -> Metrics | None:
-        from detector.scale.launch import train_in_processes
         from detector.scale.placement import settle_devices
         from detector.scale.ranks import join
         from detector.scale.restart import continue_marked
@@ -352,6 +351,8 @@ class YOLO:
                 )
             run = self._run_to_resume(settings, registry, transforms, ranks)
             if not ranks.is_group and settle_devices(settings) > 1:
+                from detector.scale.launch import train_in_processes
+
                 result = train_in_processes(self, settings, registry, transforms, run)
                 self.trainer, self.metrics = result.record, result.metrics
                 self._set_network(build_network(result.config, result.weights, "the trained model").eval())
