@@ -19,6 +19,7 @@ setup: $(STAMP)  ## make .venv with the package (editable) and the developers' t
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	$(BIN)/python -m pip install --quiet --no-deps --group albumentations
 	touch $(STAMP)
@@ -62,10 +63,10 @@ browser: $(STAMP)  ## drive report.html and the live page in a Chromium: CHROMIU
 	$(BIN)/python -m pip install --quiet --group browser
 	CHROMIUM=$(or $(CHROMIUM),chromium) $(BIN)/python -m pytest -q -m browser tests/test_pages_browser.py
 
-cfg: $(STAMP)  ## write cfg/default.yaml from settings.py
+cfg: $(STAMP)  ## write cfg/default.yaml from detector/settings
 	$(BIN)/detector settings > cfg/default.yaml
 
-docs: $(STAMP)  ## write docs/settings.md from settings.py, and the tables of docs/callbacks.md
+docs: $(STAMP)  ## write docs/settings.md from detector/settings, and the tables of docs/callbacks.md
 	$(BIN)/python -c "from detector.reference import settings_markdown as t; print(t(), end='')" > docs/settings.md
 	$(BIN)/python docs/write_callbacks.py
 

@@ -102,7 +102,7 @@ def default_yaml() -> str:
     An engine whose default differs from that of the first one is followed by its own.
     """
     lines = [
-        "# Every setting and its default. Written by `make cfg` from detector/settings.py.",
+        "# Every setting and its default. Written by `make cfg` from detector/settings/.",
         "# Copy the lines you want to change into a new file and pass it as cfg=file.yaml.",
     ]
     themes: dict[str, dict[str, tuple[FieldInfo, list[str]]]] = {}
@@ -133,7 +133,7 @@ def _yaml_value(value: Any) -> str:
 
 def settings_markdown() -> str:
     """Return `docs/settings.md`: one table per engine and theme."""
-    lines = ["# Settings", "", "Written by `make docs` from `detector/settings.py`.", ""]
+    lines = ["# Settings", "", "Written by `make docs` from `detector/settings/`.", ""]
     for engine in SETTINGS_OF:
         lines += [f"## {engine}", ""]
         if engine in EXTENDS:

@@ -29,7 +29,6 @@ from detector.inference.exported_backend import ExportedModel, make_backend
 from detector.messages import announce, configure_logging
 from detector.nn.model import DetectionModel, ModelConfig, ModelInfo, load_model_config
 from detector.settings import (
-    COMMAND_OF,
     DEFAULT_MODEL,
     BenchmarkSettings,
     EngineSettingsT,
@@ -309,7 +308,7 @@ class YOLO:
             What that method returns; of `PredictSettings` a generator.
         """
         texts = [settings.callbacks] if isinstance(settings.callbacks, str) else settings.callbacks or []
-        run: Callable[..., Any] = getattr(self, f"_{COMMAND_OF[type(settings)]}")
+        run: Callable[..., Any] = getattr(self, f"_{settings.command}")
         return run(settings, self._registry(settings, texts))
 
     # ------------------------------------------------------------------ the engines

@@ -179,7 +179,12 @@ def _is_box(value: Any) -> bool:
 
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-FOUND = (_is_box, is_number, is_number, lambda kind: kind == "correct" or kind in KINDS[:-1])
+FOUND: tuple[Check, ...] = (
+    _is_box,
+    is_number,
+    is_number,
+    lambda kind: kind == "correct" or kind in KINDS[:-1],
+)
 _curve = _has(precision=_numbers, recall=_numbers, f1=_numbers, precision_at_recall=_numbers)
 LIGHT = {
     "final": lambda value: isinstance(value, bool),
