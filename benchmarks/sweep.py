@@ -6,11 +6,11 @@
 
 A small network keeps a large GPU busy for a fraction of the time: twenty trainings at a time take little longer than
 one, more so with NVIDIA's MPS running (`nvidia-cuda-mps-control -d`). The trainings are forked from one process that
-has everything imported. A variant is `name:setting=value,...`; `sgd` and `muon`, which are no settings, are the
+has everything imported. A variant is `name:setting=value,...`; `sgd` and `muon`, which are not settings, are the
 weights of MuSGD's two steps. With `--peer` the trainings are the peer's, in its environment, as `benchmarks.peer`.
 
 Results go to one line of JSON each in `--results`: mAP50-95 by epoch on the validation split, and seconds by epoch. A
-training that has its line there is not run again, so a sweep that was cut off goes on. The table has the best epoch of
+training that has its line there is not run again: a sweep that was cut off continues. The table has the best epoch of
 every seed, and their mean. Seconds are those of a shared machine: with `--jobs 1` they are the training's own.
 """
 
