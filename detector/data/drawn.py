@@ -15,12 +15,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.painting import (
+    TEXTURES,
+    Field,
+    Image,
+    cast_shadow,
+    draw_clutter,
+    draw_texture,
+    paint_background,
+    photograph,
+    pick_colour,
+)
 from detector.errors import DataError
 
 FORMS = ("disc", "square", "triangle", "star", "ring", "cross", "crescent", "arrow", "heart", "bolt")
@@ -29,11 +39,7 @@ MIN_VISIBLE = 0.7  # part of a shape's area that stays uncovered and inside the 
 SPLIT_START = {"train": 0, "val": 1 << 32, "test": 1 << 33}  # first scene index: splits never share a scene
 
 _ASPECTS = (1.0, 1.0, 0.75, 0.8)  # short side / long side
-_TEXTURES = ("plain", "stripes", "checks", "dots", "mottle", "waves")
 _SUBPIXEL_BITS = 4
-
-Field = NDArray[np.float32]
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def looks_of(names: Sequence[str]) -> list[Look]:
     if names and all(name in FORMS for name in names):
         return [Look(form=name) for name in names]
     hues = 4
-    max_classes = len(FORMS) * hues * len(_TEXTURES)
+    max_classes = len(FORMS) * hues * len(TEXTURES)
     if not 0 < len(names) <= max_classes:
         raise DataError(
             f"{len(names)} class names: synthetic images have between 1 and {max_classes} classes."
@@ -78,7 +84,7 @@ def looks_of(names: Sequence[str]) -> list[Look]:
     for number in range(len(names)):
         rest, form = divmod(number, len(FORMS))
         texture, hue = divmod(rest, hues)
-        looks.append(Look(FORMS[form], hue * 360.0 / hues, _TEXTURES[texture]))
+        looks.append(Look(FORMS[form], hue * 360.0 / hues, TEXTURES[texture]))
     return looks
 
 
@@ -107,12 +113,12 @@ def draw_scene(
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
     short = round(size * _ASPECTS[rng.integers(len(_ASPECTS))])
     height, width = (short, size) if rng.random() < 0.5 else (size, short)
-    canvas = _background(rng, height, width)
-    _clutter(rng, canvas, int(rng.integers(0, 7)))
+    canvas = paint_background(rng, height, width)
+    draw_clutter(rng, canvas, int(rng.integers(0, 7)))
     boxes, labels = _shapes(rng, canvas, looks)
     if rng.random() < 0.3:
-        _clutter(rng, canvas, 1)
-    return _photograph(rng, canvas), boxes, labels
+        draw_clutter(rng, canvas, 1)
+    return photograph(rng, canvas), boxes, labels
 
 
 def make_drawn_dataset(
@@ -170,106 +176,6 @@ def _write_scene(
         for label, (cx, cy), (w, h) in zip(labels.tolist(), centres.tolist(), extents.tolist(), strict=True)
     ]
     (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
-
-
-# ---- the image around the shapes ---------------------------------------------------------------------
-
-
-def _colour(rng: np.random.Generator, hue: float | None, saturation: tuple[float, float]) -> Field:
-    """Return a BGR colour (3,), 0-255, near `hue` or of any hue."""
-    degrees = rng.uniform(0, 360) if hue is None else (hue + rng.uniform(-18, 18)) % 360
-    hsv = np.array([[[degrees, rng.uniform(*saturation), rng.uniform(0.2, 1.0)]]], dtype=np.float32)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255, np.float32)
-
-
-def _fractal_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int) -> Field:
-    """Sum octaves of smooth noise: (H, W) float32, about -1 to 1, the coarsest with `cells` cells a side."""
-    total = np.zeros((height, width), np.float32)
-    for octave in range(octaves):
-        side = cells << octave
-        grid = rng.random((side + 1, side + 1), dtype=np.float32) * 2 - 1
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * 0.6**octave
-    return total
-
-
-def _limited(field: NDArray[Any]) -> Field:
-    return np.asarray(np.clip(field, -1, 1), np.float32)
-
-
-def _texture(rng: np.random.Generator, kind: str, height: int, width: int, period: float) -> Field:
-    """Return a pattern (H, W) float32 in -1 to 1; `period` in px."""
-    if kind == "plain":
-        return np.zeros((height, width), np.float32)
-    if kind == "mottle":
-        cells = int(np.clip(max(height, width) / period, 2, 32))
-        return _limited(2 * _fractal_noise(rng, height, width, cells, 2))
-    angle = rng.uniform(0, np.pi)
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
-    along = (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) * np.float32(2 * np.pi / period)
-    if kind == "stripes":
-        return _limited(3 * np.sin(along + np.float32(rng.uniform(0, 6.28))))
-    across = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) * np.float32(2 * np.pi / period)
-    if kind == "waves":
-        return _limited(np.sin(along + 1.5 * np.sin(across * np.float32(rng.uniform(0.3, 0.8)))))
-    product = np.sin(along) * np.sin(across)
-    if kind == "checks":
-        return _limited(5 * product)
-    return _limited(4 * np.abs(product) - 2)  # dots
-
-
-def _background(rng: np.random.Generator, height: int, width: int) -> Field:
-    """Return (H, W, 3) float32 BGR 0-255: blurred patches, a gradient, a faint pattern and noise."""
-    small = np.tile(_colour(rng, None, (0.0, 0.6)), (height // 4, width // 4, 1))
-    for _ in range(rng.integers(2, 9)):
-        centre = (int(rng.integers(small.shape[1])), int(rng.integers(small.shape[0])))
-        axes = (int(rng.integers(4, 40)), int(rng.integers(4, 40)))
-        paint = 0.6 * small.mean(axis=(0, 1)) + 0.4 * _colour(rng, None, (0.0, 0.8))
-        cv2.ellipse(small, centre, axes, rng.uniform(0, 180), 0, 360, paint.tolist(), -1, cv2.LINE_AA)
-    cv2.GaussianBlur(small, (0, 0), rng.uniform(1, 8), dst=small)
-    canvas = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    relief = rng.uniform(5, 24) * _fractal_noise(rng, height, width, int(rng.integers(2, 7)), 5)
-    kind = _TEXTURES[rng.integers(len(_TEXTURES))]
-    relief += rng.uniform(3, 14) * _texture(rng, kind, height, width, rng.uniform(6, 60))
-    slope = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.float32(rng.uniform(-35, 35))
-    relief += slope + np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.float32(rng.uniform(-35, 35))
-    canvas += relief[..., None] * rng.uniform(0.6, 1.0, 3).astype(np.float32)
-    return canvas
-
-
-def _clutter(rng: np.random.Generator, canvas: Field, count: int) -> None:
-    """Draw unlabelled lines, curves and specks, too thin or too small to be taken for a shape."""
-    height, width = canvas.shape[:2]
-    for _ in range(count):
-        paint = _colour(rng, None, (0.0, 1.0)).tolist()
-        start = rng.uniform(0, 1, 2) * (width, height)
-        choice = rng.random()
-        if choice < 0.3:
-            x, y = start.astype(int).tolist()
-            cv2.circle(canvas, (x, y), int(rng.integers(1, max(2, width // 90))), paint, -1, cv2.LINE_AA)
-            continue
-        if choice < 0.6:
-            points = np.stack([start, rng.uniform(0, 1, 2) * (width, height)])
-        else:  # a wandering curve
-            turns = np.cumsum(rng.normal(0, 0.35, 24)) + rng.uniform(0, 6.28)
-            steps = np.stack([np.cos(turns), np.sin(turns)], 1) * rng.uniform(0.01, 0.04) * width
-            points = start + np.cumsum(steps, 0)
-        thickness = int(rng.integers(1, 4))
-        cv2.polylines(canvas, [points.round().astype(np.int32)], False, paint, thickness, cv2.LINE_AA)
-
-
-def _photograph(rng: np.random.Generator, canvas: Field) -> Image:
-    """Shade, blur and add sensor noise to (H, W, 3) float32; return uint8."""
-    if rng.random() < 0.6:
-        cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 1.3), dst=canvas)
-    height, width = canvas.shape[:2]
-    grid = rng.uniform(0.7, 1.15) * (1 + rng.uniform(0, 0.25) * rng.uniform(-1, 1, (3, 3)))
-    light = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    image = canvas * light[..., None] + np.float32(rng.uniform(-15, 15))
-    # the difference of two uniform bytes is a triangular variable of deviation 104.5
-    grain = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, *image.shape).astype(np.float32)
-    image += (grain[0] - grain[1]) * np.float32(rng.uniform(0, 10) / 104.5)
-    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
 # ---- the shapes ----------------------------------------------------------------------------------------
@@ -419,16 +325,16 @@ def _paint(
     x1, y1, x2, y2 = window
     height, width = y2 - y1, x2 - x1
     if rng.random() < 0.35:
-        _shadow(rng, canvas, mask, window)
+        cast_shadow(rng, canvas, mask, window)
     region = canvas[y1:y2, x1:x2]
     around = np.array(cv2.mean(region)[:3], np.float32)
-    body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
+    body = pick_colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
     for _ in range(8):  # stay visible: differ from the colour of the background
         if np.abs(body - around).max() > 90:
             break
-        body = _colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
-    kind = look.texture or _TEXTURES[max(0, int(rng.integers(-3, len(_TEXTURES))))]  # often plain
-    pattern = _texture(rng, kind, height, width, max(5.0, max(height, width) * rng.uniform(0.12, 0.4)))
+        body = pick_colour(rng, look.hue, (0.6, 1.0) if look.hue is not None else (0.0, 1.0))
+    kind = look.texture or TEXTURES[max(0, int(rng.integers(-3, len(TEXTURES))))]  # often plain
+    pattern = draw_texture(rng, kind, height, width, max(5.0, max(height, width) * rng.uniform(0.12, 0.4)))
     tone = rng.uniform(15, 50) * np.sign(128 - body.mean())
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -441,23 +347,7 @@ def _paint(
         lines = [np.rint((contour - offset) * (1 << _SUBPIXEL_BITS)).astype(np.int32) for contour in contours]
         thickness = int(rng.integers(2, max(3, min(height, width) // 12) + 1))
         cv2.polylines(edge, lines, True, 255, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-        ink = _colour(rng, None, (0.0, 0.6)) * np.float32(0.6)
+        ink = pick_colour(rng, None, (0.0, 0.6)) * np.float32(0.6)
         fill += (edge.astype(np.float32) / 255)[..., None] * (ink - fill)
     opacity = (mask.astype(np.float32) / 255)[..., None] * np.float32(rng.uniform(0.88, 1.0))
     region += opacity * (fill - region)
-
-
-def _shadow(rng: np.random.Generator, canvas: Field, mask: Image, window: tuple[int, int, int, int]) -> None:
-    """Darken the canvas softly next to a shape; the shadow is not part of its box."""
-    x1, y1, x2, y2 = window
-    height, width = canvas.shape[:2]
-    reach = max(2, min(x2 - x1, y2 - y1) // 10)
-    shift_x, shift_y = rng.integers(-reach, reach + 1, 2).tolist()
-    pad = 2 * reach
-    soft = cv2.copyMakeBorder(mask, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0).astype(np.float32)
-    soft = cv2.blur(soft, (reach | 1, reach | 1)) * np.float32(rng.uniform(0.2, 0.5) / 255)
-    left, top = x1 - pad + shift_x, y1 - pad + shift_y
-    cut_x, cut_y = max(0, -left), max(0, -top)
-    soft = soft[cut_y : height - top, cut_x : width - left]
-    area = canvas[top + cut_y : top + cut_y + soft.shape[0], left + cut_x : left + cut_x + soft.shape[1]]
-    area *= 1 - soft[..., None]
