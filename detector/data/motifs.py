@@ -121,7 +121,7 @@ def bend(parts: Sequence[Part], motif: Motif, side: float, rng: np.random.Genera
         The parts in px; the silhouette's box starts at (0, 0).
     """
     contours = [contour for part in parts for contour in part.contours]
-    points = np.concatenate(contours)
+    points = np.concatenate(contours).astype(np.float64)
     waves = np.sin(points[:, ::-1] * rng.uniform(1, 2.5, 2) + rng.uniform(0, 2 * np.pi, 2))
     points = points + waves * rng.uniform(0, 0.14, 2)
     stretch, angle = np.exp(rng.uniform(-0.25, 0.25)), np.radians(rng.uniform(-motif.tilt, motif.tilt))
@@ -148,7 +148,7 @@ def _radial(radii: NDArray[np.float64], scale: float = 1.0) -> Field:
 
 
 def _ellipse(x: float, y: float, width: float, height: float) -> Field:
-    return _radial(np.ones(24)) * np.float32((width, height)) + np.float32((x, y))
+    return np.asarray(_radial(np.ones(24)) * (width, height) + (x, y), np.float32)
 
 
 def _contour(number: int, rng: np.random.Generator) -> list[Part]:
@@ -178,9 +178,7 @@ def _polygon(number: int, rng: np.random.Generator) -> list[Part]:
         return [Part([body, _radial(np.ones(24), size)])]
     if hole == 2:
         return [Part([body]), Part([_radial(radii, 0.75), _radial(radii, 0.5)], is_mark=True)]
-    dots = [
-        _ellipse(*(0.75 * point), 0.1, 0.1) for point in body[::2].tolist() for point in [np.array(point)]
-    ]
+    dots = [_ellipse(x, y, 0.1, 0.1) for x, y in (0.75 * body[::2]).tolist()]
     return [Part([body]), Part(dots, is_mark=True)]
 
 
@@ -275,10 +273,11 @@ def _creature(number: int, rng: np.random.Generator) -> list[Part]:
         )
     marks = [_ellipse(x + 0.3 * head, y - 0.2 * head, 0.22 * head, 0.22 * head)]
     at = fixed.uniform(-0.6, 0.6, (spots, 2)) * (width, height)
-    marks += [_ellipse(*place, 0.2 * height, 0.2 * height) for place in at.tolist()]
+    marks += [_ellipse(left, top, 0.2 * height, 0.2 * height) for left, top in at.tolist()]
     parts.append(Part(marks, is_mark=True))
     if rng.random() < 0.5:  # looks to the left
-        parts = [Part([c * np.float32((-1, 1)) for c in part.contours], part.is_mark) for part in parts]
+        flip = np.array([-1, 1], np.float32)
+        parts = [Part([contour * flip for contour in part.contours], part.is_mark) for part in parts]
     return parts
 
 
