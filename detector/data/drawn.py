@@ -158,14 +158,24 @@ def make_drawn_dataset(
         few = True if len(scenes) < 100 else None  # None: a bar only on a terminal
         for split, number in tqdm(scenes, desc=f"drawing {folder.name}", disable=few, leave=False):
             image, boxes, labels = draw_scene(seed, SPLIT_START[split] + number, size, names)
-            _write_scene(staging, split, f"{number:06d}", image, boxes, labels)
+            write_scene(staging, split, f"{number:06d}", image, boxes, labels)
         move_into_place(staging, folder)
     return folder
 
 
-def _write_scene(
+def write_scene(
     folder: Path, split: str, stem: str, image: Image, boxes: Field, labels: NDArray[np.int64]
 ) -> None:
+    """Write an image and its labels to the folders of a split, which exist.
+
+    Args:
+        folder: of the data set.
+        split: its name.
+        stem: the names of both files.
+        image: (H, W, 3) uint8 BGR.
+        boxes: (N, 4) xyxy, image px.
+        labels: (N,).
+    """
     path = folder / "images" / split / f"{stem}.jpg"
     path.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
     height, width = image.shape[:2]

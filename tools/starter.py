@@ -1,0 +1,211 @@
+"""Pretrain a network on scenes of drawn motifs, and write its weights as a file to start other trainings from.
+
+    python -m tools.starter --model yolo11n --images 600000 --imgsz 256 --batch 64 device=0
+
+Called again, it resumes. Nothing is downloaded: every training image is drawn when it is needed
+(`detector/data/scenes.py`) and seen once. What the trainer reads from the disk are placeholders, which count the images
+of an epoch; validation has scenes of its own. In `--output` are then
+
+* starter-MODEL.safetensors, the averaged weights in half precision, for `pretrained=`
+* starter-MODEL.json and .md, the model card: ingredients, licences, checksum, recipe, metrics
+* run, data: the run folder and the data set, which may be removed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from detector import YOLO
+from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from detector.checkpoints.origin import origin_of
+from detector.cli import parse_words
+from detector.data.drawn import SPLIT_START, write_scene
+from detector.data.motifs import NUM_MOTIFS, motif_of
+from detector.data.scenes import SCENES_VERSION, FreshScene, draw_motif_scene
+from detector.errors import DetectorError, RunCompleteError, SettingsError
+from detector.files.atomic import move_into_place, replace_file, staging_folder
+from detector.files.digest import file_sha256
+from detector.training.saving import STATE
+from detector.version import __version__
+
+LICENCE = "Apache-2.0"
+MIN_EPOCHS, MAX_EPOCH = 20, 10_000  # an epoch is that many images at most
+VAL_SCENES = 500
+INGREDIENTS = {
+    "images": f"drawn by detector/data/scenes.py, version {SCENES_VERSION} ({LICENCE}); none from elsewhere",
+    "labels": "follow from the drawing; nobody annotated anything",
+    "letters": "the Hershey fonts in OpenCV, from coordinates of the U.S. National Bureau of Standards",
+    "weights before": "none: random values of the seed",
+}
+AUGMENTATION = dict.fromkeys(
+    ("mosaic", "close_mosaic", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "fliplr"), 0
+)  # off: the scenes vary by themselves
+
+
+def make_data(folder: Path, images: int, imgsz: int, classes: int) -> Path:
+    """Write the placeholders of one epoch and the scenes to validate on; returns the data YAML.
+
+    Args:
+        folder: to make; it appears only when it is whole.
+        images: of an epoch.
+        imgsz: side of the scenes, px.
+        classes: how many.
+    """
+    grey, whole = np.full((32, 32, 3), 114, np.uint8), np.array([[0, 0, 32, 32]], np.float32)
+    with staging_folder(folder) as staging:
+        for part in ("images/train", "images/val", "labels/train", "labels/val"):
+            (staging / part).mkdir(parents=True)
+        for number in range(images):
+            write_scene(staging, "train", f"{number:06d}", grey, whole, np.array([number % classes]))
+        for number in range(min(VAL_SCENES, images)):
+            scene = draw_motif_scene(0, SPLIT_START["val"] + number, (imgsz, imgsz), classes)
+            write_scene(staging, "val", f"{number:06d}", *scene)
+        names = {class_id: motif_of(class_id).name for class_id in range(classes)}
+        text = json.dumps(
+            {"path": ".", "train": "images/train", "val": "images/val", "names": names}, indent=1
+        )
+        (staging / "motifs.yaml").write_text(text, encoding="utf-8")  # JSON is YAML
+        move_into_place(staging, folder)
+    return folder / "motifs.yaml"
+
+
+def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Train, or resume where an earlier call stopped; does nothing if the training is complete.
+
+    Args:
+        folder: with `data` and `run` in it.
+        recipe: as `main` makes it.
+        settings: further settings of `detector train`.
+    """
+    images, imgsz, classes = recipe["images"], recipe["imgsz"], recipe["classes"]
+    epoch = min(MAX_EPOCH, images // MIN_EPOCHS)
+    data = folder / "data/motifs.yaml"
+    if not data.is_file():
+        make_data(data.parent, epoch, imgsz, classes)
+    run = folder / "run"
+    given = {
+        "data": data, "epochs": images // epoch, "imgsz": imgsz, "batch": recipe["batch"], "seed": recipe["seed"],
+        "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0, "loggers": "none",
+        "transforms": FreshScene(classes), **AUGMENTATION, **settings,
+    }  # fmt: skip
+    if (run / STATE).is_file():
+        given["resume"] = run
+    with suppress(RunCompleteError):
+        YOLO(f"{recipe['model']}.yaml").train(**given)
+
+
+def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
+    """Write the weights of the run in half precision with their origin, and the model card; returns their path."""
+    best = folder / "run/weights/best.pt"
+    content = load_checkpoint(best)
+    weights = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in content["weights"].items()
+    }
+    if wrong := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+        raise DetectorError(
+            f"{best}: {wrong[0]} and {len(wrong) - 1} more do not fit half precision; train again"
+        )
+    path = folder / f"starter-{recipe['model']}.safetensors"
+    kept = {key: content[key] for key in ("model", "epoch", "metrics")}
+    origin = origin_of(best, content.get("origin"), LICENCE)
+    save_checkpoint(
+        path, {**kept, "weights": weights, "settings": {"imgsz": recipe["imgsz"]}, "origin": origin}
+    )
+    write_card(path, recipe, content)
+    return path
+
+
+def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Write the model card next to the weights, as JSON and as Markdown."""
+    versions = {"detector": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    card = {
+        "file": {
+            "name": path.name,
+            "sha256": file_sha256(path),
+            "bytes": path.stat().st_size,
+            "licence": LICENCE,
+        },
+        "ingredients": INGREDIENTS,
+        "recipe": {**recipe, "epoch of the weights": content["epoch"] + 1},
+        "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
+        "metrics on scenes of the same kind": {
+            name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
+        },
+        "gain on other data sets": "not measured; python -m benchmarks.starter measures it",
+    }
+    replace_file(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+    lines = [f"# {path.stem}", ""]
+    for title, value in card.items():
+        rows = [f"- {key}: {one}" for key, one in value.items()] if isinstance(value, dict) else [str(value)]
+        lines += [f"## {title.capitalize()}", "", *rows, ""]
+    replace_file(path.with_suffix(".md"), "\n".join(lines).encode())
+
+
+def check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Remember the recipe in the folder, or compare it with what is remembered.
+
+    Raises:
+        SettingsError: if the folder's training was begun with another.
+    """
+    file = folder / "recipe.json"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps(recipe).encode())
+    elif (before := json.loads(file.read_bytes())) != recipe:
+        changed = ", ".join(f"--{key} {before.get(key)}" for key in recipe if before.get(key) != recipe[key])
+        raise SettingsError(
+            f"{folder}: was begun with {changed}; give the same to resume, or another --output to begin again"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Pretrain, write the weights and print their path; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.starter",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="yolo11n", help="an architecture, such as yolo11n")
+    parser.add_argument(
+        "--images", type=int, default=600_000, help=f"how many to train on, {MIN_EPOCHS} or more"
+    )
+    parser.add_argument("--imgsz", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--classes", type=int, default=NUM_MOTIFS, help=f"how many kinds of motifs, 1 to {NUM_MOTIFS}"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder; default: runs/starter-MODEL")
+    parser.add_argument("settings", nargs="*", help="further settings of `detector train`, as device=0")
+    args = parser.parse_args(arguments)
+    if args.images < MIN_EPOCHS:
+        parser.error(f"--images {args.images}: expected {MIN_EPOCHS} or more")
+    if not 1 <= args.classes <= NUM_MOTIFS:
+        parser.error(f"--classes {args.classes}: expected 1 to {NUM_MOTIFS}")
+    recipe = {key: getattr(args, key) for key in ("model", "images", "imgsz", "batch", "classes", "seed")}
+    folder = args.output or Path("runs") / f"starter-{args.model}"
+    try:
+        given, in_file = parse_words(args.settings, "train")
+        check_recipe(folder, recipe)
+        pretrain(folder, recipe, in_file | given)
+        print(write_weights(folder, recipe))
+    except DetectorError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
