@@ -45,7 +45,7 @@ VAL_SCENES = 500
 INGREDIENTS = {
     "images": f"drawn by detector/data/scenes.py, version {SCENES_VERSION} ({LICENCE}); none from elsewhere",
     "labels": "follow from the drawing; nobody annotated anything",
-    "letters": "the Hershey fonts in OpenCV, from coordinates of the U.S. National Bureau of Standards",
+    "letters": "the shapes of the font that comes with OpenCV: Hershey's in version 4, an outline font in 5",
     "weights before": "none: random values of the seed",
 }
 AUGMENTATION = dict.fromkeys(
@@ -96,8 +96,8 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
     run = folder / "run"
     given = {
         "data": data, "epochs": images // epoch, "imgsz": imgsz, "batch": recipe["batch"], "seed": recipe["seed"],
-        "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0, "loggers": "none",
-        "transforms": FreshScene(classes), **AUGMENTATION, **settings,
+        "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0,
+        "loggers": "none", "transforms": FreshScene(classes), **AUGMENTATION, **settings,
     }  # fmt: skip
     if (run / STATE).is_file():
         given["resume"] = run

@@ -9,7 +9,7 @@ five families, one after the other by class id, so that any first n classes are 
 * `fractal`: attractors of iterated function systems (Kataoka et al., "Pre-training without natural images", ACCV 2020:
   FractalDB; few of them suffice: Nakamura et al., arXiv:2307.14710)
 * `creature`: bodies with heads, limbs and tails, in any pose
-* `glyph`: letters, digits and signs, in several fonts
+* `glyph`: letters, digits and signs, from thin to thick
 
 Coordinates are about -1 to 1, y down.
 """
@@ -30,12 +30,6 @@ FAMILIES = ("contour", "polygon", "fractal", "creature", "glyph")
 GLYPHS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghmnqrty23456789?&%$#@+*=<!~^"
 NUM_MOTIFS = len(FAMILIES) * len(GLYPHS)
 
-_FONTS = (
-    cv2.FONT_HERSHEY_SIMPLEX,
-    cv2.FONT_HERSHEY_DUPLEX,
-    cv2.FONT_HERSHEY_COMPLEX,
-    cv2.FONT_HERSHEY_TRIPLEX,
-)
 _RASTER = 96  # px, of what is made of pixels before it is made of contours
 _TILTS = {"contour": 180.0, "polygon": 180.0, "fractal": 180.0, "creature": 35.0, "glyph": 25.0}
 
@@ -282,17 +276,17 @@ def _creature(number: int, rng: np.random.Generator) -> list[Part]:
 
 
 def _glyph(number: int, rng: np.random.Generator) -> list[Part]:
-    font = _FONTS[rng.integers(len(_FONTS))] | (cv2.FONT_ITALIC if rng.random() < 0.25 else 0)
-    return [Part(_letter(GLYPHS[number], font, int(rng.integers(2, 6)) * 2))]
+    return [Part(_letter(GLYPHS[number], int(rng.integers(1, 9))))]
 
 
-@lru_cache(maxsize=2048)
-def _letter(text: str, font: int, thickness: int) -> list[Field]:
-    canvas = np.zeros((_RASTER, _RASTER), np.uint8)
-    (width, height), below = cv2.getTextSize(text, font, 2.0, thickness)
+@lru_cache(maxsize=8 * len(GLYPHS))
+def _letter(text: str, weight: int) -> list[Field]:
+    """Draw a sign of OpenCV's font, thicker by `weight` - 1 px of the raster; OpenCV 5 has another font than 4."""
+    canvas, font = np.zeros((_RASTER, _RASTER), np.uint8), cv2.FONT_HERSHEY_SIMPLEX
+    (width, height), below = cv2.getTextSize(text, font, 2.0, 2)
     start = ((_RASTER - width) // 2, (_RASTER + height - below // 2) // 2)
-    cv2.putText(canvas, text, start, font, 2.0, 255, thickness, cv2.LINE_AA)
-    return _traced(canvas)
+    cv2.putText(canvas, text, start, font, 2.0, 255, 2, cv2.LINE_AA)
+    return _traced(np.asarray(cv2.dilate(canvas, np.ones((weight, weight), np.uint8)), np.uint8))
 
 
 _FORMS: Mapping[str, Callable[[int, np.random.Generator], list[Part]]] = {
