@@ -102,7 +102,7 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
     if (run / STATE).is_file():
         given["resume"] = run
     with suppress(RunCompleteError):
-        YOLO(f"{recipe['model']}.yaml").train(**given)
+        YOLO(Path(recipe["model"]).with_suffix(".yaml")).train(**given)
 
 
 def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
@@ -117,7 +117,7 @@ def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
         raise DetectorError(
             f"{best}: {wrong[0]} and {len(wrong) - 1} more do not fit half precision; train again"
         )
-    path = folder / f"starter-{recipe['model']}.safetensors"
+    path = folder / f"starter-{Path(recipe['model']).stem}.safetensors"
     kept = {key: content[key] for key in ("model", "epoch", "metrics")}
     origin = origin_of(best, content.get("origin"), LICENCE)
     save_checkpoint(
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", default="yolo11n", help="an architecture, such as yolo11n")
+    parser.add_argument("--model", default="yolo11n", help="an architecture: yolo11n, or a .yaml file")
     parser.add_argument(
         "--images", type=int, default=600_000, help=f"how many to train on, {MIN_EPOCHS} or more"
     )
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 1 <= args.classes <= NUM_MOTIFS:
         parser.error(f"--classes {args.classes}: expected 1 to {NUM_MOTIFS}")
     recipe = {key: getattr(args, key) for key in ("model", "images", "imgsz", "batch", "classes", "seed")}
-    folder = args.output or Path("runs") / f"starter-{args.model}"
+    folder = args.output or Path("runs") / f"starter-{Path(args.model).stem}"
     try:
         given, in_file = parse_words(args.settings, "train")
         check_recipe(folder, recipe)

@@ -276,10 +276,10 @@ def _creature(number: int, rng: np.random.Generator) -> list[Part]:
 
 
 def _glyph(number: int, rng: np.random.Generator) -> list[Part]:
-    return [Part(_letter(GLYPHS[number], int(rng.integers(1, 9))))]
+    return [Part(_letter(GLYPHS[number], int(rng.integers(1, 5))))]
 
 
-@lru_cache(maxsize=8 * len(GLYPHS))
+@lru_cache(maxsize=4 * len(GLYPHS))
 def _letter(text: str, weight: int) -> list[Field]:
     """Draw a sign of OpenCV's font, thicker by `weight` - 1 px of the raster; OpenCV 5 has another font than 4."""
     canvas, font = np.zeros((_RASTER, _RASTER), np.uint8), cv2.FONT_HERSHEY_SIMPLEX

@@ -20,7 +20,7 @@ from detector.data.painting import TEXTURES, Field, Image, draw_texture, fractal
 
 SCENES_VERSION = 1  # raised when the same seed gives other scenes than before
 MAX_OBJECTS = 25
-MIN_SIDE, MAX_SIDE = 0.05, 0.9  # longer side of an object, as a part of the image's
+MIN_SIDE, MAX_SIDE = 0.05, 0.9  # longer side of an object, as a part of the image's shorter side
 MIN_VISIBLE = 0.3  # part of an object's area that is in sight, of those with a label
 MIN_BOX = 3  # px of a box's shorter side
 
@@ -171,7 +171,7 @@ def _shaken(rng: np.random.Generator, image: NDArray[Any]) -> NDArray[Any]:
 def _objects(rng: np.random.Generator, canvas: Image, classes: int) -> tuple[Field, NDArray[np.int64]]:
     """Draw objects back to front, mostly the large ones first, and find what is visible of each."""
     height, width = canvas.shape[:2]
-    side = max(height, width)
+    side = min(height, width)
     count = int(np.exp(rng.uniform(0, np.log(MAX_OBJECTS + 1))))
     low, high = max(MIN_SIDE, 8 / side), min(MAX_SIDE, 1.8 / np.sqrt(count))
     sizes = np.exp(rng.uniform(np.log(low), np.log(high), count)) * side

@@ -1,0 +1,111 @@
+"""Pretraining on scenes of drawn motifs, and its benchmark, on very little."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detector import YOLO
+from detector.checkpoints.checkpoint import read_weights
+from detector.files.digest import file_sha256
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def starter(tiny_model, monkeypatch, capsys):
+    """Return the module, and a function that runs it for 3 epochs of 2 images."""
+    monkeypatch.syspath_prepend(ROOT)
+    from tools import starter
+
+    monkeypatch.setattr(starter, "VAL_SCENES", 1)
+    monkeypatch.setattr(starter, "MIN_EPOCHS", 3)
+
+    def run(output, *arguments):
+        sizes = {"--model": tiny_model, "--images": 6, "--imgsz": 64, "--batch": 2, "--classes": 4}
+        words = [str(word) for pair in sizes.items() for word in pair]
+        settings = ["device=cpu", "workers=0", "verbose=false", "plugins=false"]
+        code = starter.main([*words, "--output", str(output), *settings, *arguments])
+        return code, capsys.readouterr()
+
+    return starter, run
+
+
+def interrupted(name):
+    """Return a model whose training is interrupted in the second epoch."""
+
+    def interrupt(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+
+    yolo = YOLO(name)
+    yolo.add_callback("on_train_batch_start", interrupt)
+    return yolo
+
+
+def test_an_interrupted_pretraining_resumes_to_the_same_bytes(starter, tmp_path, monkeypatch):
+    module, run = starter
+    code, printed = run(tmp_path / "whole")
+    whole = tmp_path / "whole/starter-tiny.safetensors"
+    assert (code, printed.out.splitlines()[-1]) == (0, str(whole))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "YOLO", interrupted)
+        run(tmp_path / "twice")
+    assert not (tmp_path / "twice/starter-tiny.safetensors").exists()
+    assert run(tmp_path / "twice")[0] == 0
+    first, second = (read_weights(tmp_path / name / whole.name)["weights"] for name in ("whole", "twice"))
+    assert all(first[name].equal(second[name]) for name in first) and len(first) == len(second)
+
+    before = whole.read_bytes()
+    assert run(tmp_path / "whole")[0] == 0  # complete: writes the same file again
+    assert whole.read_bytes() == before
+
+    code, printed = run(tmp_path / "whole", "--images", "9")
+    assert code == 2 and "was begun with --images 6" in printed.err
+
+
+def test_the_weights_and_their_card_say_what_they_are_and_start_a_training(starter, tmp_path, train_tiny):
+    _, run = starter
+    assert run(tmp_path / "made")[0] == 0
+    weights = tmp_path / "made/starter-tiny.safetensors"
+    content = read_weights(weights)
+    assert {str(value.dtype) for value in content["weights"].values()} == {"torch.float16", "torch.int64"}
+    assert (content["origin"]["name"], content["origin"]["licence"]) == (weights.name, "Apache-2.0")
+    assert str(tmp_path) not in json.dumps({key: content[key] for key in ("settings", "metrics", "origin")})
+
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["file"]["sha256"] == file_sha256(weights)
+    assert card["recipe"]["images"] == 6
+    assert card["gain on other data sets"].startswith("not measured")
+    assert f"sha256: {card['file']['sha256']}" in weights.with_suffix(".md").read_text()
+
+    trained = train_tiny(pretrained=weights, epochs=1)
+    assert trained.ckpt["origin"]["licence"] == "Apache-2.0"
+    assert weights.name in [link["name"] for link in trained.ckpt["origin"]["chain"]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "answer"),
+    [
+        (("--images", "2"), "--images 2: expected 3 or more"),
+        (("--classes", "301"), "--classes 301: expected 1 to 300"),
+    ],
+)
+def test_wrong_numbers_are_refused(starter, tmp_path, capsys, wrong, answer):
+    with pytest.raises(SystemExit):
+        starter[1](tmp_path / "made", *wrong)
+    assert answer in capsys.readouterr().err
+
+
+def test_the_benchmark_compares_with_where_random_weights_ended(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.starter import compare, reached
+
+    random = (0.4, 60.0, [0.0, 0.1, 0.4, 0.3])
+    file = (0.6, 80.0, [0.2, 0.3, 0.5, 0.6])
+    assert reached(file, random) == (2, 40.0)
+    assert reached(random, file) is None
+    assert compare([file], [random]) == ["0.4000", "0.6000", "+0.2000", "2 of 4", "0.7"]
+    assert compare([random, random], [file, random])[3:] == ["-, 3 of 4", "-, 0.8"]
