@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--project", type=Path, default=Path("runs/starter"), help="folder for the trainings")
     parser.add_argument("settings", nargs="*", help="further settings of `detector train`, as batch=8")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # `settings` may come after options
     seeds = [int(seed) for seed in args.seeds.split(",")]
     starts = {"random": "pretrained=false", "file": f"pretrained={args.weights.absolute()}"}
     rows = [HEADER]
