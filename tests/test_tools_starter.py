@@ -78,6 +78,7 @@ def test_the_weights_and_their_card_say_what_they_are_and_start_a_training(start
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["file"]["sha256"] == file_sha256(weights)
     assert card["recipe"]["images"] == 6
+    assert card["recipe"]["images seen"] == 2 * (content["epoch"] + 1)
     assert card["gain on other data sets"].startswith("not measured")
     assert f"sha256: {card['file']['sha256']}" in weights.with_suffix(".md").read_text()
 
@@ -97,6 +98,12 @@ def test_wrong_numbers_are_refused(starter, tmp_path, capsys, wrong, answer):
     with pytest.raises(SystemExit):
         starter[1](tmp_path / "made", *wrong)
     assert answer in capsys.readouterr().err
+
+
+def test_a_setting_that_the_licence_or_the_scenes_depend_on_is_refused(starter, tmp_path):
+    code, printed = starter[1](tmp_path / "made", "transforms=mine.py:change", "pretrained=yolo11n.pt")
+    assert code == 2
+    assert printed.err == "pretrained, transforms: set by the pretraining and its options; leave them out\n"
 
 
 def test_the_benchmark_compares_with_where_random_weights_ended(monkeypatch):

@@ -80,6 +80,11 @@ def make_data(folder: Path, images: int, imgsz: int, classes: int) -> Path:
     return folder / "motifs.yaml"
 
 
+def images_per_epoch(images: int) -> int:
+    """Return the images of an epoch of a pretraining on `images` in all."""
+    return min(MAX_EPOCH, images // MIN_EPOCHS)
+
+
 def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Train, or resume where an earlier call stopped; does nothing if the training is complete.
 
@@ -87,18 +92,24 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
         folder: with `data` and `run` in it.
         recipe: as `main` makes it.
         settings: further settings of `detector train`.
+
+    Raises:
+        SettingsError: for settings that the pretraining sets.
     """
     images, imgsz, classes = recipe["images"], recipe["imgsz"], recipe["classes"]
-    epoch = min(MAX_EPOCH, images // MIN_EPOCHS)
+    epoch = images_per_epoch(images)
     data = folder / "data/motifs.yaml"
     if not data.is_file():
         make_data(data.parent, epoch, imgsz, classes)
     run = folder / "run"
-    given = {
+    fixed = {
         "data": data, "epochs": images // epoch, "imgsz": imgsz, "batch": recipe["batch"], "seed": recipe["seed"],
         "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0,
-        "loggers": "none", "transforms": FreshScene(classes), **AUGMENTATION, **settings,
+        "transforms": FreshScene(classes), "pretrained": False, **AUGMENTATION,
     }  # fmt: skip
+    if taken := sorted(fixed.keys() & settings.keys()):
+        raise SettingsError(f"{', '.join(taken)}: set by the pretraining and its options; leave them out")
+    given = {"loggers": "none", **settings, **fixed}
     if (run / STATE).is_file():
         given["resume"] = run
     with suppress(RunCompleteError):
@@ -119,7 +130,7 @@ def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
         )
     path = folder / f"starter-{Path(recipe['model']).stem}.safetensors"
     kept = {key: content[key] for key in ("model", "epoch", "metrics")}
-    origin = origin_of(best, content.get("origin"), LICENCE)
+    origin = origin_of(best, None, LICENCE)  # from random weights, on nothing but scenes
     save_checkpoint(
         path, {**kept, "weights": weights, "settings": {"imgsz": recipe["imgsz"]}, "origin": origin}
     )
@@ -138,7 +149,7 @@ def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]
             "licence": LICENCE,
         },
         "ingredients": INGREDIENTS,
-        "recipe": {**recipe, "epoch of the weights": content["epoch"] + 1},
+        "recipe": {**recipe, "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1)},
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
         "metrics on scenes of the same kind": {
             name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
