@@ -33,16 +33,20 @@ def starter(tiny_model, monkeypatch, capsys):
     return starter, run
 
 
-def interrupted(name):
-    """Return a model whose training is interrupted in the second epoch."""
+def watched(epochs, last=None):
+    """Return what makes a model that notes the epochs it trains, and is interrupted in the epoch `last`."""
 
-    def interrupt(trainer):
-        if trainer.epoch == 1:
+    def note(trainer):
+        epochs.append(trainer.epoch)
+        if trainer.epoch == last:
             raise KeyboardInterrupt
 
-    yolo = YOLO(name)
-    yolo.add_callback("on_train_batch_start", interrupt)
-    return yolo
+    def make(name):
+        yolo = YOLO(name)
+        yolo.add_callback("on_train_batch_start", note)
+        return yolo
+
+    return make
 
 
 def test_an_interrupted_pretraining_resumes_to_the_same_bytes(starter, tmp_path, monkeypatch):
@@ -50,11 +54,14 @@ def test_an_interrupted_pretraining_resumes_to_the_same_bytes(starter, tmp_path,
     code, printed = run(tmp_path / "whole")
     whole = tmp_path / "whole/starter-tiny.safetensors"
     assert (code, printed.out.splitlines()[-1]) == (0, str(whole))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "YOLO", interrupted)
+    epochs: list[int] = []
+    monkeypatch.setattr(module, "YOLO", watched(epochs, last=1))
+    with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "twice")
     assert not (tmp_path / "twice/starter-tiny.safetensors").exists()
+    monkeypatch.setattr(module, "YOLO", watched(epochs))
     assert run(tmp_path / "twice")[0] == 0
+    assert epochs == [0, 1, 1, 2]
     first, second = (read_weights(tmp_path / name / whole.name)["weights"] for name in ("whole", "twice"))
     assert all(first[name].equal(second[name]) for name in first) and len(first) == len(second)
 
