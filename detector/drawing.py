@@ -107,13 +107,16 @@ def draw_boxes(
         x1, y1, x2, y2 = corners[i]
         color = class_color(int(numbers[i]))
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line_width)
+    texts = [""] * len(boxes)
     for i in order:
         words = [class_caption(int(numbers[i]), names)] if show_labels else []
         words += [f"{scores[i]:.2f}"] if show_conf and scores is not None else []
-        if words:
-            draw_label(
-                canvas, " ".join(words), corners[i], class_color(int(numbers[i])), font_size, line_width
-            )
+        texts[i] = " ".join(words)
+    labelled = [i for i in order if texts[i]]
+    fields = [label_size(texts[i], font_size) for i in labelled]
+    places = place_labels([corners[i] for i in labelled], fields, canvas.shape[:2], line_width // 2)
+    for i, place in zip(labelled, places, strict=True):
+        draw_label(canvas, texts[i], place, class_color(int(numbers[i])), font_size)
     return canvas
 
 
@@ -128,20 +131,67 @@ def can_draw(text: str) -> bool:
     return text.isascii() or hasattr(cv2, "FontFace")
 
 
-def draw_label(
-    image: Image, text: str, box: Sequence[int], color: Color, font_size: int, line_width: int
-) -> None:
-    """Write text on a coloured background above a box, or inside it where the image ends; drawn in place."""
+def place_labels(
+    boxes: Sequence[Sequence[int]],
+    sizes: Sequence[tuple[int, int]],
+    shape: Sequence[int],
+    edge: int = 0,
+) -> list[tuple[int, int]]:
+    """Choose for each label a place at its box where it covers no other label, as far as there is room.
+
+    The last one chooses first: above or inside the box at its upper left corner, then at the other corners, then next
+    to it. Where all places are taken, it gets the one where it covers the least.
+
+    Args:
+        boxes: N times x1, y1, x2, y2, image px.
+        sizes: N times width and height of the label, px.
+        shape: height and width of the image, px; no label leaves it, if it is not larger.
+        edge: half of the width of the boxes' lines, px.
+
+    Returns:
+        N times x and y of the upper left corner.
+    """
+    places = np.zeros((len(boxes), 2), np.int64)
+    taken = np.zeros((len(boxes), 4), np.int64)  # corners of the labels that have their place
+    for i in reversed(range(len(boxes))):
+        x1, y1, x2, y2 = boxes[i]
+        width, height = sizes[i]
+        left, right, over, under = x1 - edge, x2 + edge - width + 1, y1 - edge - height, y2 + edge + 1
+        wanted = np.array(
+            [(left, over), (left, y1 + edge), (right, over), (right, y1 + edge), (left, under), (right, under),
+             (left, y2 - edge - height), (right, y2 - edge - height), (x2 + edge + 1, y1), (x1 - edge - width, y1),
+             (x2 + edge + 1, y2 - height), (x1 - edge - width, y2 - height)]
+        )  # fmt: skip
+        inside = np.clip(wanted, 0, np.maximum((shape[1] - width, shape[0] - height), 0))
+        others = taken[i + 1 :]
+        meeting = np.minimum(inside[:, None] + (width, height), others[:, 2:]) - np.maximum(
+            inside[:, None], others[:, :2]
+        )
+        covered = meeting.clip(0).prod(-1).sum(-1)
+        moved = inside[:, 1] != wanted[:, 1]  # away from its box, or onto its line
+        places[i] = inside[np.lexsort((moved, covered))[0]]
+        taken[i] = (*places[i], *(places[i] + (width, height)))
+    return [(x, y) for x, y in places.tolist()]
+
+
+def label_size(text: str, font_size: int) -> tuple[int, int]:
+    """Return the width and height of a text with its background, px."""
     width, ascent, descent = measure_text(text, font_size)
-    pad = max(font_size // 5, 2)  # px around the text
-    field_width, field_height = width + 2 * pad, ascent + descent + pad
-    edge = line_width // 2
-    x = max(min(box[0] - edge, image.shape[1] - field_width), 0)
-    y = box[1] - edge - field_height
-    if y < 0:
-        y = min(max(box[1] + edge, 0), max(image.shape[0] - field_height, 0))
-    cv2.rectangle(image, (x, y), (x + field_width - 1, y + field_height - 1), color, cv2.FILLED)
-    put_text(image, text, (x + pad, y + pad // 2 + ascent), text_color(color), font_size)
+    pad = label_pad(font_size)
+    return width + 2 * pad, ascent + descent + pad
+
+
+def label_pad(font_size: int) -> int:
+    """Return the space around the text of a label, px."""
+    return max(font_size // 5, 2)
+
+
+def draw_label(image: Image, text: str, place: tuple[int, int], color: Color, font_size: int) -> None:
+    """Write text on a coloured background whose upper left corner is at a place; drawn in place."""
+    (x, y), (width, height) = place, label_size(text, font_size)
+    pad = label_pad(font_size)
+    cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), color, cv2.FILLED)
+    put_text(image, text, (x + pad, y + pad // 2 + round(ASCENT * font_size)), text_color(color), font_size)
 
 
 def measure_text(text: str, font_size: int) -> tuple[int, int, int]:
@@ -241,8 +291,7 @@ def draw_title(image: Image, title: str) -> Image:
     while measure_text(text, font_size)[0] > room and kept > 2:
         kept -= 1
         text = f"{title[: kept // 2]}...{title[-(kept - kept // 2) :]}"
-    bottom = image.shape[0]
-    draw_label(image, text, (0, bottom, 0, bottom), CHARCOAL, font_size, 0)
+    draw_label(image, text, (0, max(image.shape[0] - label_size(text, font_size)[1], 0)), CHARCOAL, font_size)
     return image
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from detector import drawing
-from detector.drawing import class_color, draw_boxes, mosaic, text_color, write_image
+from detector.drawing import class_color, draw_boxes, mosaic, place_labels, text_color, write_image
 from detector.errors import DataError, SettingsError
 
 GRAY = np.full((120, 160, 3), 128, np.uint8)
@@ -40,6 +40,44 @@ def test_labels_stay_inside_the_image(box, monkeypatch):
     draw_boxes(GRAY, [box], [0], [0.5], {0: "dog"})
     (x1, y1, x2, y2), *_ = fields
     assert 0 <= x1 < x2 < 160 and 0 <= y1 < y2 < 120
+
+
+def shared_area(places, sizes):
+    """The px that each two labels share."""
+    first = np.array(places)
+    last = first + np.array(sizes)
+    common = np.minimum(last[:, None], last) - np.maximum(first[:, None], first)
+    areas = common.clip(0).prod(-1)
+    return areas[np.triu_indices(len(areas), 1)]
+
+
+def test_a_label_is_above_its_box_where_it_is_alone():
+    assert place_labels([[50, 60, 90, 90]], [(30, 10)], (100, 200), edge=1) == [(49, 49)]
+    assert place_labels([], [], (100, 200)) == []
+
+
+def test_labels_of_one_box_find_a_place_each():
+    boxes, sizes = [[80, 40, 140, 90]] * 8, [(30, 12)] * 8
+    places = place_labels(boxes, sizes, (120, 220), edge=1)
+    assert not shared_area(places, sizes).any()
+    assert places[-1] == (79, 27), "the last one, with the highest score, is above its box"
+    assert places == place_labels(boxes, sizes, (120, 220), edge=1)
+
+
+def test_labels_of_a_dense_image_stay_inside_and_share_little():
+    random = np.random.default_rng(0)
+    corners = random.integers(-40, 1000, (300, 2))
+    boxes = np.concatenate([corners, corners + random.integers(10, 200, (300, 2))], 1).tolist()
+    sizes = [(int(width), 20) for width in random.integers(30, 110, 300)]
+    places = place_labels(boxes, sizes, (1000, 1000))
+    first, last = np.array(places), np.array(places) + sizes
+    assert first.min() >= 0 and last.max() <= 1000
+    above = np.clip([(x, y - 20) for x, y, *_ in boxes], 0, 1000 - np.array(sizes))
+    assert shared_area(places, sizes).sum() < shared_area(above, sizes).sum() / 4
+
+
+def test_labels_larger_than_the_image_begin_at_its_corner():
+    assert place_labels([[5, 5, 9, 9]], [(50, 30)], (20, 20)) == [(0, 0)]
 
 
 def test_names_beyond_ascii_are_drawn_or_numbered(monkeypatch):
