@@ -228,6 +228,7 @@ def mosaic(
     titles: Sequence[str] | None = None,
     max_images: int = 16,
     size: int = 1920,
+    min_side: int = 0,
 ) -> Image:
     """Put the images of a batch with their boxes on one image grid.
 
@@ -240,6 +241,7 @@ def mosaic(
         titles: B file names.
         max_images: images beyond this are left out.
         size: longest side of the grid, px.
+        min_side: longest side, px, to which smaller images are enlarged where the grid has room.
 
     Returns:
         (H', W', 3) BGR.
@@ -253,11 +255,11 @@ def mosaic(
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
-    scale = min(size / max(rows * height, columns * width), 1)
+    scale = min(size / max(rows * height, columns * width), max(min_side / max(height, width), 1))
     height, width = math.ceil(height * scale), math.ceil(width * scale)
     grid = np.full((rows * height, columns * width, 3), PAPER, np.uint8)
-    for i, tile in enumerate(tiles):
-        small = shrink(tile, scale)
+    for i, pixels in enumerate(tiles):
+        small = resized(pixels, scale)
         numbers = np.asarray(labels[i]).reshape(-1)
         shown = numbers >= 0
         corners = np.asarray(boxes[i], np.float64).reshape(-1, 4)[shown] * scale
@@ -271,13 +273,14 @@ def mosaic(
     return grid
 
 
-def shrink(image: Image, scale: float) -> Image:
-    """Return an image brought to a scale of at most 1, in memory as OpenCV needs it."""
+def resized(image: Image, scale: float) -> Image:
+    """Return an image brought to a scale, in memory as OpenCV needs it."""
     image = np.ascontiguousarray(image, np.uint8)
     if scale == 1:
         return image
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=interpolation).astype(np.uint8, copy=False)
 
 
 def draw_title(image: Image, title: str) -> Image:

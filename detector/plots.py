@@ -1,4 +1,4 @@
-"""Plots of a training and of a validation, as image files. The only file that imports matplotlib."""
+"""Plots of a training and of a validation, as image files. matplotlib is imported here and in `label_plots` only."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import cv2
 import numpy as np
-from numpy.typing import ArrayLike
 
-from detector.drawing import class_color, writing
+from detector.drawing import class_color, write_image, writing
 from detector.errors import DataError
 from detector.files.atomic import atomic_write
 from detector.metrics.curves import Array, ConfusionMatrix, Curves, smooth
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 LINE_COLORS = (4, 5, 2, 6, 0, 1)  # class ids: blue, vermilion, green ...
 INK, FAINT = "#222222", "#b8c0c8"
 GRID = "#e6e9ec"
+MARGIN = 0.08  # inches around each panel
 DPI = 160  # a panel of 3.6 inches is 576 px wide; all sizes of panels are inches
 MAX_LEGEND = 20  # classes named one by one in a legend
-MAX_TICKS = 40  # classes named one by one below bars
+LOWEST = 6  # of more classes, those with the lowest values
+LINE_STYLES = ("-", "--", "-.")  # after as many colours as everyone can tell apart, the next style
+COLORS_PER_STYLE = 7
+MAX_LUMINANCE = 0.62  # of a line, 0 black to 1 white
+MAX_MATRIX = 100  # classes in a confusion matrix; of more those with the most labels
 MAX_CELL_TEXT = 30  # classes up to which the cells of a confusion matrix carry their number
 MARKERS_BELOW = 10  # points: series with fewer are not smoothed, and each point is marked
 OUTLIER = 20  # times the median: a value above it would flatten the others on a linear axis
-DENSITY_CELLS = 50  # along each side of the unit square
 AXIS_COLUMNS = ("epoch", "time")  # of results.csv
 
 
@@ -42,19 +46,31 @@ class Evaluated(Protocol):
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `rows` x `columns` panels, `width` x `height` inches each, free of global state."""
+    """Make a figure of `rows` x `columns` panels, `width` x `height` inches each."""
+    figure = empty_figure(columns * width, rows * height)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels:
+        style_panel(panel)
+    return figure, panels
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """Make a figure of a size in inches, free of global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN)  # type: ignore[union-attr,call-arg]
     FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color=GRID, linewidth=0.7)
-        panel.set_axisbelow(True)
-        panel.tick_params(labelsize=8, color=FAINT)
-    return figure, list(panels.flat)
+    return figure
+
+
+def style_panel(panel: Axes) -> None:
+    """Give a panel the look of all of them."""
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(color=GRID, linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.tick_params(labelsize=8, color=FAINT)
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
@@ -63,6 +79,10 @@ def write_figure(figure: Figure, path: Path) -> Path:
     Raises:
         DataError: the file can't be written.
     """
+    if path.suffix in (".png", ".jpg"):
+        figure.canvas.draw()
+        pixels = cv2.cvtColor(np.asarray(figure.canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)  # type: ignore[attr-defined]
+        return write_image(path, pixels)  # savefig would draw everything twice
     with writing(path, "figure"), atomic_write(path, flush=False) as file:
         figure.savefig(file, format=path.suffix[1:] or "png")
     return path
@@ -71,6 +91,13 @@ def write_figure(figure: Figure, path: Path) -> Path:
 def rgb(number: int) -> tuple[float, ...]:
     """Return the colour of a class for matplotlib."""
     return tuple(channel / 255 for channel in reversed(class_color(number)))
+
+
+def line_color(number: int) -> tuple[float, ...]:
+    """Return the colour of a class for a line on white: bright ones are darkened."""
+    color = rgb(number)
+    luminance = 0.2126 * color[0] + 0.7152 * color[1] + 0.0722 * color[2]
+    return tuple(channel * min(1, MAX_LUMINANCE / luminance) for channel in color)
 
 
 def caption(number: int, names: dict[int, str], longest: int = 24, kind: str = "class") -> str:
@@ -249,6 +276,8 @@ def plot_curves(metrics: Evaluated, folder: str | Path) -> list[Path]:
             panel.axvline(curves.best_confidence, color=INK, linewidth=0.8, linestyle=":")
         panel.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x_name, ylabel=y_name)
         panel.set_title(f"{y_name.capitalize()} over {x_name}, IoU 0.5", fontsize=11, color=INK)
+        if len(curves.classes) > MAX_LEGEND:
+            what += f"\nthe {LOWEST} lowest, and all"
         panel.legend(
             title=what, fontsize=8, title_fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
         )
@@ -259,13 +288,20 @@ def plot_curves(metrics: Evaluated, folder: str | Path) -> list[Path]:
 def draw_classes(
     panel: Axes, x: Array, y: Array, values: Array, classes: list[int], names: dict[int, str]
 ) -> None:
-    """Draw a curve for each class, named if they are few, and their mean."""
-    few = len(classes) <= MAX_LEGEND
+    """Draw a curve for each class, and their mean. Of many classes those with the lowest values are named."""
+    named = list(range(len(classes)))
+    if len(classes) > MAX_LEGEND:
+        panel.plot(x, y.T, color=FAINT, linewidth=0.6)
+        named = np.argsort(values, kind="stable")[:LOWEST].tolist()
     if len(classes) > 1:
-        for number, row, value in zip(classes, y, values, strict=True):
-            label = f"{caption(number, names)}  {value:.3f}" if few else None
+        for place, row in enumerate(named):
             panel.plot(
-                x, row, color=rgb(number) if few else FAINT, linewidth=1.2 if few else 0.6, label=label
+                x,
+                y[row],
+                color=line_color(classes[row]),
+                linestyle=LINE_STYLES[place // COLORS_PER_STYLE % len(LINE_STYLES)],
+                linewidth=1.2,
+                label=f"{caption(classes[row], names)}  {values[row]:.3f}",
             )
     if len(classes):
         name = f"all {len(classes)} classes" if len(classes) > 1 else caption(classes[0], names)
@@ -288,26 +324,30 @@ def plot_confusion_matrix(metrics: Evaluated, folder: str | Path) -> list[Path]:
     confusion, folder = metrics.confusion_matrix, Path(folder)
     if confusion is None:
         raise DataError("no confusion matrix to plot; compute the metrics with full=True.")
-    labels = [caption(n, metrics.names, 16) for n in confusion.names] + ["background"]
+    confusion = confusion.largest(MAX_MATRIX)
+    labels = [caption(n, confusion.names, 16) for n in confusion.names] + ["background"]
     shares = confusion.normalized()
     side = min(max(5.0, 2.2 + 0.42 * len(labels)), 14.0)  # inches: per class; names and colour bar
+    size = float(np.clip(40 * side / len(labels), 3.5, 9))  # points; a cell has some 72 * side / classes
+    figure, (panel,) = new_figure(1, 1, side * 1.1, side)
+    panel.grid(False)
+    cells = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = np.arange(len(labels))
+    panel.set_xticks(ticks, labels, rotation=90 if len(labels) > 6 else 0, fontsize=size)
+    panel.set_yticks(ticks, labels, fontsize=size)
+    panel.set_xlabel(f"true class\n(confidence > {confusion.conf:g}, IoU > {confusion.iou:g})")
+    panel.set_ylabel("predicted class")
+    figure.colorbar(cells, ax=panel, fraction=0.045, pad=0.02, label="share of the true class")
     written = []
     for name, numbers in (("confusion_matrix", confusion.matrix), ("confusion_matrix_normalized", shares)):
-        figure, (panel,) = new_figure(1, 1, side * 1.1, side)
-        panel.grid(False)
-        cells = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        ticks = np.arange(len(labels))
-        size = float(np.clip(40 * side / len(labels), 3.5, 9))  # points; a cell has some 72 * side / classes
-        panel.set_xticks(ticks, labels, rotation=90 if len(labels) > 6 else 0, fontsize=size)
-        panel.set_yticks(ticks, labels, fontsize=size)
-        panel.set_xlabel(f"true class\n(confidence > {confusion.conf:g}, IoU > {confusion.iou:g})")
-        panel.set_ylabel("predicted class")
         kind = "shares" if numbers is shares else "counts"
         panel.set_title(f"Confusion matrix: {kind}", fontsize=11, color=INK)
-        figure.colorbar(cells, ax=panel, fraction=0.045, pad=0.02, label="share of the true class")
+        for text in list(panel.texts):
+            text.remove()
         if len(labels) <= MAX_CELL_TEXT:
             write_cells(panel, numbers, shares, size)
         written.append(write_figure(figure, folder / f"{name}.png"))
+        figure.set_layout_engine("none")  # the second one has the same places
     return written
 
 
@@ -318,52 +358,6 @@ def write_cells(panel: Axes, numbers: Any, shares: Array, size: float) -> None:
         text = f"{value:.2f}" if numbers is shares else str(value)
         color = "white" if shares[row, column] > 0.55 else INK  # "Blues" is dark from there on
         panel.text(column, row, text, ha="center", va="center", color=color, fontsize=size * 0.9)
-
-
-def plot_labels(labels: ArrayLike, boxes: ArrayLike, names: dict[int, str], path: str | Path) -> Path:
-    """Draw what a data set's labels look like: counts by class, where the centres are, and the sizes.
-
-    Args:
-        labels: (N,) class ids.
-        boxes: (N, 4) centre, width, height, normalised.
-        names: class id -> name.
-        path: the image file.
-
-    Returns:
-        Path of the image file.
-
-    Raises:
-        DataError: the image can't be written.
-    """
-    numbers = np.asarray(labels, np.int64).reshape(-1)
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    figure, (bars, centres, sizes) = new_figure(1, 3, 4.6, 4.4)
-    counts = np.bincount(numbers, minlength=len(names))[: len(names)]
-    shown = sorted(names)
-    bars.bar(shown, counts, color=[rgb(n) for n in shown], width=0.8)
-    bars.grid(axis="x", visible=False)
-    if len(shown) <= MAX_TICKS:
-        bars.set_xticks(shown, [caption(n, names, 16) for n in shown], rotation=90 if len(shown) > 4 else 0)
-    else:
-        bars.set_xlabel("class id")
-    bars.set_title(f"{len(numbers):,} objects of {len(names)} class{'es' * (len(names) > 1)}", fontsize=10)
-    for panel, (x, y), title in (
-        (centres, boxes[:, :2].T, "centres"),
-        (sizes, boxes[:, 2:].T, "sizes"),
-    ):
-        draw_density(panel, x, y)
-        panel.set_title(f"Box {title}, share of the image", fontsize=10)
-    centres.set(xlabel="x", ylabel="y")
-    centres.invert_yaxis()
-    sizes.set(xlabel="width", ylabel="height")
-    return write_figure(figure, Path(path))
-
-
-def draw_density(panel: Axes, x: Array, y: Array) -> None:
-    """Draw how many points of the unit square fall into each cell of a grid, on a logarithmic scale."""
-    counts, _, _ = np.histogram2d(y, x, bins=DENSITY_CELLS, range=((0, 1), (0, 1)))
-    panel.imshow(np.log1p(counts), cmap="Blues", origin="lower", extent=(0, 1, 0, 1), vmin=0)
-    panel.grid(False)
 
 
 def plot_speed_accuracy(points: Sequence[tuple[str, float, float]], path: str | Path) -> Path:

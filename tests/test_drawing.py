@@ -114,6 +114,14 @@ def test_mosaic_is_scaled_to_its_size_and_limited_in_number():
     assert mosaic([], [], []).ndim == 3
 
 
+def test_small_images_are_enlarged_where_the_grid_has_room():
+    images = np.full((4, 3, 64, 96), 80, np.uint8)
+    boxes = [[[10, 30, 60, 60]], *[np.zeros((0, 4))] * 3]
+    grid = mosaic(images, boxes, [[0], [], [], []], min_side=192)
+    assert grid.shape == (256, 384, 3) and tuple(grid[100, 20]) == class_color(0)
+    assert mosaic(images, boxes, [[0], [], [], []], size=288, min_side=192).shape == (192, 288, 3)
+
+
 def test_mosaic_reads_rgb():
     image = np.zeros((3, 50, 50), np.uint8)
     image[0] = 200  # red

@@ -10,10 +10,11 @@ from detector.metrics.evaluator import CocoEvaluator
 from detector.plots import (
     caption,
     group_columns,
+    line_color,
     plot_confusion_matrix,
     plot_curves,
-    plot_labels,
     plot_results,
+    rgb,
 )
 
 HEADER = (
@@ -29,6 +30,7 @@ def plotted(monkeypatch):
 
     def keep(figure, path):
         drawn[path.name] = figure
+        drawn[f"{path.stem} texts"] = [text.get_text() for text in figure.axes[0].texts]  # of this moment
         figure.canvas.draw()
         return path
 
@@ -140,12 +142,35 @@ def test_curves_of_any_number_of_classes(plotted, tmp_path, count):
     assert [path.name for path in paths] == [f"Box{name}_curve.png" for name in ("PR", "F1", "P", "R")]
     (panel,) = plotted["BoxPR_curve.png"].axes
     with_labels = len(metrics.box.ap_class_index)
-    assert len(panel.lines) == (with_labels + 1 if count > 1 else 1)
+    assert len(panel.lines) == {1: 1, 3: 4, 80: with_labels + 7}[count]
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
-    assert len(legend) == {1: 1, 3: 4, 80: 1}[count]
+    assert len(legend) == {1: 1, 3: 4, 80: 7}[count]
     assert legend[-1].endswith(f"{metrics.box.map50:.3f}")
     (panel,) = plotted["BoxP_curve.png"].axes
     assert panel.get_legend().get_texts()[-1].get_text().endswith(f"{metrics.box.mp:.3f}")
+
+
+def test_the_classes_with_the_lowest_values_are_named(plotted, tmp_path):
+    metrics = measured([f"class {n}" for n in range(80)])
+    plot_curves(metrics, tmp_path)
+    legend = plotted["BoxPR_curve.png"].axes[0].get_legend()
+    values = [float(text.get_text().split()[-1]) for text in legend.get_texts()]
+    assert values[:-1] == sorted(metrics.box.ap50.round(3).tolist())[:6]
+    assert "the 6 lowest" in legend.get_title().get_text()
+
+
+def test_curves_of_many_named_classes_differ_without_colours(plotted, tmp_path):
+    metrics = measured([f"class {n}" for n in range(20)])
+    plot_curves(metrics, tmp_path)
+    *lines, _ = plotted["BoxPR_curve.png"].axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) > 14
+    assert [line.get_linestyle() for line in lines[:15:7]] == ["-", "--", "-."]
+
+
+def test_lines_are_dark_enough_for_white():
+    weights = np.array((0.2126, 0.7152, 0.0722))
+    assert max(weights @ line_color(number) for number in range(48)) < 0.63
+    assert line_color(4) == rgb(4)
 
 
 def test_curves_without_labels_say_so(plotted, tmp_path):
@@ -159,19 +184,18 @@ def test_confusion_matrix_of_any_number_of_classes(plotted, tmp_path, count):
     metrics = measured([f"class {n}" for n in range(count)])
     paths = plot_confusion_matrix(metrics, tmp_path)
     assert [path.name for path in paths] == ["confusion_matrix.png", "confusion_matrix_normalized.png"]
-    cells = [text.get_text() for text in plotted["confusion_matrix.png"].axes[0].texts]
+    cells = plotted["confusion_matrix texts"]
     matrix = metrics.confusion_matrix.matrix
     assert sorted(cells) == ([] if count == 40 else sorted(str(n) for n in matrix[matrix > 0]))
     with pytest.raises(DataError, match="full=True"):
         plot_confusion_matrix(measured(["a"], full=False), tmp_path)
 
 
-@pytest.mark.parametrize("count", [0, 1, 500])
-def test_labels_are_drawn(tmp_path, count):
-    rng = np.random.default_rng(0)
-    boxes, names = rng.uniform(size=(count, 4)), {0: "犬", 1: "a $ b", 2: "x" * 60}
-    path = plot_labels(rng.integers(0, 3, count), boxes, names, tmp_path / "new" / "labels.jpg")
-    assert cv2.imread(str(path)).shape[2] == 3
+def test_a_confusion_matrix_of_many_classes_has_those_with_the_most_labels(plotted, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_MATRIX", 5)
+    plot_confusion_matrix(measured([f"class {n}" for n in range(12)]), tmp_path)
+    ticks = [text.get_text() for text in plotted["confusion_matrix.png"].axes[0].get_yticklabels()]
+    assert len(ticks) == 7 and ticks[-2:] == ["7 other classes", "background"]
 
 
 def test_captions_are_what_matplotlib_can_draw():
@@ -181,12 +205,19 @@ def test_captions_are_what_matplotlib_can_draw():
 
 def test_unwritable_plots_are_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="can't write the figure"):
-        plot_labels([], [], {0: "a"}, tmp_path / "file" / "labels.jpg")
+    table = write_table(tmp_path / "results.csv", ["1,9,1,1,1,1,1,0,0,0,0,.01,.01"])
+    for name in ("results.png", "results.svg"):
+        with pytest.raises(DataError, match="can't write the"):
+            plot_results(table, tmp_path / "file" / name)
+
+
+def test_plots_of_other_formats_are_written(tmp_path):
+    table = write_table(tmp_path / "results.csv", ["1,9,1,1,1,1,1,0,0,0,0,.01,.01"])
+    assert b"<svg" in plot_results(table, tmp_path / "results.svg").read_bytes()
 
 
 def test_plots_leave_no_global_state(tmp_path):
     import sys
 
-    plot_labels([], [], {0: "a"}, tmp_path / "labels.png")
+    plot_curves(measured(["a"]), tmp_path)
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()

@@ -194,6 +194,20 @@ class ConfusionMatrix:
         totals = self.matrix.sum(0, keepdims=True)
         return np.asarray(self.matrix / np.maximum(totals, 1))
 
+    def largest(self, count: int) -> ConfusionMatrix:
+        """Return the matrix of the `count` classes with the most labels, the others summed into one class."""
+        rest = len(self.names) - count
+        if rest <= 0:
+            return self
+        kept = np.sort(np.argsort(-self.matrix[:, :-1].sum(0), kind="stable")[:count])
+        place = np.full(len(self.names) + 1, count)
+        place[kept], place[-1] = np.arange(count), count + 1
+        joined = np.zeros((count + 2, count + 2), np.int64)
+        np.add.at(joined, (place[:, None], place[None]), self.matrix)
+        names = list(self.names.values())
+        shown = [*(names[number] for number in kept), f"{rest} other classes"]
+        return ConfusionMatrix(joined, dict(enumerate(shown)), self.conf, self.iou)
+
     def summary(self, normalize: bool = False, decimals: int = 5) -> list[dict[str, Any]]:
         """Return one row per predicted class: its name under `predicted`, and a count under each true class.
 

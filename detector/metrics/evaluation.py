@@ -148,21 +148,10 @@ def _curves(curves: Curves, shown: NDArray[np.intp], names: Mapping[int, str]) -
 
 
 def _confusion(confusion: ConfusionMatrix) -> dict[str, Any]:
-    """Return the matrix; of many classes those with the most labels, the others summed into one."""
-    matrix, names = confusion.matrix, [shortened(name) for name in confusion.names.values()]
-    kept = np.arange(len(names))
-    if len(names) > MAX_CLASSES:
-        kept = np.sort(np.argsort(-matrix[:, :-1].sum(0), kind="stable")[:MAX_CLASSES])
-        place = np.full(len(names) + 1, len(kept))
-        place[kept], place[-1] = np.arange(len(kept)), len(kept) + 1
-        joined = np.zeros((len(kept) + 2, len(kept) + 2), np.int64)
-        np.add.at(joined, (place[:, None], place[None]), matrix)
-        matrix = joined
-    rest = len(names) - len(kept)
-    labels = [names[number] for number in kept] + ([f"{rest} other classes"] if rest else [])
+    confusion = confusion.largest(MAX_CLASSES)
     return {
-        "names": [*labels, "background"],
-        "matrix": matrix.tolist(),
+        "names": [*map(shortened, confusion.names.values()), "background"],
+        "matrix": confusion.matrix.tolist(),
         "conf": confusion.conf,
         "iou": confusion.iou,
     }

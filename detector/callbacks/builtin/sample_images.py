@@ -10,6 +10,7 @@ from detector.callbacks.builtin.checks import require_number
 from detector.callbacks.callback import Callback
 
 BATCHES = 3  # that are drawn, of training and of validation
+MIN_SIDE = 320  # px to which smaller images are enlarged, so that labels leave something to see
 
 
 class Pictures(Callback):
@@ -32,11 +33,12 @@ class Pictures(Callback):
     def on_pretrain_routine_end(self, trainer: Any) -> None:
         """Draw what the labels are like."""
         from detector.drawing import dispensable
-        from detector.plots import plot_labels
+        from detector.label_plots import plot_labels
 
-        truth = trainer.data.train_annotations
+        data = trainer.data
+        splits = {"train": data.train_annotations, "val": data.val_annotations}
         with dispensable("labels.jpg"):
-            plot_labels(truth.labels, truth.boxes, truth.names, trainer.save_dir / "labels.jpg")
+            plot_labels(splits, data.names, trainer.save_dir / "labels.jpg")
 
     def on_val_start(self, validator: Any) -> None:
         self.val_batches = 0
@@ -85,4 +87,4 @@ def _write(
 
     images = batch.images.cpu().numpy()
     with dispensable(path.name):
-        write_image(path, mosaic(images, boxes, labels, scores, names, file_names(batch)))
+        write_image(path, mosaic(images, boxes, labels, scores, names, file_names(batch), min_side=MIN_SIDE))
