@@ -35,6 +35,7 @@ ASCENT, DESCENT = (
     0.86,
     0.24,
 )  # parts of the font size kept free above and below the base line: what letters reach
+MAX_SHOWN = 1280  # px: longest side of an image in a notebook
 BLACK, CHARCOAL, PAPER, WHITE = (0, 0, 0), (40, 40, 40), (250, 250, 250), (255, 255, 255)
 
 
@@ -332,6 +333,11 @@ def to_png(image: Image) -> bytes:
     return bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
+def notebook_png(image: Image) -> bytes:
+    """Return a BGR image as a PNG file for a notebook, which keeps it in its own file: shrunk if it is large."""
+    return to_png(resized(image, min(MAX_SHOWN / max(image.shape[:2]), 1)))
+
+
 def in_notebook() -> bool:
     """Return whether this runs in a notebook: in an IPython that sends its output to one."""
     ipython = sys.modules.get("IPython")
@@ -385,7 +391,7 @@ def show_image(image: Image, title: str, wait_ms: int = 0) -> None:
     """
     if in_notebook():
         display = import_module("IPython.display")
-        display.display(display.Image(data=to_png(image)))
+        display.display(display.Image(data=notebook_png(image)))
         return
     if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
         raise SettingsError("show=True needs a display and this machine has none; use save=True.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import numpy as np
 
-from detector.drawing import class_color, write_image, writing
+from detector.drawing import Image, class_color, write_image, writing
 from detector.errors import DataError
 from detector.files.atomic import atomic_write
 from detector.metrics.curves import Array, ConfusionMatrix, Curves, smooth
@@ -80,12 +79,17 @@ def write_figure(figure: Figure, path: Path) -> Path:
         DataError: the file can't be written.
     """
     if path.suffix in (".png", ".jpg"):
-        figure.canvas.draw()
-        pixels = cv2.cvtColor(np.asarray(figure.canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)  # type: ignore[attr-defined]
-        return write_image(path, pixels)  # savefig would draw everything twice
+        return write_image(path, pixels_of(figure))  # savefig would draw everything twice
     with writing(path, "figure"), atomic_write(path, flush=False) as file:
         figure.savefig(file, format=path.suffix[1:] or "png")
     return path
+
+
+def pixels_of(figure: Figure) -> Image:
+    """Draw a figure; return it as (H, W, 3) uint8 BGR."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[..., 2::-1])
 
 
 def rgb(number: int) -> tuple[float, ...]:
@@ -128,10 +132,15 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
     Raises:
         DataError: the table can't be read, has no rows or no epochs, or the image can't be written.
     """
+    csv_path = Path(csv_path)
+    figure = draw_results(*read_results(csv_path))
+    return write_figure(figure, Path(path) if path else csv_path.with_name("results.png"))
+
+
+def draw_results(epochs: Array, columns: Mapping[str, Array]) -> Figure:
+    """Draw columns of metrics (N,) over epochs (N,); see `plot_results`."""
     from matplotlib.ticker import MaxNLocator
 
-    csv_path = Path(csv_path)
-    epochs, columns = read_results(csv_path)
     columns = {key: values for key, values in columns.items() if np.isfinite(values).any()}
     panels = group_columns(list(columns))
     across = columns_for(len(panels))
@@ -153,7 +162,7 @@ def plot_results(csv_path: str | Path, path: str | Path | None = None) -> Path:
             panel.legend(fontsize=7, frameon=False)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
-    return write_figure(figure, Path(path) if path else csv_path.with_name("results.png"))
+    return figure
 
 
 def columns_for(count: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.drawing import draw_boxes, show_image, to_png, writable_name, write_image, writing
+from detector.drawing import draw_boxes, notebook_png, show_image, writable_name, write_image, writing
 from detector.errors import MissingPackageError, SettingsError, nearest
 from detector.files.names import distinct_file_names, shortened
 from detector.tables import rows_to_csv, rows_to_df
@@ -291,8 +291,8 @@ class Results:
         self.plot(show=True, **plot_settings)
 
     def _repr_png_(self) -> bytes:
-        """Return the image with its detections, for notebooks."""
-        return to_png(self.plot())
+        """Return the image with its detections for notebooks, shrunk if it is large."""
+        return notebook_png(self.plot())
 
     def _repr_html_(self) -> str:
         """Return the image with its detections and what was found, for notebooks."""

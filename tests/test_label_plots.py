@@ -21,9 +21,9 @@ def split_of(labels, images=4, side=0.2):
 @pytest.fixture
 def plotted(monkeypatch):
     """The plots, instead of image files."""
-    figures = []
-    monkeypatch.setattr(label_plots, "write_figure", lambda figure, path: figures.append(figure))
-    return figures
+    drawn = []
+    monkeypatch.setattr(label_plots, "write_figure", lambda figure, path: drawn.append(figure))
+    return drawn
 
 
 def panels_of(figure):

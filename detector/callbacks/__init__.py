@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detector.callbacks.builtin.csv_logger import CSVLogger as CSVLogger
     from detector.callbacks.builtin.early_stopping import EarlyStopping as EarlyStopping
+    from detector.callbacks.builtin.live_curves import LiveCurves as LiveCurves
     from detector.callbacks.builtin.lr_schedule import LRSchedule as LRSchedule
     from detector.callbacks.builtin.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from detector.callbacks.builtin.model_statistics import ModelStatistics as ModelStatistics
@@ -34,6 +35,7 @@ READY_MADE: Mapping[str, str] = MappingProxyType(
     {
         "CSVLogger": "builtin.csv_logger",
         "EarlyStopping": "builtin.early_stopping",
+        "LiveCurves": "builtin.live_curves",
         "LRSchedule": "builtin.lr_schedule",
         "ModelCheckpoint": "builtin.model_checkpoint",
         "ModelStatistics": "builtin.model_statistics",

@@ -6,6 +6,7 @@ import logging
 
 from detector.callbacks.builtin.csv_logger import CSVLogger
 from detector.callbacks.builtin.early_stopping import EarlyStopping
+from detector.callbacks.builtin.live_curves import LiveCurves
 from detector.callbacks.builtin.progress_bar import ProgressBar
 from detector.callbacks.builtin.report import Report
 from detector.callbacks.builtin.run_status import RunStatus
@@ -14,6 +15,7 @@ from detector.callbacks.loading import add_plugins
 from detector.callbacks.loggers import choose_loggers
 from detector.callbacks.loggers.base import Logger
 from detector.callbacks.registry import CallbackRegistry
+from detector.drawing import in_notebook
 from detector.settings import LOGGER_NAMES, TrainSettings
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 OPENING = ("on_pretrain_routine_start", "on_pretrain_routine_end")
 """Where loggers open: before other callbacks."""
 
-DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures, RunStatus, Report)
+DEFAULT_KINDS = (CSVLogger, ProgressBar, EarlyStopping, Pictures, LiveCurves, RunStatus, Report)
 
 
 def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -> list[Logger]:
@@ -46,6 +48,8 @@ def add_default_callbacks(registry: CallbackRegistry, settings: TrainSettings) -
         defaults.append(EarlyStopping(patience=settings.patience))
     if settings.plots:
         defaults += [Pictures(), Report()]
+        if in_notebook():
+            defaults.append(LiveCurves())
     defaults.append(RunStatus())
     switches = {name: getattr(settings, name) for name in LOGGER_NAMES}
     loggers = choose_loggers(settings.loggers or "none", switches, settings.log_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -12,11 +13,14 @@ from detector.callbacks.callback import Callback
 
 log = logging.getLogger(__name__)
 
+NOTEBOOK_COLUMNS = 100  # letters in a line of its output
 SHOWN = ("metrics/mAP50", "metrics/mAP50-95")
 
 
 class ProgressBar(Callback):
-    """One tqdm bar per epoch on a terminal, one line per epoch otherwise; on stderr.
+    """One tqdm bar per epoch on a terminal and in a notebook, one line per epoch otherwise; on stderr.
+
+    In a notebook the bar is that of ipywidgets where it is installed, else text, and only the current epoch has one.
 
     Args:
         every: batches between updates of the metrics in the bar.
@@ -34,12 +38,8 @@ class ProgressBar(Callback):
         log.info("%s", summary(trainer))
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        if on_terminal():
-            from tqdm import tqdm
-
-            done, total = trainer.progress.batches_done, trainer.num_batches
-            self.bar = tqdm(initial=done, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
-            self.bar.set_description_str(self._epoch(trainer))
+        done, total = trainer.progress.batches_done, trainer.num_batches
+        self.bar = open_bar(initial=done, total=total, desc=self._epoch(trainer))
 
     def on_train_batch_start(self, trainer: Any) -> None:
         """Open the bar of an epoch in the middle of which the run was resumed."""
@@ -91,6 +91,25 @@ class ProgressBar(Callback):
     def _epoch(trainer: Any) -> str:
         width = len(str(trainer.epochs))
         return f"epoch {trainer.epoch + 1:>{width}}/{trainer.epochs}"
+
+
+def open_bar(**words: Any) -> Any:
+    """Return a progress bar that suits where messages go, None where they go to a file."""
+    from detector.drawing import in_notebook
+
+    if in_notebook():
+        if find_spec("ipywidgets") is not None:
+            from tqdm.notebook import tqdm as tqdm_notebook
+
+            return tqdm_notebook(leave=False, **words)
+        words |= {"leave": False, "ncols": NOTEBOOK_COLUMNS, "mininterval": 0.5}
+    elif on_terminal():
+        words |= {"leave": True, "dynamic_ncols": True}
+    else:
+        return None
+    from tqdm import tqdm
+
+    return tqdm(file=sys.stderr, **words)
 
 
 def on_terminal() -> bool:
