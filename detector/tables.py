@@ -60,6 +60,8 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def terminal_width(text: str) -> int:
     """Count the columns a text takes: two for a Chinese, Japanese or Korean letter, none for an accent."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text

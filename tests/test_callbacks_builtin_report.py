@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from detector import YOLO
 from detector.callbacks import Report, RunStatus
 from detector.callbacks.registry import CallbackRegistry
-from detector.pages.content import read_evaluation
+from detector.metrics.evaluator import CocoEvaluator
+from detector.pages.content import EVALUATION, read_evaluation
 from detector.settings import TrainSettings
 from detector.training.default_callbacks import add_default_callbacks
 
@@ -56,6 +58,26 @@ def test_within_a_run_the_classes_are_there_already(train_tiny: Train, tmp_path:
     assert [content and content["final"] for content in seen] == [False, False]
     assert [row["name"] for row in seen[0]["classes"]] == ["square", "triangle", "ring"]
     assert "samples" not in seen[0]
+
+
+def test_of_short_epochs_the_first_and_the_final_validation_write(tmp_path: Path) -> None:
+    def write(callback: Report) -> bool:
+        path = tmp_path / EVALUATION
+        path.unlink(missing_ok=True)
+        callback.on_val_end(
+            SimpleNamespace(save_dir=tmp_path, metrics=metrics, evaluator=evaluator, final=False)
+        )
+        return path.is_file()
+
+    evaluator = CocoEvaluator({0: "cat"})
+    metrics = evaluator.compute()
+    callback = Report()
+    callback.on_pretrain_routine_start(None)
+    assert [write(callback), write(callback)] == [True, False]
+    callback._next = 0.0  # some seconds later
+    assert write(callback)
+    callback.on_pretrain_routine_start(None)
+    assert write(callback), "the next run begins with one"
 
 
 def test_a_run_that_fails_has_a_report_that_says_why(train_tiny: Train, tmp_path: Path) -> None:

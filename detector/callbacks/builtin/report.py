@@ -5,24 +5,33 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from detector.callbacks.callback import Callback
 
 SIDE = 480  # longest side of an image in the report, px
 QUALITY = 80  # of its JPEG
+EVERY = 5.0  # seconds between two evaluations within a run: short epochs don't each write one
 
 
 class Report(Callback):
     """Writes `report.html` at the end of the run, one file that opens without a network.
 
-    Every validation leaves its metrics per class in `evaluation.json`; the last one also curves, the confusion matrix,
-    the kinds of errors and the best and worst images, which are read again for it. docs/report.md describes both.
+    Validations leave their metrics per class in `evaluation.json`, within a run at most every 5 s; the last one also
+    curves, the confusion matrix, the kinds of errors and the best and worst images, which are read again for it.
+    docs/report.md describes both.
     """
+
+    _next = 0.0  # when an evaluation within the run is written again
+
+    def on_pretrain_routine_start(self, _: Any) -> None:
+        """The first validation of each run is written."""
+        self._next = 0.0
 
     def on_val_end(self, validator: Any) -> None:
         """Write evaluation.json."""
-        if validator.save_dir is None:
+        if validator.save_dir is None or (perf_counter() < self._next and not validator.final):
             return
         from detector.drawing import dispensable, writing
         from detector.files.atomic import replace_file
@@ -35,6 +44,7 @@ class Report(Callback):
                 sample["jpeg"] = _jpeg_of(validator.paths[sample.pop("index")], value_range)
         else:
             content = describe_metrics(validator.metrics, final=False)
+            self._next = perf_counter() + EVERY
         path = Path(validator.save_dir) / EVALUATION
         with dispensable(EVALUATION), writing(path, "evaluation"):
             replace_file(path, json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
