@@ -51,6 +51,17 @@ def test_elsewhere_there_is_one_line_per_epoch(stderr, train_tiny, caplog):
     )
 
 
+def test_in_a_notebook_the_bar_is_text_and_goes_with_its_epoch(stderr, monkeypatch):
+    stderr.is_terminal = False
+    monkeypatch.setattr("detector.drawing.in_notebook", lambda: True)
+    monkeypatch.setattr(progress_bar, "find_spec", lambda name: None)  # no ipywidgets
+    bar = progress_bar.open_bar(initial=0, total=4, desc="epoch 1/2")
+    bar.update(4)
+    bar.close()
+    assert stderr.getvalue().count("\r") > 1 and "\n" not in stderr.getvalue()
+    assert max(map(len, stderr.getvalue().split("\r"))) <= 100
+
+
 def test_a_run_resumed_within_an_epoch_has_the_rest_of_its_bar(stderr, train_tiny, tiny_model, tmp_path):
     def interrupt(trainer):
         if trainer.epoch == 1 and trainer.batch_index == 1:

@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.evaluations import evaluation_of
+from support.evaluations import evaluation_of, jpeg_of
 from support.runs import write_run
 
 from detector.cli import main
@@ -61,6 +62,21 @@ def test_the_report_holds_the_run(tmp_path: Path) -> None:
     assert data["log"].startswith("epoch 1/3\n")
     assert data["seed"] == 0
     assert [row["name"] for row in data["evaluation"]["classes"]] == ["cat", "dog"]
+
+
+def test_the_plot_of_the_labels_is_in_the_report(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    plot, other = folder / "labels.jpg", tmp_path / "other.jpg"
+    jpeg = jpeg_of(np.full((40, 60, 3), 200, np.uint8))
+    assert report_of(folder).data["labels"] is None
+    plot.write_bytes(base64.b64decode(jpeg))
+    assert Parsed(write_report(folder)).data["labels"] == jpeg
+    plot.write_bytes(b"<script>")
+    assert Parsed(write_report(folder)).data["labels"] is None, "what is not a JPEG is left out"
+    plot.unlink()
+    other.write_bytes(base64.b64decode(jpeg))
+    plot.symlink_to(other)
+    assert Parsed(write_report(folder)).data["labels"] is None, "links are not followed"
 
 
 def test_it_needs_no_network_and_no_other_file(tmp_path: Path) -> None:

@@ -180,6 +180,12 @@ def test_a_notebook_shows_the_image_with_its_detections(result):
     )
 
 
+def test_a_notebook_gets_a_large_image_shrunk():
+    large = Results(np.zeros((2560, 1280, 3), np.uint8), "a.jpg", {0: "dog"})
+    shown = cv2.imdecode(np.frombuffer(large._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (1280, 640, 3)
+
+
 def test_show_is_inline_in_a_notebook_and_a_window_elsewhere(result, monkeypatch):
     shown = []
     display = SimpleNamespace(display=shown.append, Image=lambda data: data)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 from detector.errors import DataError
 from detector.files.atomic import replace_file
 from detector.files.names import shortened
-from detector.pages.content import MAX_POINTS, read_content
+from detector.pages.content import MAX_JPEG, MAX_POINTS, checked_jpeg, read_content
 from detector.pages.html import whole_page
-from detector.runs.record import now
+from detector.runs.record import now, read_bounded
 from detector.version import __version__
 
-REPORT = "report.html"
+REPORT, LABELS = "report.html", "labels.jpg"
 
 
 def write_report(folder: str | Path) -> Path:
@@ -27,6 +28,7 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     name = folder.absolute().name
     content = read_content(folder, name, MAX_POINTS) | {"written": now(), "version": __version__}
+    content["labels"] = _image(folder / LABELS)
     page = whole_page(f"{shortened(name)} – report", content, "report.js")
     path = folder / REPORT
     try:
@@ -36,3 +38,12 @@ def write_report(folder: str | Path) -> Path:
             f"{path}: can't write the report ({error.strerror}); choose a writable folder."
         ) from None
     return path
+
+
+def _image(path: Path) -> str | None:
+    """Return a JPEG of the run in base64; None if there is none, or it is too large for a page."""
+    try:
+        content = read_bounded(path, MAX_JPEG // 4 * 3)
+    except DataError:
+        return None
+    return checked_jpeg(base64.b64encode(content).decode())

@@ -12,6 +12,7 @@
     ...evaluationSections(run.evaluation),
     guarded("timing", "Timing", () => timingView(run, run.evaluation)),
     guarded("environment", "Environment and data", () => environmentView(run)),
+    run.labels && guarded("labels", "Labels", () => h("div", { class: "labels" }, h("img", { src: `data:image/jpeg;base64,${run.labels}`, alt: "objects of each class, where their centres are, their sizes, and how many an image has" }))),
     run.log && guarded("log", "End of the log", () => h("pre", { tabindex: 0 }, run.log)),
   ].filter(Boolean);
   const links = sections.filter((one) => one.id).map((one) => h("a", { href: `#${one.id}` }, one.querySelector("h2").textContent));
