@@ -23,7 +23,9 @@ def shown(monkeypatch):
         return SimpleNamespace(update=shown.updated.append)
 
     module = SimpleNamespace(Image=lambda data: data, display=display)
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(__path__=[]))
+    monkeypatch.setitem(
+        sys.modules, "IPython", SimpleNamespace(__path__=[], version_info=(9, 0, 0), get_ipython=lambda: None)
+    )
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     return shown
 
