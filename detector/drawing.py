@@ -141,7 +141,7 @@ def place_labels(
     """Choose for each label a place at its box where it covers no other label, as far as there is room.
 
     The last one chooses first: above or inside the box at its upper left corner, then at the other corners, then next
-    to it. Where all places are taken, it gets the one where it covers the least.
+    to it. Where all places are taken, it gets the one where the overlap is smallest.
 
     Args:
         boxes: N times x1, y1, x2, y2, image px.

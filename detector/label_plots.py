@@ -135,9 +135,9 @@ def draw_objects_per_image(panel: Axes, splits: Mapping[str, Split]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     numbers = {name: np.diff(split.offsets) for name, split in splits.items()}
-    most = max((int(values.max(initial=0)) for values in numbers.values()), default=0)
-    step = -(-(most + 1) // MAX_BARS)  # objects per bar
-    edges = np.arange(0, most + step + 1, step) - 0.5
+    largest = max((int(values.max(initial=0)) for values in numbers.values()), default=0)
+    step = -(-(largest + 1) // MAX_BARS)  # objects per bar
+    edges = np.arange(0, largest + step + 1, step) - 0.5
     for number, (name, values) in enumerate(numbers.items()):
         share = np.histogram(values, edges)[0] / max(len(values), 1)
         label, color = f"{name}: {len(values):,} images", rgb(LINE_COLORS[number])

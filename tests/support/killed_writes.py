@@ -75,8 +75,8 @@ def live(folder: Path, seconds: float, epochs: int) -> int:
     while time.perf_counter() < end:
         epochs = check(folder, epochs)
     os.kill(pid, signal.SIGKILL)
-    _, how = os.waitpid(pid, 0)
-    assert os.WTERMSIG(how) == signal.SIGKILL, "the writer failed"
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL, "the writer failed"
     assert read_run(folder).state in ("running", "interrupted")
     return check(folder, epochs)
 
