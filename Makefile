@@ -12,7 +12,7 @@ STAMP := .venv/installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
-.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest postgres browser cfg docs dist clean
+.PHONY: help setup demo images test coverage lint types words check bench fuzz crashtest postgres browser cfg docs site dist clean
 
 setup: $(STAMP)  ## make .venv with the package (editable) and the developers' tools
 
@@ -69,6 +69,10 @@ cfg: $(STAMP)  ## write cfg/default.yaml from detector/settings
 docs: $(STAMP)  ## write docs/settings.md from detector/settings, and the tables of docs/callbacks.md
 	$(BIN)/python -c "from detector.reference import settings_markdown as t; print(t(), end='')" > docs/settings.md
 	$(BIN)/python docs/write_callbacks.py
+
+site: $(STAMP)  ## the documentation site in build/site, any warning is an error; SERVE=1 shows it at http://127.0.0.1:8000/ instead
+	$(BIN)/python -m pip install --quiet --group site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(if $(SERVE),serve,build) --strict
 
 dist: $(STAMP)  ## wheel and sdist in dist/, built twice: the same bytes, or an error
 	$(BIN)/python tools/build_twice.py
