@@ -131,6 +131,8 @@ def write_run(folder: Path) -> None:
         for _ in range(2):
             model = YOLO("yolo11n.yaml")
             model.train(data="mydata", epochs=2)
+        Path("runs/tune").mkdir()
+        Path("runs/tune/best.yaml").write_text("data: shapes.yaml\nlr0: 0.01\n")
         for name in ("best.pt", "yolov8n.pt", "yolo11n.pt", "theirs.pt"):
             shutil.copy(model.trainer.best, name)
         shutil.copy(YOLO("runs/train/weights/best.pt").export(format="onnx"), "best.onnx")
