@@ -128,9 +128,9 @@ def write_run(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         make_small(patch)
-        for _ in range(2):
+        for lr0 in (0.01, 0.005):
             model = YOLO("yolo11n.yaml")
-            model.train(data="mydata", epochs=2)
+            model.train(data="mydata", epochs=2, lr0=lr0)
         Path("runs/tune").mkdir()
         Path("runs/tune/best.yaml").write_text("data: shapes.yaml\nlr0: 0.01\n")
         for name in ("best.pt", "yolov8n.pt", "yolo11n.pt", "theirs.pt"):
