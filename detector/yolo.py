@@ -343,12 +343,13 @@ class YOLO:
         ranks = join(60 * settings.wait_limit)
         failed = True
         try:
+            given = settings
             if ranks.is_group and not settings.resume:
-                given = settings
                 settings = ranks.from_main(
                     lambda: continue_marked(given), "the search for an interrupted run"
                 )
-            run = self._run_to_resume(settings, registry, transforms, ranks)
+            restarted = settings.resume != given.resume
+            run = self._run_to_resume(settings, registry, transforms, ranks, restarted)
             if not ranks.is_group and settle_devices(settings) > 1:
                 from detector.scale.launch import train_in_processes
 
@@ -367,7 +368,12 @@ class YOLO:
         return self.metrics
 
     def _run_to_resume(
-        self, settings: TrainSettings, registry: CallbackRegistry, transforms: Sequence[Any], ranks: Ranks
+        self,
+        settings: TrainSettings,
+        registry: CallbackRegistry,
+        transforms: Sequence[Any],
+        ranks: Ranks,
+        restarted: bool,
     ) -> RunState | None:
         """Open the run to resume, if one is asked for, and fill in its settings and callbacks."""
         from detector.training.resume import find_run
@@ -376,7 +382,7 @@ class YOLO:
         if resume := settings.resume:
             run = ranks.from_main(lambda: find_run(resume, settings.project), "the state of the run")
             named = "callbacks" in settings.model_fields_set
-            run.complete(settings)
+            run.complete(settings, restarted)
             if settings.transforms and not transforms:
                 raise SettingsError(
                     f"the run in {run.folder} was trained with transforms={format_value(settings.transforms)}, "

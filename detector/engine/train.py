@@ -703,6 +703,9 @@ class Trainer(CheckedAttributes, TrainingSteps):
             "random": random_states(),
         }
         grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        shares = self.ranks.accumulated(grads)
+        if len(shares) > 1:
+            grads = {name: torch.stack([share[name] for share in shares]).mean(0) for name in grads}
         return copy.deepcopy(plain) | {
             **self.meters.state_dict(),
             "model": self.model.config.to_dict(),
@@ -710,7 +713,8 @@ class Trainer(CheckedAttributes, TrainingSteps):
             "ema": self.ema.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
-            "grads": self.ranks.mean(grads),
+            "grads": grads,
+            "shares": shares if len(shares) > 1 else [],
             "scaler": self.scaler.state_dict(),
             "frozen": list(self.frozen.parameters),
             "settings": self.initial_settings,
@@ -735,9 +739,11 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.ema.model.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]
         self.optimizer.load_state_dict(state["optimizer"])
+        shares = state.get("shares", [])
+        grads = shares[self.ranks.rank] if len(shares) == self.ranks.size else state["grads"]
         for name, parameter in self.model.named_parameters():
-            if name in state["grads"]:
-                parameter.grad = state["grads"][name].to(parameter.device)
+            if name in grads:
+                parameter.grad = grads[name].to(parameter.device)
         self.scaler.load_state_dict(state["scaler"])
         self.schedule.load_state_dict(state["schedule"])
         self.schedule.epochs = self.epochs

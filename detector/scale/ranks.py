@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detector.device import listed_devices, select_device
 from detector.errors import DetectorError, SettingsError, TrainingError, first_line
 from detector.messages import configure_logging
+from detector.scale.gradients import exchange_gradients, flat, unflat
 from detector.scale.watch import Watch
 
 T = TypeVar("T")
@@ -90,9 +91,9 @@ class Ranks:
         """
         return images
 
-    def mean(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the means of what the processes have accumulated each for itself, by parameter."""
-        return gradients
+    def accumulated(self, gradients: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return to the main process what every process has accumulated for itself, by parameter."""
+        return [gradients]
 
     def describe_by(self, describe: Callable[[], str | None]) -> None:
         """Let the others know what this process does while they wait, such as the callback it calls.
@@ -251,18 +252,19 @@ class RankGroup(Ranks):
         largest = max(map(len, every))
         return torch.stack([part[k] for k in range(largest) for part in every if k < len(part)][:count])
 
-    def mean(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def accumulated(self, gradients: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         if not gradients:
-            return gradients
+            return [gradients]
         if self._failed:
             raise TrainingError(
                 "the state of this moment is not saved, as gradients of other processes are part of it; the run "
                 "resumes from the last one"
             )
-        return {
-            name: self.sum(grad.clone(), "accumulated gradients") / self.size
-            for name, grad in gradients.items()
-        }
+        own = flat(gradients)
+        every = [torch.empty_like(own) for _ in range(self.size)] if self.is_main else None
+        with self.waiting("accumulated gradients"):
+            dist.gather(own, every, group=self._objects)
+        return [unflat(sent, gradients) for sent in every or [own]]
 
     def describe_by(self, describe: Callable[[], str | None]) -> None:
         self.watch.describe = lambda: describe() or "its work"
@@ -359,12 +361,8 @@ class RankGroup(Ranks):
         return RankLostError(f"rank {self.rank} lost the other processes while it waited for {what}")
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        place = next(model.parameters()).device
-        ids = [place.index] if place.type == "cuda" else None
-        with self.waiting("the weights of rank 0"), warnings.catch_warnings():
-            # from torch 2.14 on it is called forward_sync_buffers; statistics are recomputed before every validation
-            warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        with self.waiting("the weights of rank 0"):
+            return exchange_gradients(model)
 
     def synchronised(self, network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
         assert isinstance(network, DistributedDataParallel)

@@ -101,11 +101,12 @@ class RunState:
         """Whether the run has come to its end, final evaluation and all."""
         return bool(self.content["finished"])
 
-    def complete(self, settings: TrainSettings) -> None:
+    def complete(self, settings: TrainSettings, restarted: bool = False) -> None:
         """Fill in the run's settings where none are given now.
 
         Args:
             settings: the settings that are given now; changed in place.
+            restarted: whether a launcher resumes it, and not a user; a complete run then ends once more.
 
         Raises:
             SettingsError: naming every given setting whose change would make it another run.
@@ -137,7 +138,7 @@ class RunState:
         settings.inherit(saved | self.place_settings(saved.get("name")))
         settings.resume = False
         done = self.content["epoch"] + 1
-        if self.finished and (settings.epochs == "auto" or settings.epochs <= done):
+        if self.finished and not restarted and (settings.epochs == "auto" or settings.epochs <= done):
             raise RunCompleteError(
                 f"the run in {self.folder} is complete after {done} epochs; "
                 f"give more to continue, such as epochs={2 * done}"

@@ -38,7 +38,9 @@ def marked(mark: str) -> dict[int, bytes]:
     found = {}
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if folder.name.isdigit() and f"{MARK}={mark}".encode() in (told := (folder / "environ").read_bytes()):
+            if folder.name.isdigit() and f"{MARK}={mark}".encode() in (
+                told := (folder / "environ").read_bytes()
+            ):
                 found[int(folder.name)] = told
     return found
 
@@ -161,16 +163,25 @@ def main() -> int:
             launch = Launch(scene, f"kill-{number}", options.processes, options.set)
             what, code = kill_one(launch, chance.random() * seconds, chance)
             gone, still = seconds_until_gone(launch.name)
-            killed, left = killed + (not what.startswith("nothing")), left + len(still)
+            left += len(still)
+            if what.startswith("nothing"):
+                seconds *= 0.8  # the machine is less busy now
+            else:
+                killed += 1
             verdict = f"torchrun's exit code is {code}" if code else ""
             if not verdict:
                 found = digests(launch.folder)
                 verdict = ", ".join(key for key in wanted if found[key] != wanted[key])
                 verdict = f"differs in {verdict}" if verdict else "equal"
             equal += verdict == "equal" and not what.startswith("nothing")
-            print(f"{launch.name}: killed {what}; {verdict}; all gone after {gone:.1f} s {still or ''}", flush=True)
+            print(
+                f"{launch.name}: killed {what}; {verdict}; all gone after {gone:.1f} s {still or ''}",
+                flush=True,
+            )
         new = sorted(set(os.listdir("/dev/shm")) - shared)
-        print(f"{equal} of {killed} equal; {left} processes left; {len(new)} files in /dev/shm left {new or ''}")
+        print(
+            f"{equal} of {killed} equal; {left} processes left; {len(new)} files in /dev/shm left {new or ''}"
+        )
     return 0 if equal == killed and not left and not new else 1
 
 
