@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from detector import YOLO, every_rank
-from detector.errors import DataError
+from detector.errors import DataError, TrainingError
+from detector.scale.launch import _failure
+from detector.scale.worker import write_failure
+from detector.training.signals import Terminated
 
 SCRIPT = """
 import json
@@ -60,6 +66,10 @@ def ranks(trainer):
     Path(f"rank-{trainer.ranks.rank}").write_text(str(len(trainer.batch)))
 
 
+def stop_in_one(trainer):
+    trainer.stop = trainer.stop or (trainer.ranks.rank == 1 and trainer.global_step == 3)
+
+
 counter = Counter()
 model = YOLO("tiny.yaml")
 model.add_callback(counter)
@@ -68,23 +78,46 @@ model.add_callback("on_train_epoch_end", closure("closure"))
 model.add_callback("on_train_epoch_end", Plain("method").write)
 model.add_callback("on_train_start", on_train_start)
 model.add_callback("on_train_batch_end", ranks)
+model.add_callback("on_train_batch_end", every_rank(stop_in_one))
 metrics = model.train(
-    data=DATA, imgsz=64, batch=4, epochs=1, workers=0, plots=False, device="cpu", processes=2, loggers="none",
+    data=DATA, imgsz=64, batch=4, epochs=5, workers=0, plots=False, device="cpu", processes=2, loggers="none",
     project="runs",
 )
 print(json.dumps({
     "batches": counter.batches, "map": metrics.box.map, "epoch": model.trainer.epoch, "best": str(model.trainer.best),
-    "source": str(model.source), "names": len(model.names),
+    "source": str(model.source), "names": len(model.names), "step": model.trainer.global_step,
+    "reason": model.trainer.stop_reason,
 }))
 """
 
+PLUGIN = """
+from pathlib import Path
 
-def test_a_script_trains_in_two_processes_with_callbacks_of_every_kind(
+from detector import every_rank
+
+
+@every_rank
+def on_train_start(trainer):
+    Path(f"plugin-{trainer.ranks.rank}").write_text("plug-in")
+"""
+"""A module of an installed package whose entry point adds it to every training."""
+
+
+def install_plugin(folder: Path) -> None:
+    (folder / "their_plugin.py").write_text(PLUGIN)
+    installed = folder / "theirs-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[detector.callbacks]\nmark = their_plugin:on_train_start\n")
+
+
+def test_a_script_trains_in_two_processes_with_callbacks_of_every_kind_until_one_of_them_stops(
     tmp_path: Path, tiny_model: Path, drawn_dataset: Path
 ) -> None:
     (tmp_path / "neighbour.py").write_text(
         "from pathlib import Path\ndef on_train_start(trainer): Path('neighbour').write_text('function of a file')\n"
     )
+    install_plugin(tmp_path)
     (tmp_path / "train.py").write_text(SCRIPT.replace("DATA", repr(str(drawn_dataset))))
     done = subprocess.run(
         [sys.executable, "train.py"],
@@ -101,9 +134,12 @@ def test_a_script_trains_in_two_processes_with_callbacks_of_every_kind(
         "lambda": "lambda", "closure": "closure", "method": "bound method", "neighbour": "function of a file",
     }  # fmt: skip
     assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)] == ["2", "2"]
-    assert (found["batches"], found["epoch"], found["names"]) == (2, 0, 6)
+    assert [(tmp_path / f"plugin-{rank}").read_text() for rank in range(2)] == ["plug-in", "plug-in"]
+    assert (found["batches"], found["step"], found["epoch"], found["names"]) == (3, 3, 1, 6)
+    assert found["reason"].startswith("stopped by ")
+    assert found["reason"].endswith("(stop_in_one on on_train_batch_end), on rank 1")
     assert found["source"] == found["best"] and Path(found["best"]).is_file()
-    assert done.stderr.count("epoch 1/1") == 1
+    assert done.stderr.count("epoch 1/5") == 1
     assert "closure.<locals>.write" not in done.stderr  # what it has captured can't be changed
     assert "Plain has no state_dict" in done.stderr
 
@@ -128,7 +164,15 @@ class Losses:
         self.rows, self.validated = state["rows"], state["validated"]
 
 
-SAME = {"optimizer": "SGD", "amp": False, "lr0": 0.001, "warmup_bias_lr": 0.001, "imgsz": 128, "nbs": 14}
+SAME = {
+    "optimizer": "SGD",
+    "amp": False,
+    "lr0": 0.001,
+    "warmup_bias_lr": 0.001,
+    "imgsz": 128,
+    "nbs": 14,
+    "loggers": "none",
+}
 
 
 def test_two_processes_train_as_one(train_tiny: Callable[..., YOLO]) -> None:
@@ -152,21 +196,6 @@ def first_again(model: YOLO) -> Path:
 
 
 @every_rank
-class StopOnOne:
-    """Stops in the second process only."""
-
-    def on_train_batch_end(self, trainer: Any) -> None:
-        trainer.stop = trainer.stop or (trainer.ranks.rank == 1 and trainer.global_step == 3)
-
-
-def test_a_stop_in_one_process_stops_all_after_the_same_batch(train_tiny: Callable[..., YOLO]) -> None:
-    trainer = train_tiny(StopOnOne(), epochs=5, processes=2, val=False).trainer
-    assert (trainer.global_step, trainer.epoch) == (3, 1)
-    assert trainer.stop_reason.startswith("stopped by ")
-    assert trainer.stop_reason.endswith("(StopOnOne.on_train_batch_end on on_train_batch_end), on rank 1")
-
-
-@every_rank
 def fail_on_one(trainer: Any) -> None:
     if trainer.ranks.rank == 1:
         raise DataError("broken on purpose")
@@ -174,9 +203,25 @@ def fail_on_one(trainer: Any) -> None:
 
 def test_an_exception_in_one_process_is_raised_with_its_traceback(train_tiny: Callable[..., YOLO]) -> None:
     with pytest.raises(DataError, match="broken on purpose") as raised:
-        train_tiny(("on_train_batch_end", fail_on_one), epochs=5, processes=2)
+        train_tiny(("on_train_batch_end", fail_on_one), epochs=5, processes=2, loggers="none")
     cause = str(raised.value.__cause__)
     assert cause.startswith("\nrank 1: Traceback") and "in fail_on_one" in cause
+
+
+def test_a_process_that_was_killed_is_named_and_not_the_signal_that_ended_the_others(tmp_path: Path) -> None:
+    write_failure(tmp_path, 0, Terminated(signal.SIGTERM), None)
+    killed = ProcessFailure(local_rank=1, pid=1, exitcode=-9, error_file="none")
+    found = _failure(tmp_path, 2, SimpleNamespace(failures={1: killed}))
+    assert isinstance(found, TrainingError)
+    assert str(found).startswith("rank 1 of 2 ended without a word (SIGKILL)")
+
+
+def test_a_signal_that_all_processes_got_is_raised(tmp_path: Path) -> None:
+    for rank in range(2):
+        write_failure(tmp_path, rank, Terminated(signal.SIGTERM), None)
+    ended = ProcessFailure(local_rank=1, pid=1, exitcode=1, error_file="none")
+    found = _failure(tmp_path, 2, SimpleNamespace(failures={1: ended}))
+    assert isinstance(found, Terminated) and found.code == 143
 
 
 def test_a_batch_that_can_not_be_shared_is_refused_with_the_nearest(train_tiny: Callable[..., YOLO]) -> None:

@@ -1,6 +1,7 @@
 """Signals: they end a training in good order, wherever they arrive."""
 
 import os
+import pickle
 import signal
 from functools import partial
 
@@ -186,3 +187,8 @@ def test_workers_that_are_signalled_too_do_not_disturb_the_end(train_tiny, tmp_p
     with pytest.raises(Terminated):
         train_tiny(workers=2, callbacks=[("on_model_save", end_all)], epochs=2)
     assert load_checkpoint(tmp_path / "train" / STATE)["epoch"] == 0
+
+
+def test_a_signal_is_the_same_one_in_another_process():
+    found = pickle.loads(pickle.dumps(Terminated(signal.SIGHUP)))
+    assert (found.number, found.code) == (signal.SIGHUP, 129)

@@ -40,6 +40,7 @@ from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.scale.agreement import AGREED, agree, agree_on_batch, keep_every_rank, same_weights
 from detector.scale.batch_norm import synchronise_batch_norm
+from detector.scale.gradients import mean_of
 from detector.scale.ranks import Ranks
 from detector.scale.restart import mark_run
 from detector.settings import TrainSettings
@@ -704,8 +705,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
         }
         grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         shares = self.ranks.accumulated(grads)
-        if len(shares) > 1:
-            grads = {name: torch.stack([share[name] for share in shares]).mean(0) for name in grads}
         return copy.deepcopy(plain) | {
             **self.meters.state_dict(),
             "model": self.model.config.to_dict(),
@@ -713,7 +712,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
             "ema": self.ema.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
-            "grads": grads,
+            "grads": grads if len(shares) == 1 else mean_of(shares),
             "shares": shares if len(shares) > 1 else [],
             "scaler": self.scaler.state_dict(),
             "frozen": list(self.frozen.parameters),

@@ -52,8 +52,16 @@ def flat(gradients: dict[str, Tensor]) -> Tensor:
 
 def unflat(sent: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return sent gradients by name, each laid out in memory as that of the same name in `like`."""
-    parts = sent.split([grad.numel() for grad in like.values()])
+    parts = torch.split(sent, [grad.numel() for grad in like.values()])
     return {
         name: torch.empty_like(grad, device="cpu").copy_(part.view(grad.shape))
         for (name, grad), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def mean_of(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the means of what several processes have accumulated, laid out in memory as that is."""
+    return {
+        name: torch.empty_like(first).copy_(torch.stack([share[name] for share in shares]).mean(0))
+        for name, first in shares[0].items()
     }

@@ -130,7 +130,9 @@ def _failure(folder: Path, count: int, ended: Any) -> BaseException:
         ended: the launcher's own error.
     """
     found = [pickle.loads(path.read_bytes()) for path in folder.glob("failure-*.pkl")]
-    causes = [failure for failure in found if not failure.only_lost]
+    heard = {failure.rank for failure in found}
+    silent = any(rank not in heard and left.exitcode < 0 for rank, left in ended.failures.items())
+    causes = [failure for failure in found if not (failure.only_lost or (silent and failure.by_signal))]
     if not causes:
         return TrainingError(_unexplained(ended, count))
     first = min(causes, key=attrgetter("when"))

@@ -71,6 +71,7 @@ class Failure:
         text: the traceback.
         error: the exception, pickled; None if that is impossible.
         only_lost: whether it only lost the others.
+        by_signal: whether a signal ended it, as the launcher sends when another process has ended.
     """
 
     when: float
@@ -78,6 +79,7 @@ class Failure:
     text: str
     error: bytes | None
     only_lost: bool
+    by_signal: bool
 
 
 def owners(registry: CallbackRegistry) -> list[Any]:

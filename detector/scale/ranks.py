@@ -26,11 +26,10 @@ from detector.device import listed_devices, select_device
 from detector.errors import DetectorError, SettingsError, TrainingError, first_line
 from detector.messages import configure_logging
 from detector.scale.gradients import exchange_gradients, flat, unflat
+from detector.scale.meeting import meet
 from detector.scale.watch import Watch
 
 T = TypeVar("T")
-
-MEETINGS = (30.0, 90.0)  # seconds until processes that do not meet try it again
 
 
 class RankLostError(DetectorError):
@@ -172,7 +171,7 @@ class RankGroup(Ranks):
         self.limit, self.failed_at = limit, 0.0
         try:
             self._meet(next(rendezvous("env://", self.rank, self.size, timeout=timedelta(seconds=limit)))[0])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TimeoutError) as error:
             place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
             raise SettingsError(
                 f"rank {self.rank} of {self.size} can't meet the others at {place} ({first_line(error)}); see "
@@ -182,35 +181,16 @@ class RankGroup(Ranks):
         self._failed = False
 
     def _meet(self, store: Any) -> None:
-        """Connect the processes, and again with more patience where that fails.
-
-        A group that is restarted may get the store of the one before, with the addresses of lost processes: each group
-        has keys of its own there, known by how often it was restarted and how many have come since.
+        """Connect the processes.
 
         Args:
             store: where they find each other's addresses.
         """
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        group = (store.add(f"arrivals-{attempt}", 1) - 1) // self.size
-        for number, patience in enumerate([*(p for p in MEETINGS if p < self.limit), self.limit]):
-            span = timedelta(seconds=patience)
-            place = dist.PrefixStore(f"meeting-{attempt}-{group}-{number}", store)  # type: ignore[attr-defined]
-            try:
-                dist.init_process_group(
-                    self.backend, store=place, rank=self.rank, world_size=self.size, timeout=span
-                )
-                self._objects: Any = dist.new_group(backend="gloo", timeout=span)
-            except (RuntimeError, ValueError):
-                if dist.is_initialized():
-                    dist.destroy_process_group()
-                if patience == self.limit:
-                    raise
-                continue
-            break
-        # public from torch 2.14 on
-        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
-        for part in (dist.group.WORLD, self._objects):
-            set_timeout(timedelta(seconds=self.limit), part)
+        token = meet(store, self.rank, self.size, self.limit)
+        place = dist.PrefixStore(token, store)  # type: ignore[attr-defined]
+        span = timedelta(seconds=self.limit)
+        dist.init_process_group(self.backend, store=place, rank=self.rank, world_size=self.size, timeout=span)
+        self._objects: Any = dist.new_group(backend="gloo", timeout=span)
 
     def __deepcopy__(self, memo: object) -> RankGroup:
         """Return the group itself: copies of the network are of its processes as well."""

@@ -14,6 +14,7 @@ from detector.scale.payload import OUTPUT, RESULT, Failure, Result, dumps, owner
 from detector.scale.ranks import RankLostError
 from detector.scale.record import TrainerRecord
 from detector.scale.restart import RUN_ID
+from detector.training.signals import Terminated
 
 
 def main(folder: Path) -> int:
@@ -55,6 +56,7 @@ def write_failure(folder: Path, rank: int, error: BaseException, ranks: Any) -> 
         "".join(traceback.format_exception(error)),
         dumps(error.with_traceback(None)) if problem_with(error) is None else None,
         isinstance(error, RankLostError),
+        isinstance(error, Terminated),
     )
     part = folder / f"failure-{rank}.part"
     part.write_bytes(pickle.dumps(failure))

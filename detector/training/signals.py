@@ -22,6 +22,10 @@ class Terminated(SystemExit):
         super().__init__(128 + number)
         self.number = number
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrive in another process as the same signal."""
+        return Terminated, (self.number,)
+
     def __str__(self) -> str:
         return f"terminated ({signal.Signals(self.number).name})"
 

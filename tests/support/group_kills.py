@@ -39,17 +39,17 @@ def marked(mark: str) -> dict[int, bytes]:
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdigit() and f"{MARK}={mark}".encode() in (
-                told := (folder / "environ").read_bytes()
+                environment := (folder / "environ").read_bytes()
             ):
-                found[int(folder.name)] = told
+                found[int(folder.name)] = environment
     return found
 
 
 def members(mark: str) -> dict[int, int]:
     """Return the process ids of a group's trainings, by rank; not those of their loaders."""
     found: dict[int, int] = {}
-    for pid, told in sorted(marked(mark).items()):
-        for part in told.split(b"\0"):
+    for pid, environment in sorted(marked(mark).items()):
+        for part in environment.split(b"\0"):
             if part.startswith(b"RANK="):
                 found.setdefault(int(part[5:]), pid)
     return found
@@ -146,7 +146,7 @@ def main() -> int:
         scene = (options.folder or Path(temporary)).absolute()
         scene.mkdir(parents=True, exist_ok=True)
         make_scene(scene)
-        shared = set(os.listdir("/dev/shm"))
+        shared = set(Path("/dev/shm").iterdir())
         whole = Launch(scene, "whole", options.processes, options.set)
         running = whole.start()
         began = whole.first_process()
@@ -178,10 +178,9 @@ def main() -> int:
                 f"{launch.name}: killed {what}; {verdict}; all gone after {gone:.1f} s {still or ''}",
                 flush=True,
             )
-        new = sorted(set(os.listdir("/dev/shm")) - shared)
-        print(
-            f"{equal} of {killed} equal; {left} processes left; {len(new)} files in /dev/shm left {new or ''}"
-        )
+        new = sorted(set(Path("/dev/shm").iterdir()) - shared)
+        files = f"{len(new)} files in /dev/shm left {[*map(str, new)] or ''}"
+        print(f"{equal} of {killed} equal; {left} processes left; {files}")
     return 0 if equal == killed and not left and not new else 1
 
 
