@@ -3,8 +3,8 @@
     python -m benchmarks.arithmetic --processes 8 64
     python -m benchmarks.arithmetic --images 1000000 --kilobytes 150 --speed 1000 --loaded 120
 
-The second also says what a data set needs, by `--speed`, images per second that one process trains, and `--loaded`, those
-that one core decodes and augments (`python -m benchmarks --only training,loading` measures both on your machine).
+The second also says what a data set needs, by `--speed`, images per second that one process trains, and `--loaded`,
+those that one core decodes and augments (`python -m benchmarks --only training,loading` measures both on your machine).
 Gradients are exchanged in a ring, of which every process sends 2 (n - 1) / n of the bytes. MB are 10^6 bytes.
 """
 
@@ -68,7 +68,8 @@ def traffic_table(processes: list[int], imgsz: int) -> list[list[str]]:
     """Return what every network exchanges per step, and the size of its state."""
     head = [
         "network", "M parameters", "gradients MB", *(f"sent of {n} MB" for n in processes),
-        *(f"{link} ms" for link in LINKS), "norm messages", "norm kB", "MuSGD GFLOP", "GFLOP/image", "MuSGD MB", "state MB",
+        *(f"{link} ms" for link in LINKS), "norm messages", "norm kB", "MuSGD GFLOP", "GFLOP/image", "MuSGD MB",
+        "state MB",
     ]  # fmt: skip
     return [head, *(traffic(name, processes, imgsz) for name in NETWORKS)]
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -238,3 +239,13 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
 
 def test_processes(bench) -> None:  # type: ignore[no-untyped-def]
     assert first_words(bench("processes")) == [["yolo11n", "one"], ["yolo11n", "one,"], ["yolo11n", "two"]]
+
+
+def test_what_processes_exchange_is_counted_from_the_network():
+    from benchmarks.arithmetic import build, orthogonalization_gflops, traffic
+
+    parameters = sum(p.numel() for p in build("yolo11n").parameters())
+    row = traffic("yolo11n", [2, 4], 64)
+    assert row[2:5] == [f"{4 * parameters / 1e6 * part:.1f}" for part in (1, 1, 1.5)]
+    # five times 4 * 10 * 10 * 90 + 2 * 10 ** 3
+    assert orthogonalization_gflops([torch.Size((90, 10))]) == 5 * 38_000 / 1e9

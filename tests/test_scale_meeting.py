@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
@@ -47,3 +51,16 @@ def test_a_process_that_does_not_come_is_named() -> None:
             meet(store, 0, 3, 0.2)
         with pytest.raises(TimeoutError):
             waiting.result()
+
+
+@pytest.mark.slow
+def test_two_launchers_that_meet_train_as_one_with_two_processes() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.two_machines", "--loopback"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -146,6 +146,9 @@ class Allowed(NamedTuple):
 EXCEPTIONS = (
     Allowed("benchmarks/*", "foreign, peer, vendor", "", "the other program of a comparison, option --peer"),
     Allowed("tests/test_benchmarks.py", "foreign, peer, vendor", "", "the other program of a comparison"),
+    Allowed(
+        "tests/support/two_machines.py", "foreign, peer, vendor", "peer name", "an option of `ip link add`"
+    ),
     Allowed("Makefile", "foreign, peer, vendor", "PEER", "option --peer of the benchmarks"),
     Allowed("docs/benchmarks.md", "foreign, peer, vendor", "", "the other program of a comparison"),
     Allowed("docs/resume.md", "foreign, peer, vendor", "peer", "the folder of another program's environment"),

@@ -109,17 +109,18 @@ class Launch:
     def log(self) -> str:
         return (self.scene / f"{self.name}.log").read_text(errors="replace")
 
-    def first_process(self) -> float:
-        """Wait for the first process that trains; return the moment."""
-        while not members(self.name):
+    def first_moment(self, running: subprocess.Popen[bytes], with_state: bool) -> float:
+        """Wait for the first process that trains, or for the first state of the run; return the moment."""
+        state = self.folder / "weights/state.pt"
+        while running.poll() is None and not (state.exists() if with_state else members(self.name)):
             time.sleep(0.02)
         return time.monotonic()
 
 
-def kill_one(launch: Launch, after: float, chance: random.Random) -> tuple[str, int]:
+def kill_one(launch: Launch, with_state: bool, after: float, chance: random.Random) -> tuple[str, int]:
     """Start a training and kill one of its processes; return what was killed when, and torchrun's exit code."""
     running = launch.start()
-    until = launch.first_process() + after
+    until = launch.first_moment(running, with_state) + after
     while time.monotonic() < until and running.poll() is None:
         time.sleep(0.005)
     saved = (launch.folder / "weights/state.pt").exists()
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the training, such as nbs=12")
+    parser.add_argument("--with-state", action="store_true", help="kill after the first state only")
     parser.add_argument("--folder", type=Path, help="keep everything here; by default a temporary folder")
     options = parser.parse_args()
     os.environ |= {"DETECTOR_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -149,7 +151,7 @@ def main() -> int:
         shared = set(Path("/dev/shm").iterdir())
         whole = Launch(scene, "whole", options.processes, options.set)
         running = whole.start()
-        began = whole.first_process()
+        began = whole.first_moment(running, options.with_state)
         if running.wait():
             print(whole.log[-3000:])
             return 1
@@ -161,7 +163,7 @@ def main() -> int:
             if killed == options.kills:
                 break
             launch = Launch(scene, f"kill-{number}", options.processes, options.set)
-            what, code = kill_one(launch, chance.random() * seconds, chance)
+            what, code = kill_one(launch, options.with_state, chance.random() * seconds, chance)
             gone, still = seconds_until_gone(launch.name)
             left += len(still)
             if what.startswith("nothing"):
