@@ -7,11 +7,9 @@ import re
 from pathlib import Path
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
-
-pytest.importorskip("nbclient", reason="needs nbclient and ipykernel")
-import nbformat
 from support.notebooks import data_of, errors_of, run_cells, text_of
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "examples" / "notebooks").glob("*.ipynb"))

@@ -41,3 +41,11 @@ def test_a_link_leads_to_the_place_of_its_target(page, given, link):
 def test_code_is_shown_as_code_and_a_folder_as_a_list():
     assert "\n# datasets/shapes.yaml\n\n```yaml\n" in PAGES["content_of"]("datasets/shapes.yaml")
     assert "- [run_onnx.py](deploy/run_onnx.py)\n" in PAGES["content_of"]("examples/deploy")
+
+
+def test_every_page_has_a_place_in_the_navigation():
+    root = Path(__file__).resolve().parents[1]
+    nav = (root / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = {line.split()[-1] for line in nav.splitlines() if line.endswith(".md")}
+    pages = {path.relative_to(root / "docs").as_posix() for path in (root / "docs").rglob("*.md")}
+    assert pages <= named
