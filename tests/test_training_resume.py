@@ -16,7 +16,7 @@ from support.training import quick_settings
 from detector import YOLO
 from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from detector.errors import CheckpointError, DataError, SettingsError
-from detector.training.resume import find_run
+from detector.training.resume import RunState, find_run
 
 QUICK = quick_settings(epochs=3, close_mosaic=1)
 
@@ -264,6 +264,19 @@ def test_a_finished_run_is_resumed_when_epochs_are_raised(tiny_model, drawn_data
         YOLO(tiny_model).train(resume=folder)
     YOLO(tiny_model).train(resume=folder, epochs=2)
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
+
+
+def test_a_launcher_that_restarts_a_finished_run_ends_it_once_more(
+    tiny_model, drawn_dataset, tmp_path, monkeypatch
+):
+    metrics = YOLO(tiny_model).train(data=drawn_dataset, project=tmp_path, **(QUICK | {"epochs": 1}))
+    weights = [(tmp_path / "train/weights" / name).read_bytes() for name in ("best.pt", "last.pt")]
+    complete = RunState.complete
+    monkeypatch.setattr(RunState, "complete", lambda run, settings, _: complete(run, settings, True))
+    again = YOLO(tiny_model).train(resume=tmp_path / "train")
+    assert again.results_dict == metrics.results_dict
+    assert [(tmp_path / "train/weights" / name).read_bytes() for name in ("best.pt", "last.pt")] == weights
+    assert [row["epoch"] for row in rows(tmp_path / "train")] == ["1"]
 
 
 def test_a_change_that_makes_it_another_run_is_refused(tiny_model, drawn_dataset, tmp_path, caplog):
