@@ -17,12 +17,11 @@ log = logging.getLogger(__name__)
 
 MARK = "launch.json"
 MARK_BYTES = 10_000
-RUN_ID = "TORCHELASTIC_RUN_ID"
 
 
 def mark_run(folder: Path, environment: Mapping[str, str] = os.environ) -> None:
     """Write which launch a run belongs to."""
-    if (run_id := environment.get(RUN_ID)) is not None:
+    if (run_id := environment.get("TORCHELASTIC_RUN_ID")) is not None:
         replace_file(folder / MARK, json.dumps({"run_id": run_id}).encode())
 
 
@@ -36,7 +35,8 @@ def marked_run(project: str | Path, name: str, environment: Mapping[str, str] = 
         name: of the run; later ones have a number after it.
         environment: what torchrun sets.
     """
-    run_id, restarts = environment.get(RUN_ID), int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
+    run_id = environment.get("TORCHELASTIC_RUN_ID")
+    restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
     if run_id is None or (run_id == "none" and not restarts):  # none: no id was given
         return None
     files = sorted(Path(project).glob(f"{name}*/{MARK}"), key=lambda path: -path.stat().st_mtime)
