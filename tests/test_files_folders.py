@@ -90,7 +90,8 @@ def test_offline_is_yes_or_no(monkeypatch: pytest.MonkeyPatch, value: str, offli
 def test_the_docs_list_every_variable_that_is_read() -> None:
     """Those named where the environment is asked, and names with the prefix of a tool that has many."""
     asked = re.compile(
-        r'(?:environ(?:ment)?\.get|getenv|environ\.pop|_folder)\(\s*"(\w+)"|environ\[\s*"(\w+)"|"(\w+)" (?:not )?in os\.environ'
+        r'(?:environ(?:ment)?\.(?:get|pop)|getenv|_folder)\(\s*"(\w+)"|environ\[\s*"(\w+)"'
+        r'|"(\w+)" (?:not )?in os\.environ'
         r'|\b((?:DETECTOR|XDG|MLFLOW|WANDB|COMET)_[A-Z_]+)(?="|=)'
     )
     read = set()

@@ -13,7 +13,6 @@ from typing import Any
 from detector.scale.payload import OUTPUT, RESULT, Failure, Result, dumps, owners, problem_with, read_job
 from detector.scale.ranks import RankLostError
 from detector.scale.record import TrainerRecord
-from detector.scale.restart import RUN_ID
 from detector.training.signals import Terminated
 
 
@@ -22,7 +21,7 @@ def main(folder: Path) -> int:
     rank = int(os.environ["RANK"])
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     os.environ.pop("PYTHONSAFEPATH", None)
-    os.environ.pop(RUN_ID, None)  # such a launch is not restarted
+    os.environ.pop("TORCHELASTIC_RUN_ID", None)  # such a launch is not restarted
     if (folder / OUTPUT).exists():
         output = os.open(folder / OUTPUT, os.O_WRONLY)
         os.dup2(output, 1)
