@@ -42,7 +42,7 @@ def measure(model: str, settings: dict[str, Any], **options: Any) -> float:
     speeds = Speeds()
     yolo = YOLO(f"{model}.yaml")
     yolo.add_callback(speeds)
-    yolo.train(val=False, plots=False, close_mosaic=0, warmup_epochs=0, **settings, **options)
+    yolo.train(val=False, plots=False, loggers="none", close_mosaic=0, warmup_epochs=0, **settings, **options)
     return len(speeds.found[1:]) / sum(1 / speed for speed in speeds.found[1:])
 
 

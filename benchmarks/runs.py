@@ -53,17 +53,17 @@ def run(bench: Bench) -> list[list[str]]:
         write_runs(Path(name))
         for words in ((), ("sort=-mAP50-95", "filter=seed=1"), ("--json",)):
             label = " ".join(["detector runs", *words])
-            rows.append(
-                [f"{label}, {RUNS} of {EPOCHS} epochs", f"{measure_listing(Path(name), *words):.2f}", "-"]
-            )
+            wall, used = measure_listing(Path(name), *words)
+            rows.append([f"{label}, {RUNS} of {EPOCHS} epochs", f"{wall:.2f}", f"{used:.2f}", "-"])
     model = bench.models[0]
     settings = bench.training_settings(bench.steps * bench.batch, bench.val_images, bench.epochs)
     seconds, spent = measure_training(model, settings | {"save": True})
     rows.append([f"{model}, {bench.epochs} epochs", *_row(seconds, seconds)])
-    written = {event: value for (event, fn), value in spent.items() if fn.startswith("RunStatus.")}
-    rows.append(["its record, all", *_row(sum(written.values()), seconds)])
-    for event, value in list(written.items())[:4]:
-        rows.append([f"  on {event}", *_row(value, seconds)])
+    for writer in ("RunStatus", "Report"):
+        written = {event: value for (event, fn), value in spent.items() if fn.startswith(f"{writer}.")}
+        rows.append([f"its {writer}, all", *_row(sum(written.values()), seconds)])
+        for event, value in sorted(written.items(), key=lambda row: -row[1])[:4]:
+            rows.append([f"  on {event}", *_row(value, seconds)])
     return rows
 
 

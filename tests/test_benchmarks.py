@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -249,3 +250,38 @@ def test_what_processes_exchange_is_counted_from_the_network():
     assert row[2:5] == [f"{4 * parameters / 1e6 * part:.1f}" for part in (1, 1, 1.5)]
     # five times 4 * 10 * 10 * 90 + 2 * 10 ** 3
     assert orthogonalization_gflops([torch.Size((90, 10))]) == 5 * 38_000 / 1e9
+
+
+def test_the_record_of_a_run_is_measured_by_what_writes_it(bench, monkeypatch):
+    from benchmarks import runs
+
+    for name, value in {"RUNS": 2, "EPOCHS": 3, "REPEATS": 1}.items():
+        monkeypatch.setattr(runs, name, value)
+    lines = bench("runs")
+    assert sum(line.startswith("detector runs") for line in lines) == 3
+    rows = [line.rsplit(maxsplit=3) for line in lines if line.startswith(("yolo11n", "its "))]
+    assert [row[0] for row in rows] == ["yolo11n, 2 epochs", "its RunStatus, all", "its Report, all"]
+    training, *parts = (float(row[1]) for row in rows)
+    assert all(0 < part < training for part in parts)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="trainings are forked")
+def test_a_sweep_trains_each_variant_once_and_continues(
+    drawn_dataset, tiny_model, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.sweep import main
+
+    results = tmp_path / "found.jsonl"
+    words = ["--data", str(drawn_dataset), "--models", str(tiny_model.with_suffix("")), "--jobs", "2"]
+    words += ["--project", str(tmp_path / "runs"), "--results", str(results), "--variant", "now:"]
+    words += ["epochs=1", "imgsz=64", "batch=4", "workers=0", "device=cpu"]
+    main([*words, "--seeds", "0"])
+    main([*words, "--seeds", "0,1", "--variant", "less:sgd=0.1,optimizer=MuSGD"])
+    found = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {(row["seed"], row["variant"]) for row in found} == {
+        (s, v) for s in (0, 1) for v in ("now", "less")
+    }
+    assert len(found) == 4 and all(len(row["curve"]) == len(row["seconds"]) == 1 for row in found)
+    last = capfd.readouterr().out.splitlines()[-2:]
+    assert [line.split()[2] for line in last] == ["less", "now"]
