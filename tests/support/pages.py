@@ -98,7 +98,7 @@ def write_desk(folder: Path, drawn_dataset: Path) -> None:
     """Fill a folder with what the pages name: data, models, images and a run, all of them small."""
     shutil.copytree(drawn_dataset.parent / "data", folder / "shapes")
     six = drawn_dataset.read_text().replace("path: data", "path: shapes")
-    for name in ("shapes.yaml", "coco8.yaml", "bccd.yaml"):
+    for name in ("shapes.yaml", "coco8.yaml", "bccd.yaml", "raccoon.yaml"):
         (folder / name).write_text(six)
     two = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
     for name in ("mydata", "second"):
@@ -133,6 +133,8 @@ def write_run(folder: Path) -> None:
             model.train(data="mydata", epochs=2, lr0=lr0)
         for name in ("best.pt", "yolov8n.pt", "yolo11n.pt", "theirs.pt"):
             shutil.copy(model.trainer.best, name)
+        Path("runs/starter-yolo11n").mkdir()
+        YOLO("best.pt").save("runs/starter-yolo11n/starter-yolo11n.safetensors")
         shutil.copy(YOLO("runs/train/weights/best.pt").export(format="onnx"), "best.onnx")
         model = onnx.load(YOLO("theirs.pt").export(format="onnx", dynamic=True))
         del model.metadata_props[:]  # as of another tool
