@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.scale.batch_norm import SyncBatchNorm, synchronise_batch_norm
+from detector.scale.batch_norm import SyncBatchNorm, moments, synchronise_batch_norm
 from detector.scale.ranks import Ranks
 
 
@@ -73,3 +74,14 @@ def test_it_is_a_plain_batch_norm_in_eval_mode() -> None:
     synchronise_batch_norm(shared, Played(torch.zeros(5), torch.zeros(2, 2)))
     images = torch.rand(1, 2, 3, 3)
     assert torch.equal(plain(images), shared(images))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (1, 8, 1, 1), (2, 64, 16, 16)])
+def test_moments_are_mean_and_biased_variance(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(shape) * 3 + 50).contiguous(memory_format=layout)
+    mean, var = moments(x)
+    exact_var, exact_mean = torch.var_mean(x.double(), dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(mean.double(), exact_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(var.double(), exact_var, rtol=1e-5, atol=1e-9)

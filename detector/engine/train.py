@@ -404,7 +404,7 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.dtype == torch.float16)
         self.ema = ModelEMA(self.model)
         self.reset_meters()
-        if self.ranks.is_group and settings.sync_bn:
+        if self.ranks.size > 1 and settings.sync_bn:
             synchronise_batch_norm(self.model, self.ranks)
 
     def share_network(self) -> None:
