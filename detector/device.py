@@ -13,6 +13,11 @@ import torch
 from detector.errors import SettingsError
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def listed_devices(device: str | int | list[int]) -> list[int]:
     """Return the numbers of the CUDA devices in a setting such as `0,1`, [0, 1], `cuda:0,1` or -1; none of others.
 

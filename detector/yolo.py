@@ -350,10 +350,11 @@ class YOLO:
                 )
             restarted = settings.resume != given.resume
             run = self._run_to_resume(settings, registry, transforms, ranks, restarted)
-            if not ranks.is_group and settle_devices(settings) > 1:
+            processes = 1 if ranks.is_group else settle_devices(settings)
+            if processes > 1:
                 from detector.scale.launch import train_in_processes
 
-                result = train_in_processes(self, settings, registry, transforms, run)
+                result = train_in_processes(self, settings, registry, transforms, run, processes)
                 self.trainer, self.metrics = result.record, result.metrics
                 self._set_network(build_network(result.config, result.weights, "the trained model").eval())
             else:

@@ -68,10 +68,15 @@ def state_of(obj: object, objects: Iterable[object], states: Mapping[str, Any]) 
     return next((states.get(name) for name, known in _stateful(objects) if known is obj), None)
 
 
+def is_stateful(obj: object) -> bool:
+    """Return whether an object has a state to save."""
+    return hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")
+
+
 def _stateful(objects: Iterable[object]) -> Iterator[tuple[str, Any]]:
     counts: dict[str, int] = {}
     for obj in objects:
-        if hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict"):
+        if is_stateful(obj):
             name = type(obj).__name__
             number = counts[name] = counts.get(name, 0) + 1
             yield (name if number == 1 else f"{name}#{number}"), obj

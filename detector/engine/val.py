@@ -138,9 +138,8 @@ class Validator(Engine):
             count += len(self.batch.paths)
             self.fire("on_val_batch_end")
             self.batch = self.preds = None
-        parts = self.ranks.gather(
-            (evaluator.images, [items.cpu() for items in terms]), "the detections of all"
-        )
+        measured = list(torch.stack(terms).cpu()) if terms else []  # one transfer
+        parts = self.ranks.gather((evaluator.images, measured), "the detections of all")
         for images, _ in parts:
             evaluator.images.update(images)
         self.speed = timer.ms_per_image(count)

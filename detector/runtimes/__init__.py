@@ -6,7 +6,6 @@ that is. What an exported file takes and gives is its `Contract`, read from the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,8 +50,3 @@ class Runtime(Protocol):
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict: images as the contract has them to predictions. Several threads may call it at once."""
         ...
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.device import usable_cores
 from detector.errors import ExportError
-from detector.runtimes import TensorSpec, usable_cores
+from detector.runtimes import TensorSpec
 from detector.runtimes.contract import read_metadata
 
 PARAM, BIN, METADATA_FILE = "model.ncnn.param", "model.ncnn.bin", "detector.json"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.device import usable_cores
 from detector.errors import ExportError, first_line
-from detector.runtimes import METADATA, TensorSpec, usable_cores
+from detector.runtimes import METADATA, TensorSpec
 from detector.runtimes.contract import read_metadata
 
 DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16"}

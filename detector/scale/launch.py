@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import detector
 from detector.callbacks.registry import CallbackRegistry, add_note
 from detector.callbacks.state import load_state
+from detector.device import usable_cores
 from detector.errors import DetectorError, TrainingError
 from detector.scale.payload import OUTPUT, RESULT, Result, not_returned, owners, require_portable, write_job
-from detector.scale.placement import settle_devices
 from detector.scale.ranks import require_shareable
 from detector.settings import TrainSettings
 from detector.training.signals import Terminated
@@ -53,6 +53,7 @@ def train_in_processes(
     registry: CallbackRegistry,
     transforms: Any,
     run: RunState | None,
+    count: int,
 ) -> Result:
     """Train in processes of their own, one per device, and bring back what rank 0 has.
 
@@ -62,12 +63,12 @@ def train_in_processes(
         registry: the callbacks of the run; those with a state get it back.
         transforms: the user's, of training samples.
         run: the run to resume, or None.
+        count: of processes.
 
     Raises:
         CallbackError: if a callback can't be carried there.
         BaseException: what ended the first process that failed, its traceback being the cause.
     """
-    count = settle_devices(settings)
     if not isinstance(settings.batch, str) and settings.batch >= 1:
         require_shareable(int(settings.batch), count)
     require_portable(registry)
@@ -175,11 +176,10 @@ def _own_signals() -> Iterator[None]:
 def _environment(count: int) -> Iterator[None]:
     """Let the processes find this package, share the cores, and talk to each other on this machine only."""
     before = dict(os.environ)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     package = str(Path(detector.__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, before.get("PYTHONPATH")]))
     os.environ["PYTHONSAFEPATH"] = "1"  # a package of this name in the current folder is another one
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // count, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // count, 1)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:

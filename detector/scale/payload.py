@@ -20,6 +20,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from detector.callbacks.registry import CallbackRegistry, describe
+from detector.callbacks.state import is_stateful
 from detector.errors import CallbackError, MissingPackageError, excerpt, first_line
 
 PATHS, JOB, RESULT, OUTPUT = "paths.json", "job.pkl", "result.pkl", "output"
@@ -177,8 +178,7 @@ def not_returned(registry: CallbackRegistry) -> Iterator[str]:
                 if any(known is owner for known in seen):
                     continue
                 seen.append(owner)
-                state = hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")
-                if not state and getattr(owner, "__dict__", None):
+                if not is_stateful(owner) and getattr(owner, "__dict__", None):
                     yield (
                         f"{type(owner).__name__} has no state_dict and load_state_dict: what it gathers on {event} "
                         "stays in the process that trains"

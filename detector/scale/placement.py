@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from detector.device import listed_devices
+from detector.device import listed_devices, usable_cores
 from detector.errors import SettingsError
 from detector.fields import format_value
 from detector.settings import TrainSettings
@@ -81,9 +81,8 @@ def settle_devices(settings: TrainSettings) -> int:
                 f"processes={count}: this machine has {torch.cuda.device_count()} GPUs; each process needs one"
             )
         settings.device = list(range(count))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if settings.device in ("cpu", "auto") and count > cores:
-        log.warning("processes=%d share %d cores: fewer are faster", count, cores)
+    if settings.device in ("cpu", "auto") and count > usable_cores():
+        log.warning("processes=%d share %d cores: fewer are faster", count, usable_cores())
     return count
 
 

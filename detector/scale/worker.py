@@ -10,6 +10,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from detector.callbacks.state import is_stateful
 from detector.scale.payload import OUTPUT, RESULT, Failure, Result, dumps, owners, problem_with, read_job
 from detector.scale.ranks import RankLostError
 from detector.scale.record import TrainerRecord
@@ -33,9 +34,7 @@ def main(folder: Path) -> int:
         model._train(settings, registry, transforms)
         if rank == 0:
             states = {
-                number: owner.state_dict()
-                for number, owner in enumerate(carried)
-                if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")
+                number: owner.state_dict() for number, owner in enumerate(carried) if is_stateful(owner)
             }
             weights = {key: value.cpu() for key, value in model.model.state_dict().items()}
             record = TrainerRecord(model.trainer)
