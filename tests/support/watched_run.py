@@ -22,13 +22,14 @@ CHANGES = (
     "os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown",
     "os.utime", "shutil.move", "shutil.copyfile", "shutil.rmtree", "sqlite3.connect",
 )  # fmt: skip
+PACKAGE = str(Path(__file__).resolve().parents[2] / "detector") + os.sep  # a clone may be named so as well
 seen: dict[str, list[str]] = {"written": [], "refused": []}
 
 
 def callers() -> str:
     """Name the files that a call went through, the innermost first, without the standard library."""
     files = [frame.filename for frame in reversed(traceback.extract_stack())]
-    named = [file for file in files if "site-packages" in file or "/detector/" in file]
+    named = [file for file in files if "site-packages" in file or file.startswith(PACKAGE)]
     return ", ".join(dict.fromkeys(file.rpartition("site-packages/")[2] for file in named[:30]))
 
 
