@@ -83,5 +83,5 @@ def test_moments_are_mean_and_biased_variance(shape: tuple[int, ...], layout: to
     x = (torch.randn(shape) * 3 + 50).contiguous(memory_format=layout)
     mean, var = moments(x)
     exact_var, exact_mean = torch.var_mean(x.double(), dim=(0, 2, 3), correction=0)
-    torch.testing.assert_close(mean.double(), exact_mean, rtol=1e-6, atol=0)
-    torch.testing.assert_close(var.double(), exact_var, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(mean, exact_mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(var, exact_var, rtol=1e-11, atol=1e-11)
