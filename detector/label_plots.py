@@ -88,6 +88,8 @@ def draw_classes(panel: Axes, splits: Mapping[str, Split], names: dict[int, str]
     positive = first[first > 0]
     if len(positive) and positive.max() > OUTLIER * positive.min():
         panel.set_yscale("symlog", linthresh=1)
+    else:
+        panel.locator_params(axis="y", integer=True)
     panel.grid(axis="x", visible=False)
     panel.set_ylabel("objects")
     panel.set_ylim(bottom=0)
