@@ -190,6 +190,28 @@ def test_two_processes_train_as_one(train_tiny: Callable[..., YOLO]) -> None:
         assert torch.allclose(value.float(), second.model.state_dict()[name].float(), atol=1e-5), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_twenty_steps_of_several_processes_are_those_of_one(
+    train_tiny: Callable[..., YOLO], processes: int
+) -> None:
+    one, several = Losses(), Losses()
+    settings = SAME | {"batch": 4, "nbs": 4, "epochs": 10}
+    first = train_tiny(one, **settings)
+    train_tiny(several, model=first_again(first), processes=processes, name="several", **settings)
+    assert len(one.rows) == len(several.rows) == 20
+    worst = max(
+        abs(a - b) / abs(b)
+        for row, by in zip(several.rows, one.rows, strict=True)
+        for a, b in zip(row, by, strict=True)
+    )
+    print(f"{processes} processes: the losses of 20 steps differ by {worst:.1e} at most")
+    assert worst < 1e-5
+    for theirs, ours in zip(several.validated, one.validated, strict=True):
+        metrics = {name: value for name, value in ours.items() if name.startswith("metrics")}
+        assert {name: theirs[name] for name in metrics} == metrics
+
+
 def first_again(model: YOLO) -> Path:
     """The architecture a model was made from."""
     return Path(model.trainer.settings.model)
