@@ -34,6 +34,8 @@ def machines() -> Iterator[list[list[str]]]:
     """Make two network namespaces for the `with` block; yield what a command in each begins with."""
     try:
         for name in NAMES:
+            # one of a run that was killed may be left
+            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
             ip(f"netns add {name}")
         ip(f"link add {CARD} netns {NAMES[0]} type veth peer name {CARD} netns {NAMES[1]}")
         for number, name in enumerate(NAMES, 1):
