@@ -60,6 +60,31 @@ def test_the_licence_of_the_weights_a_training_starts_from_is_in_all_that_it_wri
     assert pretrained.trainer.origin == first
 
 
+def test_a_permissive_licence_is_that_of_its_own_file_alone(tmp_path, finder_weights, train_tiny):
+    content = load_checkpoint(finder_weights)
+    free = tmp_path / "free.safetensors"
+    save_checkpoint(free, content | {"licence": "MIT"})
+    opened = YOLO(free)
+    assert opened.ckpt["origin"]["licence"] == "MIT"
+    trained = train_tiny(model=opened, epochs=1)
+    origin = trained.ckpt["origin"]
+    assert [(link["name"], link["licence"]) for link in links(origin)] == [
+        ("best.pt", None),
+        (free.name, "MIT"),
+    ]
+    assert choose_licence("Proprietary", origin) == ("Proprietary", False)
+    with pytest.raises(SettingsError, match="whose licence is MIT"):
+        choose_licence("Proprietary", YOLO(free).ckpt["origin"])
+    opened = YOLO(free)
+    both = opened.load(write_ultralytics(tmp_path / "theirs.pt", ultralytics_network(opened.model)))
+    again = YOLO(both.save(tmp_path / "both.safetensors"))
+    assert again.ckpt["origin"]["licence"] == f"{AGPL} AND MIT"
+
+    save_checkpoint(free, content | {"licence": 7})
+    with pytest.raises(CheckpointError, match="its licence can't be read"):
+        YOLO(free)
+
+
 def test_a_resumed_run_keeps_its_origin(theirs, train_tiny, tmp_path):
     def stop(trainer):
         trainer.stop = True

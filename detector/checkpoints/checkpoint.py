@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from detector.checkpoints.network import check_bounds, check_content
-from detector.checkpoints.origin import check_origin, origin_of
+from detector.checkpoints.origin import check_licence, check_origin, origin_of
 from detector.checkpoints.published import resolve_weights
 from detector.checkpoints.safetensors_file import read_tensor_file, write_tensor_file
 from detector.checkpoints.torch_zip import append_checksum, check_archive, check_container
@@ -123,6 +123,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     check_bounds(content, path)
     check_content(content, path)
     check_origin(content.get("origin"), path)
+    check_licence(content.get("licence"), path)
     return content  # type: ignore[no-any-return]
 
 
@@ -141,7 +142,8 @@ def read_weights(weights: str | Path) -> dict[str, Any]:
     """
     path = resolve_weights(weights)
     try:
-        content, licence = load_checkpoint(path), None
+        content = load_checkpoint(path)
+        licence = content.get("licence")
     except NotPlainError:
         content = read_ultralytics_checkpoint(path)
         licence = content.pop("licence")

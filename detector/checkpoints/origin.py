@@ -6,8 +6,10 @@ The `origin` of a checkpoint is None for weights from random numbers, or plain d
 |---|---|
 | name | of the file the weights were read from, before they were trained on or exported |
 | sha256 | of that file |
-| licence | of those weights: what the file says, else what the weights before them have; None if nothing is known |
+| licence | of those weights: what the file says, else that of the weights before them; None if nothing is known |
 | chain | the same of the files before it (name, sha256, licence), the newest first |
+
+A permissive licence asks for nothing of what is trained from the weights: it stays in the chain and goes no further.
 """
 
 from __future__ import annotations
@@ -24,6 +26,15 @@ FORCE = "force:"
 MAX_CHAIN = 32  # files that are remembered: each has the licence of those before it
 MAX_TEXT = 200  # of a name or a licence
 LINK = ("name", "sha256", "licence")
+PERMISSIVE = (
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "isc",
+    "0bsd",
+    "cc0-1.0",
+)  # SPDX, case-folded
 
 
 def origin_of(path: Path, before: Mapping[str, Any] | None, licence: str | None = None) -> dict[str, Any]:
@@ -34,7 +45,10 @@ def origin_of(path: Path, before: Mapping[str, Any] | None, licence: str | None 
         before: the origin of the weights in it, as the file says.
         licence: that the file itself states.
     """
-    licence = licence or (before or {}).get("licence")
+    inherited = (before or {}).get("licence")
+    if inherited and inherited.casefold() in PERMISSIVE:
+        inherited = None
+    licence = licence or inherited
     return {
         "name": path.name[:MAX_TEXT],
         "sha256": file_sha256(path),
@@ -78,13 +92,29 @@ def check_origin(origin: Any, path: str | Path) -> None:
         )
 
 
+def check_licence(licence: Any, path: str | Path) -> None:
+    """Make sure that what a file says of the licence of its own weights is a short text, or nothing.
+
+    Raises:
+        CheckpointError: if it is not.
+    """
+    if licence is not None and not _is_text(licence):
+        raise CheckpointError(
+            f"{path}: its licence can't be read; expected up to {MAX_TEXT} printable characters"
+        )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
+
+
 def _is_link(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     name, digest, licence = (value.get(key) for key in LINK)
     texts = [name] if licence is None else [name, licence]
     return (
-        all(isinstance(text, str) and len(text) <= MAX_TEXT and text.isprintable() for text in texts)
+        all(map(_is_text, texts))
         and isinstance(digest, str)
         and re.fullmatch("[0-9a-f]{64}", digest) is not None
     )
