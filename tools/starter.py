@@ -38,6 +38,8 @@ from detector.files.atomic import move_into_place, replace_file, staging_folder
 from detector.files.digest import file_sha256
 from detector.training.saving import STATE
 from detector.version import __version__
+from tools import teacher
+from tools.teacher import SHA256, FeatureTeacher
 
 LICENCE = "Apache-2.0"
 MIN_EPOCHS, MAX_EPOCH = 20, 10_000  # an epoch is that many images at most
@@ -48,6 +50,10 @@ INGREDIENTS = {
     "letters": "the shapes of the font that comes with OpenCV: Hershey's in version 4, an outline font in 5",
     "weights before": "none: random values of the seed",
 }
+TEACHER = (
+    f"EfficientNet-Lite0, trained on ImageNet, SHA-256 {SHA256}; {teacher.LICENCE}. Its maps are what the backbone "
+    "learns next to the scenes; none of its weights and no image of ImageNet is used"
+)
 AUGMENTATION = dict.fromkeys(
     ("mosaic", "close_mosaic", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "fliplr"), 0
 )  # off: the scenes vary by themselves
@@ -112,8 +118,12 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
     given = {"loggers": "none", **settings, **fixed}
     if (run / STATE).is_file():
         given["resume"] = run
+    model = YOLO(Path(recipe["model"]).with_suffix(".yaml"))
+    if recipe["teacher"]:
+        model.add_callback(FeatureTeacher())
+        given["cuda_graph"] = False  # a recorded step has no hooks
     with suppress(RunCompleteError):
-        YOLO(Path(recipe["model"]).with_suffix(".yaml")).train(**given)
+        model.train(**given)
 
 
 def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
@@ -131,9 +141,8 @@ def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
     path = folder / f"starter-{Path(recipe['model']).stem}.safetensors"
     kept = {key: content[key] for key in ("model", "epoch", "metrics")}
     origin = origin_of(best, None, LICENCE)  # from random weights, on nothing but scenes
-    save_checkpoint(
-        path, {**kept, "weights": weights, "settings": {"imgsz": recipe["imgsz"]}, "origin": origin}
-    )
+    rest = {"settings": {"imgsz": recipe["imgsz"]}, "licence": LICENCE, "origin": origin}
+    save_checkpoint(path, {**kept, **rest, "weights": weights})
     write_card(path, recipe, content)
     return path
 
@@ -148,13 +157,14 @@ def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]
             "bytes": path.stat().st_size,
             "licence": LICENCE,
         },
-        "ingredients": INGREDIENTS,
+        "ingredients": INGREDIENTS | ({"teacher": TEACHER} if recipe["teacher"] else {}),
         "recipe": {**recipe, "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1)},
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
         "metrics on scenes of the same kind": {
             name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
         },
-        "gain on other data sets": "not measured; python -m benchmarks.starter measures it",
+        "gain on other data sets": "measured by python -m benchmarks.starter; docs/starter.md has that of the "
+        "published files",
     }
     replace_file(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     lines = [f"# {path.stem}", ""]
@@ -197,6 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--classes", type=int, default=NUM_MOTIFS, help=f"how many kinds of motifs, 1 to {NUM_MOTIFS}"
     )
+    parser.add_argument(
+        "--teacher",
+        action="store_true",
+        help="let the backbone learn the features of EfficientNet-Lite0, too",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder; default: runs/starter-MODEL")
     parser.add_argument("settings", nargs="*", help="further settings of `detector train`, as device=0")
@@ -205,7 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--images {args.images}: expected {MIN_EPOCHS} or more")
     if not 1 <= args.classes <= NUM_MOTIFS:
         parser.error(f"--classes {args.classes}: expected 1 to {NUM_MOTIFS}")
-    recipe = {key: getattr(args, key) for key in ("model", "images", "imgsz", "batch", "classes", "seed")}
+    recipe = {
+        key: getattr(args, key) for key in ("model", "images", "imgsz", "batch", "classes", "teacher", "seed")
+    }
     folder = args.output or Path("runs") / f"starter-{Path(args.model).stem}"
     try:
         given, in_file = parse_words(args.settings, "train")
