@@ -18,6 +18,7 @@ from detector.callbacks.secrets import mask_callbacks
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.origin import describe_origin, joined, origin_of
+from detector.checkpoints.starter import STARTER, read_starter_weights, require_starter_weights
 from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.data.transforms import as_list, load_transform, name_of
 from detector.device import select_device
@@ -137,7 +138,8 @@ class YOLO:
     def _take_checkpoint(self, content: dict[str, Any]) -> None:
         config = read_config(content["model"], self.source)
         self._set_network(build_network(config, content["weights"], self.source).eval())
-        self.ckpt = {key: value for key, value in content.items() if key != "weights"}
+        own = ("weights", "licence")  # the origin has the licence
+        self.ckpt = {key: value for key, value in content.items() if key not in own}
 
     def _set_network(self, network: DetectionModel, trained: bool = True) -> None:
         self._network, self.trained, self._backend = network, trained, None
@@ -410,14 +412,19 @@ class YOLO:
         """Train in this process, alone or as one of a group."""
         from detector.engine.train import Trainer
 
-        config, weights, names, origin = self.model.config, None, None, None
+        config, weights, names, origin, content = self.model.config, None, None, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
+        elif settings.pretrained == STARTER:
+            content = require_starter_weights(config)
         elif isinstance(settings.pretrained, (str, Path)):
             content = read_weights(settings.pretrained)
-            weights, names, origin = content["weights"], class_names(content), content["origin"]
         elif settings.pretrained and self.trained:
             weights, names, origin = self.model.state_dict(), self.names, self.ckpt.get("origin")
+        elif settings.pretrained and (content := read_starter_weights(config)) and ranks.is_main:
+            log.info("weights: starting from the starter weights; pretrained=false for random ones")
+        if content is not None:
+            weights, names, origin = content["weights"], class_names(content), content["origin"]
         if run is None or settings.model is None:
             settings.model = str(self.source)
         self.trainer = Trainer(settings, config, weights, names, registry, run, origin, transforms, ranks)

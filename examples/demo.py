@@ -24,8 +24,9 @@ def celebrate(trainer):
         print(f"  epoch {trainer.epoch + 1}: mAP50-95 {trainer.fitness:.3f}, the goal of {GOAL} is reached")
 
 
-# small, simple images: a smaller input, and a milder augmentation than the defaults
-model.train(data="shapes.yaml", epochs=16, imgsz=192, mosaic=0.5, close_mosaic=6, scale=0.3, name="demo")
+# small, simple images: a smaller input, and a milder augmentation than the defaults; and from random weights
+settings = {"imgsz": 192, "mosaic": 0.5, "close_mosaic": 6, "scale": 0.3, "pretrained": False}
+model.train(data="shapes.yaml", epochs=16, name="demo", **settings)
 
 unseen = load_data_config("shapes.yaml").split_images("test")[:IMAGES]
 model.predict(unseen, save=True, name="demo-predict", verbose=False)

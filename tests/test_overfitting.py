@@ -18,6 +18,7 @@ def test_eight_images_are_learned_by_heart(family, tmp_path):
     data.write_text(f"path: data\ntrain: images/train\nval: images/train\nnames: {names}\n")
     settings = {"data": data, "imgsz": 96, "project": tmp_path, "plots": False, "verbose": False}
     model = YOLO(f"{family}.yaml")
-    model.train(epochs=STEPS, batch=8, loggers="none", val=False, seed=0, **settings, **NO_AUGMENTATION)
+    given = settings | NO_AUGMENTATION
+    model.train(epochs=STEPS, batch=8, loggers="none", val=False, seed=0, pretrained=False, **given)
     assert model.trainer.global_step == STEPS
     assert model.val(rect=False, **settings).box.map >= 0.95

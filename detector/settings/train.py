@@ -53,7 +53,10 @@ class TrainSettings(DataSettings):
         "{mAP50: 0.1, mAP50-95: 0.9}; none = mAP50-95",
     )
     pretrained: bool | str | Path = setting(
-        True, "training", "start from the weights of model=; a path takes them from there, false from none"
+        True,
+        "training",
+        "start from the weights of model=, a bare architecture from starter weights if there are any; starter = from "
+        "these, a path = from that file, false = random ones",
     )
     freeze: int | list[int | str] | None = setting(
         None, "training", "layers to freeze: a count from the start, or a list of indices or name parts"

@@ -51,7 +51,7 @@ def fingerprint(family: str, data: Path, images: Path, project: Path) -> dict[st
     model = YOLO(f"{family}.yaml")
     metrics = model.train(
         data=str(data), epochs=2, imgsz=160, batch=4, workers=0, seed=0, device="cpu", close_mosaic=1,
-        project=str(project), name=family, plots=False, verbose=False, loggers="none",
+        project=str(project), name=family, plots=False, verbose=False, loggers="none", pretrained=False,
     )  # fmt: skip
     run = model.trainer.save_dir
     paths = sorted(str(path) for path in images.iterdir())

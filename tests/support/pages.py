@@ -133,8 +133,6 @@ def write_run(folder: Path) -> None:
             model.train(data="mydata", epochs=2, lr0=lr0)
         for name in ("best.pt", "yolov8n.pt", "yolo11n.pt", "theirs.pt"):
             shutil.copy(model.trainer.best, name)
-        Path("runs/starter-yolo11n").mkdir()
-        YOLO("best.pt").save("runs/starter-yolo11n/starter-yolo11n.safetensors")
         shutil.copy(YOLO("runs/train/weights/best.pt").export(format="onnx"), "best.onnx")
         model = onnx.load(YOLO("theirs.pt").export(format="onnx", dynamic=True))
         del model.metadata_props[:]  # as of another tool
