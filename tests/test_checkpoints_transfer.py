@@ -38,6 +38,7 @@ def test_another_size_says_what_was_left():
     source, target = DetectionModel(load_model_config("yolo11s")), model_of("a")
     report = transfer_weights(target, source.state_dict(), source.names)
     assert "not loaded: model.0.conv.weight" in str(report)
+    assert str(report).endswith(f" and {len(report.left) - 6} more") and str(report).count("model.") == 6
 
 
 def named(*names):

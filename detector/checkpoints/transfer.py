@@ -10,6 +10,8 @@ from torch import Tensor
 
 from detector.nn.model import DetectionModel
 
+NAMED = 6  # tensors that a report names; a final class layer of three levels has six
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -35,7 +37,8 @@ class Transfer:
         if self.converted:
             text += f"; {self.converted}"
         if self.left:
-            text += f"; not loaded: {', '.join(self.left)}"
+            more = f" and {len(self.left) - NAMED} more" if len(self.left) > NAMED else ""
+            text += f"; not loaded: {', '.join(self.left[:NAMED])}{more}"
         return text
 
 
