@@ -169,14 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model.add_callback(watch)
     given = {key: getattr(args, key) for key in ("data", "epochs", "imgsz", "batch", "project")}
     words, in_file = parse_words(args.settings, "train")
-    model.train(
-        **(
-            given
-            | {"plots": False, "verbose": False, "loggers": "none", "pretrained": False}
-            | in_file
-            | words
-        )
-    )
+    given |= {"plots": False, "verbose": False, "loggers": "none", "pretrained": False}
+    model.train(**(given | in_file | words))
     table = [
         ["epoch", "training", *(f"{way}: loss, mAP" for way in WAYS), "statistics", "average", "epoch's way"]
     ]

@@ -18,7 +18,7 @@ from detector.callbacks.secrets import mask_callbacks
 from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.origin import describe_origin, joined, origin_of
-from detector.checkpoints.starter import STARTER, read_starter_weights, require_starter_weights
+from detector.checkpoints.starter import STARTER, read_starter_weights
 from detector.checkpoints.transfer import Transfer, transfer_weights
 from detector.data.transforms import as_list, load_transform, name_of
 from detector.device import select_device
@@ -138,8 +138,7 @@ class YOLO:
     def _take_checkpoint(self, content: dict[str, Any]) -> None:
         config = read_config(content["model"], self.source)
         self._set_network(build_network(config, content["weights"], self.source).eval())
-        own = ("weights", "licence")  # the origin has the licence
-        self.ckpt = {key: value for key, value in content.items() if key not in own}
+        self.ckpt = {key: value for key, value in content.items() if key != "weights"}
 
     def _set_network(self, network: DetectionModel, trained: bool = True) -> None:
         self._network, self.trained, self._backend = network, trained, None
@@ -415,14 +414,16 @@ class YOLO:
         config, weights, names, origin, content = self.model.config, None, None, None, None
         if run is not None:
             config = ModelConfig.from_dict(run.content["model"])
-        elif settings.pretrained == STARTER:
-            content = require_starter_weights(config)
-        elif isinstance(settings.pretrained, (str, Path)):
-            content = read_weights(settings.pretrained)
-        elif settings.pretrained and self.trained:
+        elif settings.pretrained is True and self.trained:
             weights, names, origin = self.model.state_dict(), self.names, self.ckpt.get("origin")
-        elif settings.pretrained and (content := read_starter_weights(config)) and ranks.is_main:
-            log.info("weights: starting from the starter weights; pretrained=false for random ones")
+        elif settings.pretrained is True:
+            content = read_starter_weights(config)
+            if content is not None and ranks.is_main:
+                log.info("weights: starting from the starter weights; pretrained=false for random ones")
+        elif settings.pretrained == STARTER:
+            content = read_starter_weights(config, required=True)
+        elif settings.pretrained is not False:
+            content = read_weights(settings.pretrained)
         if content is not None:
             weights, names, origin = content["weights"], class_names(content), content["origin"]
         if run is None or settings.model is None:

@@ -33,7 +33,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )  # fmt: skip
 STEM = 32
-TAPS = {4: 40, 10: 112, 15: 320}  # the last block of strides 8, 16 and 32, and its channels
+TAPS = (4, 10, 15)  # the last block of each of `STRIDES`
 
 
 class SamePadded(nn.Conv2d):
@@ -155,7 +155,10 @@ class FeatureTeacher(Callback):
         self.maps: list[Tensor] = []
         self.hooks: list[Any] = []
         self.saved: Mapping[str, Any] = {}  # what a resumed run begins with
-        self.distances = torch.zeros(len(STRIDES))
+
+    def on_pretrain_routine_start(self, trainer: Any) -> None:
+        """Forget an earlier training; the state of a resumed run is restored after this."""
+        self.saved = {}
 
     def on_train_start(self, trainer: Any) -> None:
         model, device = trainer.model, trainer.device
@@ -172,7 +175,9 @@ class FeatureTeacher(Callback):
                 nn.Conv2d(width, wanted.shape[1], 1) for (_, width), wanted in zip(layers, maps, strict=True)
             ).to(device)
         self.optimizer = torch.optim.AdamW(self.projections.parameters(), self.rate)
+        self.distances = torch.zeros(len(STRIDES), device=device)  # of this epoch, summed over its steps
         if self.saved:
+            self.distances.copy_(self.saved["distances"])
             self.projections.load_state_dict(self.saved["projections"])
             self.optimizer.load_state_dict(self.saved["optimizer"])
         self.hooks = [model.register_forward_pre_hook(self._look)]
@@ -197,7 +202,11 @@ class FeatureTeacher(Callback):
     def state_dict(self) -> dict[str, Any]:
         if not self.hooks:
             return dict(self.saved)
-        return {"projections": dict(self.projections.state_dict()), "optimizer": self.optimizer.state_dict()}
+        return {
+            "projections": dict(self.projections.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "distances": self.distances,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.saved = state
@@ -214,7 +223,7 @@ class FeatureTeacher(Callback):
             wanted = functional.batch_norm(self.maps[level], None, None, training=True)
             given = output.detach().requires_grad_()
             distance = functional.mse_loss(self.projections[level](given), wanted)
-            self.distances[level] += distance.detach().cpu()
+            self.distances[level] += distance.detach()
             (distance * self.weight * len(output)).backward()
             gradient = given.grad
             output.register_hook(lambda grad: grad + gradient)

@@ -143,10 +143,9 @@ def read_weights(weights: str | Path) -> dict[str, Any]:
     path = resolve_weights(weights)
     try:
         content = load_checkpoint(path)
-        licence = content.get("licence")
     except NotPlainError:
         content = read_ultralytics_checkpoint(path)
-        licence = content.pop("licence")
+    licence = content.pop("licence", None)  # the origin has it
     return content | {"origin": origin_of(path, content.get("origin"), licence)}
 
 

@@ -26,15 +26,8 @@ FORCE = "force:"
 MAX_CHAIN = 32  # files that are remembered: each has the licence of those before it
 MAX_TEXT = 200  # of a name or a licence
 LINK = ("name", "sha256", "licence")
-PERMISSIVE = (
-    "apache-2.0",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "isc",
-    "0bsd",
-    "cc0-1.0",
-)  # SPDX, case-folded
+# SPDX identifiers, case-folded
+PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "0bsd", "cc0-1.0")
 
 
 def origin_of(path: Path, before: Mapping[str, Any] | None, licence: str | None = None) -> dict[str, Any]:

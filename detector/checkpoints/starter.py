@@ -22,34 +22,31 @@ def starter_path(model: str) -> Path:
     return FOLDER / f"starter-{model}.safetensors"
 
 
-def read_starter_weights(config: ModelConfig) -> dict[str, Any] | None:
+def read_starter_weights(config: ModelConfig, required: bool = False) -> dict[str, Any] | None:
     """Return the starter weights of an architecture as `read_weights` does; None if it has none.
 
     Classes and the channels of an image may be others than those the weights were trained with.
 
+    Args:
+        config: the architecture.
+        required: whether it is an error if it has none.
+
     Raises:
+        SettingsError: if it has none, and they are required.
         CheckpointError: if the file is damaged.
     """
     path = starter_path(config.name)
-    if not path.is_file():
-        return None
-    content = read_weights(path)
-    theirs = ModelConfig.from_dict(content["model"])
-    free = replace(theirs, names=config.names, channels=config.channels, value_range=config.value_range)
-    return content if free == config else None
-
-
-def require_starter_weights(config: ModelConfig) -> dict[str, Any]:
-    """Return the starter weights of an architecture.
-
-    Raises:
-        SettingsError: if it has none.
-    """
-    content = read_starter_weights(config)
-    if content is None:
+    if path.is_file():
+        content = read_weights(path)
+        theirs = ModelConfig.from_dict(content["model"])
+        if config == replace(
+            theirs, names=config.names, channels=config.channels, value_range=config.value_range
+        ):
+            return content
+    if required:
         known = ", ".join(sorted(path.stem.removeprefix("starter-") for path in FOLDER.glob("*.safetensors")))
         raise SettingsError(
             f"pretrained={STARTER}: there are starter weights for {known or 'no model'}, not for {config.name}; take "
             "one of these as model=, or pretrained=false for random weights"
         )
-    return content
+    return None
