@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from detector.callbacks.loading import load_callbacks, restorable_callbacks
@@ -19,10 +18,11 @@ from detector.checkpoints.checkpoint import read_weights, save_checkpoint
 from detector.checkpoints.network import build_network, read_config
 from detector.checkpoints.origin import describe_origin, joined, origin_of
 from detector.checkpoints.starter import STARTER, read_starter_weights
-from detector.checkpoints.transfer import Transfer, transfer_weights
+from detector.checkpoints.transfer import require_any_match, transfer_weights
 from detector.data.transforms import as_list, load_transform, name_of
 from detector.device import select_device
-from detector.errors import CheckpointError, DataError, ExportError, SettingsError
+from detector.engine.not_yet import no_engines
+from detector.errors import DataError, ExportError, SettingsError
 from detector.exporters import is_exported
 from detector.fields import format_value
 from detector.inference.backend import InferenceBackend
@@ -59,10 +59,6 @@ INHERITED = ("imgsz", "data", "single_cls", "classes")
 
 MEASURED_WITH = ("nms", "conf", "iou", "max_det", "agnostic_nms")
 """Settings of its training that change its metrics, which a loaded model brings to `val`, unless given again."""
-
-ENGINES_KEPT = MappingProxyType(
-    {"trainer": "train", "validator": "val", "predictor": "predict", "exporter": "export"}
-)
 
 MUCH_MEMORY = 1 << 30  # bytes of images in a list of results, above which it is said how to avoid it
 
@@ -617,36 +613,6 @@ class YOLO:
         return f"YOLO({str(self.source)!r}, {len(self.names)} classes)"
 
 
-def no_engines() -> dict[str, NotYet]:
-    """Return what a model has before its first runs: the attribute of each engine."""
-    return {engine: NotYet(engine, method) for engine, method in ENGINES_KEPT.items()}
-
-
-class NotYet:
-    """An engine that there is not yet: false, and whatever is read of it is answered with what to use instead."""
-
-    def __init__(self, engine: str, method: str) -> None:
-        self.__dict__ |= {"_engine": engine, "_method": method}
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __repr__(self) -> str:
-        return f"no {self.__dict__.get('_engine')} yet"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked by copy, pickle and notebooks
-            raise AttributeError(name)
-        engine, method = self.__dict__["_engine"], self.__dict__["_method"]
-        raise AttributeError(
-            f"model.{engine}.{name}: there is no {engine} before the first model.{method}(...); callbacks are added "
-            f"with model.add_callback(...), settings are arguments of {method}, and a callback gets the {engine} itself"
-        )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        getattr(self, name)
-
-
 def named_transforms(settings: dict[str, Any]) -> list[Any]:
     """Return what `transforms=` holds, and put names into the settings for what are objects."""
     transforms = as_list(settings.get("transforms"))
@@ -675,15 +641,3 @@ def collect(results: Iterable[Any]) -> list[Any]:
                 count / 1e9,
             )
     return kept
-
-
-def require_any_match(transfer: Transfer, weights: str | Path) -> None:
-    """Refuse weights of which nothing fits.
-
-    Raises:
-        CheckpointError: naming the file.
-    """
-    if not transfer.taken:
-        raise CheckpointError(
-            f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})"
-        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from detector.errors import CheckpointError
 from detector.nn.model import DetectionModel
 
 NAMED = 6  # tensors that a report names; a final class layer of three levels has six
@@ -129,3 +131,15 @@ def _folded(name: str) -> str:
 def _is_final_class_layer(name: str) -> bool:
     parts = name.split(".")
     return parts[-1] in ("weight", "bias") and parts[-2] == "2" and parts[-4] in ("cv3", "one2one_cv3")
+
+
+def require_any_match(transfer: Transfer, weights: str | Path) -> None:
+    """Refuse weights of which nothing fits.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    if not transfer.taken:
+        raise CheckpointError(
+            f"{weights}: no weight fits this architecture; load it with YOLO({str(weights)!r})"
+        )
