@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from detector.errors import DataError, first_line
 from detector.files.atomic import move_into_place, staging_folder
+
+if TYPE_CHECKING:
+    from tarfile import TarFile, TarInfo
 
 MAX_ENTRIES = 2_000_000  # against archives that fill a disk with empty files
 
@@ -116,5 +120,18 @@ def _tar_entries(archive: Path) -> Generator[_Entry, None, None]:
 
     with tarfile.open(archive) as bundle:
         for entry in bundle:
-            extract = partial(bundle.extract, entry, set_attrs=False, filter="data")
-            yield _Entry(entry.name, entry.isreg() or entry.isdir(), entry.size, extract)
+            is_plain = entry.isreg() or entry.isdir()
+            yield _Entry(entry.name, is_plain, entry.size, partial(_extract_from_tar, bundle, entry))
+
+
+def _extract_from_tar(bundle: TarFile, entry: TarInfo, path: Path) -> None:
+    """Write what the entry holds, and nothing else of it; `TarFile.extract` has no filter before Python 3.11.4."""
+    target = path / entry.name
+    if entry.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = bundle.extractfile(entry)
+    assert source is not None  # of a plain file
+    with source, target.open("xb") as file:
+        shutil.copyfileobj(source, file)
