@@ -19,7 +19,7 @@ Every message says what was given, what is allowed and what to do.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DetectorError(Exception):
@@ -113,6 +113,12 @@ def excerpt(value: object, limit: int = 200) -> str:
 def shorten(text: str, limit: int = 200) -> str:
     """Return text, cut to `limit` letters: what a user gave may be of any length."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listed(names: Sequence[str], count: int = 10) -> str:
+    """Join the first `count` names of a long list and count the others."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def error_text(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from detector.errors import listed
 from detector.metrics.curves import Array, Index
 from detector.plots import INK, LINE_COLORS, OUTLIER, caption, empty_figure, rgb, style_panel, write_figure
 
@@ -115,13 +116,12 @@ def rare_classes(counts: Mapping[str, Index], names: dict[int, str]) -> list[str
     for number, (split, values) in enumerate(counts.items()):
         rare = np.flatnonzero(values < (RARE if number == 0 else 1))
         rare = rare[np.argsort(values[rare], kind="stable")]
-        shown = [caption(list(names)[row], names, 16) for row in rare[:MAX_RARE]]
+        shown = [caption(list(names)[row], names, 16) for row in rare]
         if number == 0:
-            shown = [f"{text} ({values[row]})" for text, row in zip(shown, rare, strict=False)]
+            shown = [f"{text} ({values[row]})" for text, row in zip(shown, rare, strict=True)]
         what = f"fewer than {RARE} objects" if number == 0 else "no objects"
-        more = f" and {len(rare) - MAX_RARE} more" if len(rare) > MAX_RARE else ""
         if shown:
-            lines.append(f"{split}, {what}: {', '.join(shown)}{more}")
+            lines.append(f"{split}, {what}: {listed(shown, MAX_RARE)}")
     return lines
 
 

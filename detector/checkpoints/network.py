@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, listed
 from detector.files.bounds import BoundsError, require_bounded
 from detector.nn.model import DetectionModel, ModelConfig
 
@@ -131,9 +131,8 @@ def compare_shapes(network: DetectionModel, weights: Mapping[str, Tensor], path:
         if name in weights and weights[name].shape != value.shape
     ]
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        listed = ", ".join(problem[:120] for problem in problems[:3])
-        raise CheckpointError(f"{path}: weights do not fit the architecture in this file: {listed}{more}")
+        first = listed([problem[:120] for problem in problems], 3)
+        raise CheckpointError(f"{path}: weights do not fit the architecture in this file: {first}")
 
 
 def _by(tensor: Tensor) -> str:

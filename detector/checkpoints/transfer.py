@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, listed
 from detector.nn.model import DetectionModel
 
 NAMED = 6  # tensors that a report names; a final class layer of three levels has six
@@ -39,8 +39,7 @@ class Transfer:
         if self.converted:
             text += f"; {self.converted}"
         if self.left:
-            more = f" and {len(self.left) - NAMED} more" if len(self.left) > NAMED else ""
-            text += f"; not loaded: {', '.join(self.left[:NAMED])}{more}"
+            text += f"; not loaded: {listed(self.left, NAMED)}"
         return text
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from detector.boxes import CROWD, DIFFICULT, OBJECT
 from detector.data.images import MAX_PIXELS, measure_image
 from detector.data.label_cache import file_stats, label_cache_path, read_label_cache, write_label_cache
-from detector.data.labels import NAMED, Labels, listed, report
+from detector.data.labels import NAMED, Labels, report
 from detector.data.places import path_exists
-from detector.errors import DataError
+from detector.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 

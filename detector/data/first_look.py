@@ -14,6 +14,7 @@ from detector.data.annotations import Annotations
 from detector.data.box_faults import SMALL_SIDE, input_sides, is_outside, reach_over, same_boxes
 from detector.data.doctor import FEW, UNBALANCED
 from detector.data.image_facts import UNREAD, known_contents
+from detector.errors import listed
 
 MAX_LINES = 5
 NAMED = 5  # classes in a line
@@ -35,8 +36,7 @@ def first_look(train: Annotations, val: Annotations, imgsz: int | Sequence[int])
     lines: list[tuple[int, str]] = []
 
     def named(numbers: Sequence[int]) -> str:
-        more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
-        return ", ".join(train.names[number] for number in numbers[:NAMED]) + more
+        return listed([train.names[number] for number in numbers], NAMED)
 
     here, there = train.class_counts(), val.class_counts()
     elsewhere = np.flatnonzero((here == 0) & (there > 0)).tolist()

@@ -185,9 +185,3 @@ def report(messages: Sequence[str]) -> str:
         return messages[0]
     more = [f"... and {len(messages) - NAMED} more."] if len(messages) > NAMED else []
     return "\n  ".join([f"{len(messages)} label files can't be used:", *messages[:NAMED], *more])
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join the first names of a long list and count the others."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -19,8 +19,7 @@ from PIL import Image, ImageOps
 from detector.data.annotations import Annotations
 from detector.data.image_facts import TURNED, UNREAD, look_at
 from detector.data.images import read_image
-from detector.data.labels import listed
-from detector.errors import DataError
+from detector.errors import DataError, listed
 
 log = logging.getLogger(__name__)
 

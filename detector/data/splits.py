@@ -11,10 +11,10 @@ from typing import Any
 
 from detector.data.fetch import Archive
 from detector.data.holdout import Fold, is_validated
-from detector.data.labels import Labels, listed
+from detector.data.labels import Labels
 from detector.data.layouts import CLASS_FILES
 from detector.data.scan import read_labels, split_images
-from detector.errors import DataError, nearest
+from detector.errors import DataError, listed, nearest
 from detector.fields import format_value
 
 LOGGER = logging.getLogger(__name__)

@@ -20,13 +20,12 @@ from detector.data.epochs import EpochOrder
 from detector.data.first_look import first_look
 from detector.data.holdout import Fold
 from detector.data.images import COLOUR, PixelFormat, describe_depth
-from detector.data.labels import listed
 from detector.data.layouts import has_labels
 from detector.data.loader import TrainLoader, ValLoader
 from detector.data.nearest import explain_no_labels
 from detector.data.scan import reading_once
 from detector.data.transforms import Transforms
-from detector.errors import DataError, SettingsError
+from detector.errors import DataError, SettingsError, listed
 from detector.files.folders import expand_home
 from detector.scale.ranks import Ranks
 from detector.settings import DataSettings, TrainSettings, fold_of

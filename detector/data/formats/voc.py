@@ -18,9 +18,9 @@ from xml.parsers import expat
 from detector.boxes import DIFFICULT, OBJECT
 from detector.data.formats import ImageFormat
 from detector.data.label_cache import file_stats
-from detector.data.labels import Labels, ParsedFile, Row, listed, read_label_files
+from detector.data.labels import Labels, ParsedFile, Row, read_label_files
 from detector.data.sources import IMAGE_SUFFIXES
-from detector.errors import DataError
+from detector.errors import DataError, listed
 from detector.files.bounds import require_within
 from detector.files.text import read_text
 

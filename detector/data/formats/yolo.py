@@ -16,7 +16,8 @@ from typing import cast
 from detector.data.formats import ImageFormat
 from detector.data.formats.unread import find_unread
 from detector.data.label_cache import file_stats
-from detector.data.labels import Labels, ParsedFile, Row, listed, read_label_files
+from detector.data.labels import Labels, ParsedFile, Row, read_label_files
+from detector.errors import listed
 from detector.files.text import read_text
 
 log = logging.getLogger(__name__)
