@@ -103,6 +103,26 @@ def test_the_weights_and_their_card_say_what_they_are_and_start_a_training(start
     assert links[weights.name] == "Apache-2.0"
 
 
+def test_a_second_pretraining_begins_with_the_first_ones_weights(starter, tmp_path, train_tiny):
+    _, run = starter
+    assert run(tmp_path / "first")[0] == 0
+    weights = tmp_path / "first/starter-tiny.safetensors"
+    code, printed = run(tmp_path / "second", "--weights", str(weights), "--seed", "1")
+    assert code == 0, printed.err
+    made = tmp_path / "second" / weights.name
+    links = [link["name"] for link in read_weights(made)["origin"]["chain"]]
+    assert links == ["best.pt", weights.name, "best.pt"]
+    card = json.loads(made.with_suffix(".json").read_text())
+    assert card["ingredients"]["weights before"].startswith(
+        f"{weights.name} (SHA-256 {file_sha256(weights)[:8]}"
+    )
+    assert str(tmp_path) not in json.dumps(card)
+
+    code, printed = run(tmp_path / "third", "--weights", str(train_tiny(epochs=1).best))
+    assert code == 2 and "licence of best.pt is not stated" in printed.err
+    assert not (tmp_path / "third").exists()
+
+
 @pytest.mark.parametrize(
     ("wrong", "answer"),
     [

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from detector import YOLO
-from detector.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from detector.checkpoints.origin import origin_of
+from detector.checkpoints.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from detector.checkpoints.origin import describe_origin, links, origin_of
 from detector.cli import parse_words
 from detector.data.drawn import SPLIT_START, write_scene
 from detector.data.motifs import NUM_MOTIFS, motif_of
@@ -48,7 +48,6 @@ INGREDIENTS = {
     "images": f"drawn by detector/data/scenes.py, version {SCENES_VERSION} ({LICENCE}); none from elsewhere",
     "labels": "follow from the drawing; nobody annotated anything",
     "letters": "the shapes of the font that comes with OpenCV: Hershey's in version 4, an outline font in 5",
-    "weights before": "none: random values of the seed",
 }
 TEACHER = (
     f"EfficientNet-Lite0, trained on ImageNet, SHA-256 {SHA256}; {teacher.LICENCE}. Its maps are what the backbone "
@@ -111,7 +110,7 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
     fixed = {
         "data": data, "epochs": images // epoch, "imgsz": imgsz, "batch": recipe["batch"], "seed": recipe["seed"],
         "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0,
-        "transforms": FreshScene(classes), "pretrained": False, **AUGMENTATION,
+        "transforms": FreshScene(classes), "pretrained": recipe["weights"] or False, **AUGMENTATION,
     }  # fmt: skip
     if taken := sorted(fixed.keys() & settings.keys()):
         raise SettingsError(f"{', '.join(taken)}: set by the pretraining and its options; leave them out")
@@ -140,7 +139,7 @@ def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
         )
     path = folder / f"starter-{Path(recipe['model']).stem}.safetensors"
     kept = {key: content[key] for key in ("model", "epoch", "metrics")}
-    origin = origin_of(best, None, LICENCE)  # from random weights, on nothing but scenes
+    origin = origin_of(best, content.get("origin"), LICENCE)  # trained on nothing but scenes
     rest = {"settings": {"imgsz": recipe["imgsz"]}, "licence": LICENCE, "origin": origin}
     save_checkpoint(path, {**kept, **rest, "weights": weights})
     write_card(path, recipe, content)
@@ -157,8 +156,16 @@ def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]
             "bytes": path.stat().st_size,
             "licence": LICENCE,
         },
-        "ingredients": INGREDIENTS | ({"teacher": TEACHER} if recipe["teacher"] else {}),
-        "recipe": {**recipe, "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1)},
+        "ingredients": {
+            **INGREDIENTS,
+            "weights before": describe_origin(content.get("origin")),
+            **({"teacher": TEACHER} if recipe["teacher"] else {}),
+        },
+        "recipe": {
+            **{key: value for key, value in recipe.items() if key != "weights"},
+            "model": Path(recipe["model"]).stem,
+            "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1),
+        },
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
         "metrics on scenes of the same kind": {
             name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
@@ -191,6 +198,21 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
         )
 
 
+def check_weights(path: str) -> None:
+    """Make sure that weights to begin with are under the licence of what is written, and so are those before them.
+
+    Raises:
+        CheckpointError: if the file can't be read.
+        SettingsError: if a licence is another, or not known.
+    """
+    for link in links(read_weights(path)["origin"]):
+        if link["licence"] != LICENCE:
+            raise SettingsError(
+                f"--weights {path}: the licence of {link['name']} is {link['licence'] or 'not stated'}, and that of "
+                f"starter weights has to be {LICENCE}; give other weights, or leave --weights out"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pretrain, write the weights and print their path; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -212,7 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="let the backbone learn the features of EfficientNet-Lite0, too",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the scenes, and of the weights without --weights"
+    )
+    parser.add_argument(
+        "--weights", help="file to begin with, of this or a similar network; default: random weights"
+    )
     parser.add_argument("--output", type=Path, help="folder; default: runs/starter-MODEL")
     parser.add_argument("settings", nargs="*", help="further settings of `detector train`, as device=0")
     args = parser.parse_args(arguments)
@@ -221,11 +248,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 1 <= args.classes <= NUM_MOTIFS:
         parser.error(f"--classes {args.classes}: expected 1 to {NUM_MOTIFS}")
     recipe = {
-        key: getattr(args, key) for key in ("model", "images", "imgsz", "batch", "classes", "teacher", "seed")
+        key: getattr(args, key)
+        for key in ("model", "images", "imgsz", "batch", "classes", "teacher", "seed", "weights")
     }
     folder = args.output or Path("runs") / f"starter-{Path(args.model).stem}"
     try:
         given, in_file = parse_words(args.settings, "train")
+        if args.weights:
+            check_weights(args.weights)
         check_recipe(folder, recipe)
         pretrain(folder, recipe, in_file | given)
         print(write_weights(folder, recipe))
