@@ -118,7 +118,7 @@ def test_a_second_pretraining_begins_with_the_first_ones_weights(starter, tmp_pa
     )
     assert str(tmp_path) not in json.dumps(card)
 
-    code, printed = run(tmp_path / "third", "--weights", str(train_tiny(epochs=1).best))
+    code, printed = run(tmp_path / "third", "--weights", str(train_tiny(epochs=1).trainer.best))
     assert code == 2 and "licence of best.pt is not stated" in printed.err
     assert not (tmp_path / "third").exists()
 
