@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from detector.data import annotations
-from detector.data.annotations import measure_images, usable_images
+from detector.data.annotations import build_annotations, measure_files, usable_images
+from detector.data.formats.yolo import read_yolo
 from detector.data.label_cache import label_cache_path, read_label_cache, write_label_cache
 from detector.errors import DataError
 
@@ -35,25 +37,25 @@ def rotated(path):
 def test_sizes_are_those_shown(tmp_path):
     paths = [save(tmp_path / "a.png"), save(tmp_path / "b.jpg", 40, 12), rotated(tmp_path / "c.jpg")]
 
-    assert measure_images(paths).tolist() == [[20, 30], [40, 12], [30, 20]]
+    assert measure_files(paths)[0].tolist() == [[20, 30], [40, 12], [30, 20]]
 
 
 def test_only_changed_images_are_read_again(tmp_path, monkeypatch):
     paths = [save(tmp_path / "a.png"), save(tmp_path / "b.png")]
-    measure_images(paths)
+    measure_files(paths)
     save(tmp_path / "b.png", 50, 60)
     read = []
     measure = annotations.measure_image
     monkeypatch.setattr(annotations, "measure_image", lambda path: read.append(path) or measure(path))
 
-    assert measure_images(paths).tolist() == [[20, 30], [50, 60]]
+    assert measure_files(paths)[0].tolist() == [[20, 30], [50, 60]]
     assert read == [paths[1]]
 
 
 def test_an_image_changed_to_equal_size_and_time_is_read_again(tmp_path):
     paths = [save(tmp_path / "a.bmp", 20, 30)]
     before = (tmp_path / "a.bmp").stat()
-    measure_images(paths)
+    measure_files(paths)
     save(tmp_path / "b.bmp", 30, 20)
     (tmp_path / "b.bmp").write_bytes(
         (tmp_path / "b.bmp").read_bytes()[: before.st_size].ljust(before.st_size, b"\0")
@@ -61,7 +63,7 @@ def test_an_image_changed_to_equal_size_and_time_is_read_again(tmp_path):
     (tmp_path / "b.bmp").replace(tmp_path / "a.bmp")
     os.utime(paths[0], ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (tmp_path / "a.bmp").stat().st_size == before.st_size
-    assert measure_images(paths).tolist() == [[30, 20]]
+    assert measure_files(paths)[0].tolist() == [[30, 20]]
 
 
 def test_unusable_images_are_named_and_skipped(tmp_path, caplog):
@@ -70,7 +72,7 @@ def test_unusable_images_are_named_and_skipped(tmp_path, caplog):
     paths = [save(tmp_path / "a.png"), str(tmp_path / "text.jpg"), str(tmp_path / "empty.png")]
     paths += [save(tmp_path / "tiny.png", 9, 30), str(tmp_path / "gone.png")]
 
-    keep = usable_images(paths, measure_images(paths))
+    keep = usable_images(paths, measure_files(paths)[0])
 
     assert keep.tolist() == [True, False, False, False, False]
     assert "4 of 5 images are skipped" in caplog.text
@@ -83,32 +85,33 @@ def test_no_usable_image_is_an_error(tmp_path):
     path = save(tmp_path / "tiny.png", 5, 5)
 
     with pytest.raises(DataError, match=r"no image can be used.*tiny\.png"):
-        usable_images([path], measure_images([path]))
+        usable_images([path], measure_files([path])[0])
     with pytest.raises(DataError, match="no images were given"):
-        usable_images([], measure_images([]))
+        usable_images([], measure_files([])[0])
 
 
 def test_a_jpeg_without_end_is_used_and_named(tmp_path, caplog, capfd):
     noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
     data = cv2.imencode(".jpg", noise)[1].tobytes()
-    (tmp_path / "cut.jpg").write_bytes(data[: len(data) * 3 // 4])
+    cut = str(tmp_path / "cut.jpg")
+    Path(cut).write_bytes(data[: len(data) * 3 // 4])
 
-    assert measure_images([str(tmp_path / "cut.jpg")]).tolist() == [[60, 60]]
-    assert "cut.jpg" in caplog.text
+    assert build_annotations(read_yolo([cut]), {0: "item"}).sizes.tolist() == [[60, 60]]
+    assert "1 JPEG files end early; what could be decoded is used: " + cut in caplog.text
     capfd.readouterr()  # the decoder prints its own complaint
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 half"])
 def test_a_broken_index_is_rebuilt(tmp_path, caplog, content):
     paths = [save(tmp_path / "a.png")]
-    measure_images(paths)
+    measure_files(paths)
     label_cache_path("images", paths).write_bytes(content)
 
-    assert measure_images(paths).tolist() == [[20, 30]]
+    assert measure_files(paths)[0].tolist() == [[20, 30]]
     assert "built again" in caplog.text
 
     caplog.clear()
-    assert measure_images(paths).tolist() == [[20, 30]]
+    assert measure_files(paths)[0].tolist() == [[20, 30]]
     assert not caplog.text
 
 
@@ -138,5 +141,5 @@ def test_a_folder_that_can_not_be_written_is_no_error(tmp_path, monkeypatch, cap
     monkeypatch.setenv("DETECTOR_CACHE", str(tmp_path / "file"))
 
     with caplog.at_level(logging.WARNING):
-        assert measure_images([save(tmp_path / "a.png")]).tolist() == [[20, 30]]
+        assert measure_files([save(tmp_path / "a.png")])[0].tolist() == [[20, 30]]
     assert "can't be kept" in caplog.text

@@ -395,13 +395,6 @@ def _as_parts(
     return np.concatenate([(low + high) / 2, high - low], 1)
 
 
-def measure_images(paths: Sequence[str]) -> NDArray[np.int64]:
-    """Return the sizes of `measure_files`, and warn of JPEG files that end early."""
-    sizes, cut = measure_files(paths)
-    _name_cut(paths, cut)
-    return sizes
-
-
 def _name_cut(paths: Sequence[str], cut: NDArray[np.bool_]) -> None:
     if cut.any():
         names = [paths[i] for i in np.flatnonzero(cut).tolist()]
@@ -448,7 +441,7 @@ def usable_images(paths: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.
 
     Args:
         paths: n image files.
-        sizes: (n, 2) int64 from `measure_images`.
+        sizes: (n, 2) int64 from `measure_files`.
 
     Returns:
         (n,) bool.

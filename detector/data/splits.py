@@ -158,16 +158,6 @@ class DataConfig:
         places = ", ".join(str(part.root) for part in self.parts or (self,))
         return f"{self.name}: {self.num_classes} classes{grey}, {places}{drawn}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that tells this data set from others: JSON types only, apart from int keys."""
-        return {
-            "name": self.name,
-            "root": str(self.root),
-            "splits": {split: [str(entry) for entry in entries] for split, entries in self.splits.items()},
-            "names": dict(self.names),
-            "stand_in": self.stand_in,
-        }
-
 
 def _hint_of_several(root: Path) -> str:
     """Return how to join the data sets in a folder, if there are several that list their classes."""

@@ -114,9 +114,6 @@ class ExportSettings(Settings):
     data: DataSet | list[DataSet] | None = setting(
         None, "data", "data set whose images verify the file and calibrate int8; none = synthetic images"
     )
-    errors: Literal["stop", "skip"] = setting(
-        "stop", "data", "images whose labels are wrong: stop = name them and end, skip = train without them"
-    )
     fraction: float = setting(1.0, "data", "part of the training images to calibrate on", gt=0.0, le=1.0)
     licence: str | None = setting(
         None, "export", "licence of the weights; none = that of those it started from, force:NAME = another"
