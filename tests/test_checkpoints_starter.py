@@ -96,5 +96,6 @@ def test_what_is_shipped_is_what_its_card_says(path):
     assert f"sha256: {card['sha256']}" in path.with_suffix(".md").read_text()
 
 
-def test_the_default_model_has_them():
-    assert starter.starter_path("yolo11n").is_file()
+@pytest.mark.parametrize("model", ["yolov8n", "yolo11n", "yolo26n"])
+def test_the_smallest_network_of_every_family_has_them(model):
+    assert starter.starter_path(model).is_file()
