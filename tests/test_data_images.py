@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from detector.data import sources
-from detector.data.annotations import measure_images, usable_images
+from detector.data.annotations import measure_files, usable_images
 from detector.data.images import MAX_PIXELS, image_size, is_too_large, measure_image, read_image
 from detector.errors import DataError
 
@@ -122,7 +122,7 @@ def test_a_bomb_is_named_and_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
         read_image(bomb)
     assert measure_image(str(bomb)) == (30_000, 30_000, False)
     paths = [str(bomb), str(good)]
-    assert usable_images(paths, measure_images(paths)).tolist() == [False, True]
+    assert usable_images(paths, measure_files(paths)[0]).tolist() == [False, True]
     assert f"{bomb} (30000x30000 px, over 268,435,456 pixels)" in caplog.text
 
 
@@ -220,7 +220,7 @@ def test_damaged_exif_does_not_decide(put, recwarn) -> None:
     """The tag says how to turn, and the directory around it ends early."""
     jpeg = with_exif(WRITTEN[".jpg"], 6).replace(exif(6), b"MM\0*\0\0\0\x08\0\x09" + exif(6)[10:])
     path = put(jpeg, ".jpg")
-    sizes = measure_images([path])
+    sizes = measure_files([path])[0]
     assert sizes.tolist() == [list(read_image(path).shape[:2])]
     assert not recwarn.list
 
