@@ -107,6 +107,9 @@ def test_a_second_pretraining_begins_with_the_first_ones_weights(starter, tmp_pa
     _, run = starter
     assert run(tmp_path / "first")[0] == 0
     weights = tmp_path / "first/starter-tiny.safetensors"
+    first = json.loads(weights.with_suffix(".json").read_text())
+    first["ingredients"]["teacher"] = "somebody"
+    weights.with_suffix(".json").write_text(json.dumps(first))
     code, printed = run(tmp_path / "second", "--weights", str(weights), "--seed", "1")
     assert code == 0, printed.err
     made = tmp_path / "second" / weights.name
@@ -116,8 +119,13 @@ def test_a_second_pretraining_begins_with_the_first_ones_weights(starter, tmp_pa
     assert card["ingredients"]["weights before"].startswith(
         f"{weights.name} (SHA-256 {file_sha256(weights)[:8]}"
     )
+    assert card["ingredients"]["teacher"] == "somebody"  # what is in the first is in the second
+    assert card["recipe of the weights before"] == first["recipe"]
     assert str(tmp_path) not in json.dumps(card)
 
+    weights.with_suffix(".json").write_text("{}")
+    code, printed = run(tmp_path / "third", "--weights", str(weights))
+    assert code == 2 and "starter-tiny.json next to it is not its model card" in printed.err
     code, printed = run(tmp_path / "third", "--weights", str(train_tiny(epochs=1).trainer.best))
     assert code == 2 and "licence of best.pt is not stated" in printed.err
     assert not (tmp_path / "third").exists()

@@ -125,8 +125,11 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
         model.train(**given)
 
 
-def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
-    """Write the weights of the run in half precision with their origin, and the model card; returns their path."""
+def write_weights(folder: Path, recipe: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Path:
+    """Write the weights of the run in half precision with their origin, and the model card; returns their path.
+
+    `before` is the card of the weights it began with.
+    """
     best = folder / "run/weights/best.pt"
     content = load_checkpoint(best)
     weights = {
@@ -142,11 +145,13 @@ def write_weights(folder: Path, recipe: Mapping[str, Any]) -> Path:
     origin = origin_of(best, content.get("origin"), LICENCE)  # trained on nothing but scenes
     rest = {"settings": {"imgsz": recipe["imgsz"]}, "licence": LICENCE, "origin": origin}
     save_checkpoint(path, {**kept, **rest, "weights": weights})
-    write_card(path, recipe, content)
+    write_card(path, recipe, content, before)
     return path
 
 
-def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+def write_card(
+    path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> None:
     """Write the model card next to the weights, as JSON and as Markdown."""
     versions = {"detector": __version__, "torch": torch.__version__, "numpy": np.__version__}
     card = {
@@ -157,6 +162,7 @@ def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]
             "licence": LICENCE,
         },
         "ingredients": {
+            **(before["ingredients"] if before else {}),
             **INGREDIENTS,
             "weights before": describe_origin(content.get("origin")),
             **({"teacher": TEACHER} if recipe["teacher"] else {}),
@@ -166,6 +172,7 @@ def write_card(path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]
             "model": Path(recipe["model"]).stem,
             "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1),
         },
+        **({"recipe of the weights before": before["recipe"]} if before else {}),
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
         "metrics on scenes of the same kind": {
             name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
@@ -198,19 +205,29 @@ def check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
         )
 
 
-def check_weights(path: str) -> None:
-    """Make sure that weights to begin with are under the licence of what is written, and so are those before them.
+def read_card(weights: Path) -> dict[str, Any]:
+    """Return the model card next to weights to begin with, whose ingredients are those of what is made from them, too.
 
     Raises:
-        CheckpointError: if the file can't be read.
-        SettingsError: if a licence is another, or not known.
+        CheckpointError: if the weights can't be read.
+        SettingsError: if a licence of theirs is another, or not known, or there is no card of these weights.
     """
-    for link in links(read_weights(path)["origin"]):
+    for link in links(read_weights(weights)["origin"]):
         if link["licence"] != LICENCE:
             raise SettingsError(
-                f"--weights {path}: the licence of {link['name']} is {link['licence'] or 'not stated'}, and that of "
+                f"--weights {weights}: the licence of {link['name']} is {link['licence'] or 'not stated'}, and that of "
                 f"starter weights has to be {LICENCE}; give other weights, or leave --weights out"
             )
+    file = weights.with_suffix(".json")
+    try:
+        card = json.loads(file.read_bytes())
+        if card["file"]["sha256"] == file_sha256(weights) and isinstance(
+            card["ingredients"] | card["recipe"], dict
+        ):
+            return dict(card)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # said below
+    raise SettingsError(f"--weights {weights}: {file.name} next to it is not its model card; copy both")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,11 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = args.output or Path("runs") / f"starter-{Path(args.model).stem}"
     try:
         given, in_file = parse_words(args.settings, "train")
-        if args.weights:
-            check_weights(args.weights)
+        before = read_card(Path(args.weights)) if args.weights else None
         check_recipe(folder, recipe)
         pretrain(folder, recipe, in_file | given)
-        print(write_weights(folder, recipe))
+        print(write_weights(folder, recipe, before))
     except DetectorError as error:
         print(error, file=sys.stderr)
         return 2
