@@ -9,9 +9,10 @@ one, more so with NVIDIA's MPS running (`nvidia-cuda-mps-control -d`). The train
 has everything imported. A variant is `name:setting=value,...`; `sgd` and `muon`, which are not settings, are the
 weights of MuSGD's two steps. With `--peer` the trainings are the peer's, in its environment, as `benchmarks.peer`.
 
-Results go to one line of JSON each in `--results`: mAP50-95 by epoch on the validation split, and seconds by epoch. A
-training that has its line there is not run again: a sweep that was cut off continues. The table has the best epoch of
-every seed, and their mean. Seconds are those of a shared machine: with `--jobs 1` they are the training's own.
+Results go to one line of JSON each in `--results`: mAP50-95 and class loss on the validation split, and seconds, each
+by epoch. A training that has its line there is not run again: a sweep that was cut off continues. The table has the
+best epoch of every seed, and their mean. Seconds are those of a shared machine: with `--jobs 1` they are the
+training's own.
 """
 
 from __future__ import annotations
@@ -60,20 +61,22 @@ def parse_variant(text: str) -> tuple[str, dict[str, str]]:
 
 
 class Watch:
-    """Notes a metric and the time of every epoch."""
+    """Notes a metric, the class loss of the validation and the time of every epoch."""
 
     def __init__(self, metric: str) -> None:
         self.metric, self.start = metric, time.perf_counter()
-        self.found: dict[str, list[float]] = {"curve": [], "seconds": []}
+        self.found: dict[str, list[float]] = {"curve": [], "class_loss": [], "seconds": []}
 
     def note(self, trainer: Any) -> None:
         """The callback."""
         self.found["curve"].append(float(trainer.metrics[self.metric]))
+        if "val/cls_loss" in trainer.metrics:  # the peer validates once more at its end, without losses
+            self.found["class_loss"].append(float(trainer.metrics["val/cls_loss"]))
         self.found["seconds"].append(time.perf_counter() - self.start)
 
 
 def train(job: Job, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Train here; returns mAP50-95 and the seconds by epoch."""
+    """Train here; returns mAP50-95, class loss of the validation and seconds, each by epoch."""
     from detector import YOLO
     from detector.cli import parse_words
 
