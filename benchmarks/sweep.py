@@ -10,9 +10,9 @@ has everything imported. A variant is `name:setting=value,...`; `sgd` and `muon`
 weights of MuSGD's two steps. With `--peer` the trainings are the peer's, in its environment, as `benchmarks.peer`.
 
 Results go to one line of JSON each in `--results`: mAP50-95 and class loss on the validation split, and seconds, each
-by epoch. A training that has its line there is not run again: a sweep that was cut off continues. The table has the
-best epoch of every seed, and their mean. Seconds are those of a shared machine: with `--jobs 1` they are the
-training's own.
+by epoch. A training that has its line there is not run again: a sweep that was cut off continues. The table is that of
+`benchmarks.sweep_report`, which compares variants and draws the curves, too. Seconds are those of a shared machine:
+with `--jobs 1` they are the training's own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
 
 from benchmarks.peer import Peer
+from benchmarks.sweep_report import read_found, table
+from detector.tables import align
 
 OPTIMIZER_KEYS = ("sgd", "muon")
 STARTS = 0.5  # seconds between two starts: twenty at once would only wait for each other
@@ -138,25 +139,9 @@ def run_all(jobs: Sequence[Job], width: int, *given: Any) -> None:
 
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Read what was found, one line of JSON per training, by the name of the training."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
+    """Read what was found by the name of the training."""
     fields = [field.name for field in dataclasses.fields(Job)]
-    return {Job(**{name: row[name] for name in fields}).name: row for row in rows}
-
-
-def table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Rows of data set, model and variant: the best epoch of every seed, their mean, the mean seconds."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in sorted(found, key=lambda row: row["seed"]):
-        groups.setdefault((Path(row["data"]).stem, row["model"], row["variant"]), []).append(row)
-    rows = [["data", "model", "variant", "mAP50-95 by seed", "mean", "seconds"]]
-    for group, runs in sorted(groups.items()):
-        best = [max(run["curve"]) for run in runs]
-        by_seed = " ".join(f"{value:.3f}" for value in best)
-        seconds = fmean(run["seconds"][-1] for run in runs)
-        rows.append([*group, by_seed, f"{fmean(best):.3f}", f"{seconds:.0f}"])
-    return rows
+    return {Job(**{name: run[name] for name in fields}).name: run for run in read_found(path)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,8 +175,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_all(
         [job for job in jobs if job.name not in known], args.jobs, words, args.project, venv, args.results
     )
-
-    from detector.tables import align
 
     found = read_results(args.results)
     print(align(table(list(found.values()))))

@@ -285,3 +285,28 @@ def test_a_sweep_trains_each_variant_once_and_continues(
     assert len(found) == 4 and all(len(row["curve"]) == len(row["seconds"]) == 1 for row in found)
     last = capfd.readouterr().out.splitlines()[-2:]
     assert [line.split()[2] for line in last] == ["less", "now"]
+
+
+def test_a_sweep_report_compares_variants_by_seed(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.sweep_report import main
+
+    def line(variant, seed, curve, losses):
+        return json.dumps(
+            {"data": "d/cells.yaml", "model": "yolo11n", "seed": seed, "variant": variant, "curve": curve}
+            | {"class_loss": losses, "seconds": [1.0, 2.0 + seed]}
+        )
+
+    results, plot = tmp_path / "found.jsonl", tmp_path / "curves.png"
+    lines = [line("random", 0, [0.1, 0.2], [9.0, 3.0]), line("random", 1, [0.3, 0.4], [2.5, 2.0])]
+    lines += [line("starter", 1, [0.35, 0.5], [2.0, 1.5]), line("starter", 0, [0.25, 0.24], [2.0, 1.25])]
+    lines += [line("starter", 2, [0.9, 0.9], [1.0, 1.0])]  # no such seed of the other: not compared
+    results.write_text("\n".join(lines) + "\n")
+    main([str(results), "--against", "random", "--output", str(plot)])
+    rows = [" ".join(row.split()) for row in capsys.readouterr().out.splitlines()]
+    assert rows[1] == "cells yolo11n random 0.200 0.400 0.300 2 to 9 2"
+    assert rows[2] == "cells yolo11n starter 0.250 0.500 0.900 0.550 +0.075 1 2 1 to 2 3"
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "none.jsonl")])
+    assert "no results" in capsys.readouterr().err
