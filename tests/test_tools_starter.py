@@ -96,6 +96,7 @@ def test_the_weights_and_their_card_say_what_they_are_and_start_a_training(start
     assert card["recipe"]["images seen"] == 2 * (content["epoch"] + 1)
     assert card["gain on other data sets"].startswith("measured by python -m benchmarks.starter")
     assert f"sha256: {card['file']['sha256']}" in weights.with_suffix(".md").read_text()
+    assert "not for detection as they are" in card["limits"]
 
     trained = train_tiny(pretrained=weights, epochs=1)
     assert trained.ckpt["origin"]["licence"] is None  # its owner's to choose

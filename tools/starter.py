@@ -49,6 +49,10 @@ INGREDIENTS = {
     "labels": "follow from the drawing; nobody annotated anything",
     "letters": "the shapes of the font that comes with OpenCV: Hershey's in version 4, an outline font in 5",
 }
+LIMITS = (
+    "not for detection as they are: their classes are drawn motifs. For few training images; the more there are, the "
+    "less they gain: nothing with 5,000 (docs/starter.md). Larger inputs than 320 px have not been measured"
+)
 TEACHER = (
     f"EfficientNet-Lite0, trained on ImageNet, SHA-256 {SHA256}; {teacher.LICENCE}. Its maps are what the backbone "
     "learns next to the scenes; none of its weights and no image of ImageNet is used"
@@ -179,6 +183,7 @@ def write_card(
         },
         "gain on other data sets": "measured by python -m benchmarks.starter; docs/starter.md has that of the "
         "published files",
+        "limits": LIMITS,
     }
     replace_file(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     lines = [f"# {path.stem}", ""]
