@@ -32,8 +32,6 @@ from typing import Any
 import yaml
 
 from benchmarks.peer import Peer
-from benchmarks.sweep_report import read_found, table
-from detector.tables import align
 
 OPTIMIZER_KEYS = ("sgd", "muon")
 STARTS = 0.5  # seconds between two starts: twenty at once would only wait for each other
@@ -140,6 +138,8 @@ def run_all(jobs: Sequence[Job], width: int, *given: Any) -> None:
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
     """Read what was found by the name of the training."""
+    from benchmarks.sweep_report import read_found
+
     fields = [field.name for field in dataclasses.fields(Job)]
     return {Job(**{name: run[name] for name in fields}).name: run for run in read_found(path)}
 
@@ -175,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_all(
         [job for job in jobs if job.name not in known], args.jobs, words, args.project, venv, args.results
     )
+
+    from benchmarks.sweep_report import table  # not on the peer's side, whose environment lacks our packages
+    from detector.tables import align
 
     found = read_results(args.results)
     print(align(table(list(found.values()))))
