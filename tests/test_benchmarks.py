@@ -62,7 +62,7 @@ def first_words(lines: list[str]) -> list[list[str]]:
 
 
 def test_what_the_peer_runs_loads_nothing_of_ours():
-    modules = "training, validation, prediction, exported, peer"
+    modules = "training, validation, prediction, exported, sweep, peer"
     code = f"import sys; from benchmarks import {modules}; print([m for m in sys.modules if m.startswith('detector')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
