@@ -311,7 +311,7 @@ def test_training_on_grey_learns_and_its_file_finds_the_same(train_tiny, grey_da
     content = load_checkpoint(yolo.source)
     assert content["model"]["channels"] == 1 and content["weights"]["model.0.conv.weight"].shape[1] == 1
     again = YOLO(yolo.source)
-    metrics = again.val(data=grey_data, plots=False, verbose=False, rect=False, amp=False)
+    metrics = again.val(data=grey_data, plots=False, verbose=False, rect=False, amp=False, project=tmp_path)
     opened = YOLO(again.export(format="onnx", verbose=False, data=grey_data))
     assert opened.exported.contract.channels == 1 and opened.exported.metadata["input"]["shape"] == [
         1,
@@ -319,7 +319,7 @@ def test_training_on_grey_learns_and_its_file_finds_the_same(train_tiny, grey_da
         64,
         64,
     ]
-    theirs = opened.val(data=grey_data, plots=False, verbose=False)
+    theirs = opened.val(data=grey_data, plots=False, verbose=False, project=tmp_path)
     assert theirs.results_dict == pytest.approx(metrics.results_dict, abs=1e-3)
 
 
@@ -405,16 +405,16 @@ def test_data_that_contradicts_the_model_is_said(grey, drawn_dataset, tmp_path, 
     stated.write_text(
         drawn_dataset.read_text().replace("path: data", f"path: {drawn_dataset.parent / 'data'}")
     )
-    grey.val(data=stated, plots=False, verbose=False, imgsz=64)
+    grey.val(data=stated, plots=False, verbose=False, imgsz=64, project=tmp_path)
     assert "was trained with" not in caplog.text
     stated.write_text(stated.read_text() + "channels: 3\n")
-    grey.val(data=stated, plots=False, verbose=False, imgsz=64)
+    grey.val(data=stated, plots=False, verbose=False, imgsz=64, project=tmp_path)
     assert "stated.yaml has channels: 3, but the model was trained with 1: images are read for" in caplog.text
 
 
-def test_a_range_in_the_data_reaches_a_model_without(trained, deep_data):
+def test_a_range_in_the_data_reaches_a_model_without(trained, deep_data, tmp_path):
     assert open_source(deep_data.parent / "images/val", (0, 4080)).__iter__().__next__().image.max() > 100
-    metrics = trained.val(data=deep_data, plots=False, verbose=False, imgsz=64)
+    metrics = trained.val(data=deep_data, plots=False, verbose=False, imgsz=64, project=tmp_path)
     assert metrics.num_images == 4 and trained.validator.dataloader is None
 
 

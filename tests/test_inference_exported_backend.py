@@ -75,15 +75,15 @@ def test_a_single_head_has_no_nms_free_form(trained, sample_image):
         trained.predict(sample_image, nms=False)
 
 
-def test_an_oblong_file_predicts_and_validates(trained, sample_image, drawn_dataset):
+def test_an_oblong_file_predicts_and_validates(trained, sample_image, drawn_dataset, tmp_path):
     opened = YOLO(trained.export(format="torchscript", imgsz=[64, 96], verbose=False))
     (mine,) = trained.predict(sample_image, imgsz=[64, 96], rect=False, amp=False, verbose=False, conf=0.1)
     (theirs,) = opened.predict(sample_image, verbose=False, conf=0.1)
     assert_same_boxes(mine, theirs)
-    opened.val(data=drawn_dataset, plots=False, verbose=False)
+    opened.val(data=drawn_dataset, plots=False, verbose=False, project=tmp_path)
     assert opened.validator.settings.imgsz == [64, 96]
     with pytest.raises(SettingsError, match="takes 64 x 96 px only"):
-        opened.val(data=drawn_dataset, imgsz=96)
+        opened.val(data=drawn_dataset, imgsz=96, project=tmp_path)
 
 
 def test_a_single_class_name_is_not_a_list_of_letters():

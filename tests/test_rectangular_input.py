@@ -126,7 +126,9 @@ def test_sides_that_no_input_has_are_refused(given, message):
         TrainSettings.parse({"imgsz": given})
 
 
-def test_training_prediction_validation_and_export_use_the_size(train_tiny, drawn_dataset, sample_image):
+def test_training_prediction_validation_and_export_use_the_size(
+    train_tiny, drawn_dataset, sample_image, tmp_path
+):
     shapes = set()
 
     def note(trainer):
@@ -141,12 +143,14 @@ def test_training_prediction_validation_and_export_use_the_size(train_tiny, draw
     again = YOLO(yolo.source)
     again.predict(sample_image, verbose=False)
     assert again.predictor.input_hw == (64, 160)
-    metrics = again.val(data=drawn_dataset, verbose=False, plots=False)
+    metrics = again.val(data=drawn_dataset, verbose=False, plots=False, project=tmp_path)
     assert again.validator.settings.imgsz == HW and metrics.num_images == 4
     opened = YOLO(again.export(format="torchscript", verbose=False))
     assert opened.exported.contract.imgsz == (64, 160)
-    same = opened.val(data=drawn_dataset, verbose=False, plots=False)
-    theirs = again.val(data=drawn_dataset, verbose=False, plots=False, rect=False, amp=False)
+    same = opened.val(data=drawn_dataset, verbose=False, plots=False, project=tmp_path)
+    theirs = again.val(
+        data=drawn_dataset, verbose=False, plots=False, rect=False, amp=False, project=tmp_path
+    )
     assert same.results_dict == pytest.approx(theirs.results_dict, abs=1e-3)
 
 
