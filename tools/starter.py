@@ -17,7 +17,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from detector.data.scenes import SCENES_VERSION, FreshScene, draw_motif_scene
 from detector.errors import DetectorError, RunCompleteError, SettingsError
 from detector.files.atomic import move_into_place, replace_file, staging_folder
 from detector.files.digest import file_sha256
+from detector.reference import settings_by_theme
 from detector.training.saving import STATE
 from detector.version import __version__
 from tools import teacher
@@ -94,6 +95,17 @@ def images_per_epoch(images: int) -> int:
     return min(MAX_EPOCH, images // MIN_EPOCHS)
 
 
+def fixed_settings(folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the training that follow from the recipe."""
+    images, classes = recipe["images"], recipe["classes"]
+    return {
+        "data": folder / "data/motifs.yaml", "epochs": images // images_per_epoch(images), "imgsz": recipe["imgsz"],
+        "batch": recipe["batch"], "seed": recipe["seed"], "project": folder, "name": "run", "exist_ok": True,
+        "cache": False, "plots": False, "patience": 0, "transforms": FreshScene(classes),
+        "pretrained": recipe["weights"] or False, **AUGMENTATION,
+    }  # fmt: skip
+
+
 def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Train, or resume where an earlier call stopped; does nothing if the training is complete.
 
@@ -105,22 +117,14 @@ def pretrain(folder: Path, recipe: Mapping[str, Any], settings: Mapping[str, Any
     Raises:
         SettingsError: for settings that the pretraining sets.
     """
-    images, imgsz, classes = recipe["images"], recipe["imgsz"], recipe["classes"]
-    epoch = images_per_epoch(images)
-    data = folder / "data/motifs.yaml"
-    if not data.is_file():
-        make_data(data.parent, epoch, imgsz, classes)
-    run = folder / "run"
-    fixed = {
-        "data": data, "epochs": images // epoch, "imgsz": imgsz, "batch": recipe["batch"], "seed": recipe["seed"],
-        "project": folder, "name": run.name, "exist_ok": True, "cache": False, "plots": False, "patience": 0,
-        "transforms": FreshScene(classes), "pretrained": recipe["weights"] or False, **AUGMENTATION,
-    }  # fmt: skip
+    fixed = fixed_settings(folder, recipe)
+    if not (data := fixed["data"]).is_file():
+        make_data(data.parent, images_per_epoch(recipe["images"]), recipe["imgsz"], recipe["classes"])
     if taken := sorted(fixed.keys() & settings.keys()):
         raise SettingsError(f"{', '.join(taken)}: set by the pretraining and its options; leave them out")
     given = {"loggers": "none", **settings, **fixed}
-    if (run / STATE).is_file():
-        given["resume"] = run
+    if (folder / "run" / STATE).is_file():
+        given["resume"] = folder / "run"
     model = YOLO(Path(recipe["model"]).with_suffix(".yaml"))
     if recipe["teacher"]:
         model.add_callback(FeatureTeacher())
@@ -153,6 +157,17 @@ def write_weights(folder: Path, recipe: Mapping[str, Any], before: Mapping[str, 
     return path
 
 
+def further_settings(settings: Mapping[str, Any], fixed: Collection[str]) -> dict[str, Any]:
+    """Return those that change what is learned, are not by default and do not follow from the recipe."""
+    themes = settings_by_theme("train")
+    return {
+        name: settings[name]
+        for theme in ("data", "training", "optimisation", "loss", "augmentation")
+        for name, field in themes[theme].items()
+        if not (name in fixed or name in ("cuda_graph", "resume") or settings[name] == field.default)
+    }
+
+
 def write_card(
     path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> None:
@@ -175,14 +190,14 @@ def write_card(
             **{key: value for key, value in recipe.items() if key != "weights"},
             "model": Path(recipe["model"]).stem,
             "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1),
+            **further_settings(content["settings"], fixed_settings(path.parent, recipe).keys()),
         },
         **({"recipe of the weights before": before["recipe"]} if before else {}),
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
         "metrics on scenes of the same kind": {
             name: value for name, value in content["metrics"].items() if name.startswith("metrics/")
         },
-        "gain on other data sets": "measured by python -m benchmarks.starter; docs/starter.md has that of the "
-        "published files",
+        "gain on other data sets": "docs/starter.md has that of the published files, and how to measure it",
         "limits": LIMITS,
     }
     replace_file(path.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
