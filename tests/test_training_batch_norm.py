@@ -81,7 +81,7 @@ def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, ba
     def recompute(average, model, batches):
         seen.append(list(batches))
 
-    monkeypatch.setattr("detector.engine.train.recompute_statistics", recompute)
+    monkeypatch.setattr("detector.engine.validation.recompute_statistics", recompute)
     train_tiny(batch=batch)
     assert [[len(images) for images in epoch] for epoch in seen] == [passes] * 2
     drawn = torch.cat(seen[0])

@@ -52,6 +52,7 @@ class TrainingSteps(NamesElsewhere):
     ranks: Ranks
     network: nn.Module
     batch_images: int
+    batch_size: int
     device: torch.device
     precision: Precision
     num_batches: int

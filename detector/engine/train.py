@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,9 +19,6 @@ import torch
 from torch import Tensor
 
 from detector.callbacks.registry import CallbackRegistry
-from detector.callbacks.state import gather_states, restore_states
-from detector.checkpoints.checkpoint import load_checkpoint
-from detector.checkpoints.network import build_network, read_config
 from detector.data.config import is_at_hand
 from detector.data.images import PixelFormat
 from detector.data.letterbox import input_hw
@@ -31,42 +26,33 @@ from detector.data.loader import worker_death
 from detector.device import select_precision, use_repeatable_algorithms
 from detector.engine.loaders import TrainingData, located_data
 from detector.engine.run_folder import RunLock, discard_if_unused, open_run_folder, write_yaml
-from detector.engine.steps import TrainingSteps
 from detector.engine.val import Validator, validation_suppression
-from detector.errors import CallbackError, DetectorError, TrainingError, ending, excerpt
+from detector.engine.validation import TrainingValidation
+from detector.errors import DetectorError, TrainingError, ending
 from detector.inference.malloc import keep_freed_memory
-from detector.inference.torch_backend import TorchBackend
 from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, ModelConfig
 from detector.scale.agreement import AGREED, agree, agree_on_batch, keep_every_rank, same_weights
 from detector.scale.batch_norm import synchronise_batch_norm
-from detector.scale.gradients import mean_of
 from detector.scale.ranks import Ranks
 from detector.scale.restart import mark_run
 from detector.settings import TrainSettings
-from detector.training.auto import epochs_for, is_mosaic_closed
+from detector.training.auto import epochs_for
 from detector.training.autobatch import choose_batch
-from detector.training.averaging import mean_weights
-from detector.training.batch_norm import (
-    FORWARD_BATCHES,
-    STATISTICS_IMAGES,
-    join_batches,
-    recompute_statistics,
-)
 from detector.training.build import build_model, build_optimization
-from detector.training.checked import CheckedAttributes, MetricsDict, check_groups
+from detector.training.checked import CheckedAttributes, check_groups
 from detector.training.default_callbacks import add_default_callbacks
 from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck
-from detector.training.fitness import Fitness, as_fitness
+from detector.training.fitness import Fitness
 from detector.training.freeze import FrozenLayers
 from detector.training.multi_scale import (
     largest_side,
     require_batch_norm_fits,
     smallest_side,
 )
-from detector.training.progress import EpochMeters, FromProgress, Progress, StopFlag
-from detector.training.resume import RunState, machine, random_states, restoring, set_random_states
+from detector.training.progress import EpochMeters, Progress
+from detector.training.resume import RunState
 from detector.training.saving import RunSaver
 from detector.training.signals import Interrupts
 from detector.training.step_graph import (
@@ -82,7 +68,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Trainer(CheckedAttributes, TrainingSteps):
+class Trainer(CheckedAttributes, TrainingValidation):
     """Trains a detection model.
 
     Callbacks are handed the trainer. What they may read: `epoch` (from 0), `epochs`, `batch`,
@@ -99,10 +85,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
         meters: what is summed over the current epoch.
         grad_norm: () float, norm of the gradients in the last optimizer step before they were clipped, on the device.
         recovery: called when the loss is not finite; returns whether to continue with the next batch. None = end.
-        final_metrics: the metrics of the best weights, once they are validated in full.
-        final_model: the network with the best weights, on the CPU, once the training has ended.
-        final_weights: the file they are from, None if nothing is saved.
-        final_checkpoint: its content without the weights; empty if nothing is saved.
         origin: the file the training started from, and those before it: None for random weights.
 
     Args:
@@ -117,15 +99,9 @@ class Trainer(CheckedAttributes, TrainingSteps):
         ranks: the processes that train together; by default this one alone.
     """
 
-    epochs, global_step, stop_reason = FromProgress(), FromProgress(), FromProgress()
-    best_fitness, best_epoch = FromProgress(), FromProgress()
-    stop = StopFlag()
-
     place = "trainer"
     checked: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {
-            **dict.fromkeys(("epoch", "start_epoch", "batch_index", "num_batches", "batch_size"), "int"),
-        }
+        dict.fromkeys(("epoch", "start_epoch", "batch_index", "num_batches", "batch_size"), "int")
     )
     settable = ("stop", "stop_reason", "epochs", "metrics", "fitness", "best_fitness", "loss", "loss_items")
     hints: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -181,30 +157,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self._end_of_epoch: dict[str, Any] | None = None  # the state from before the end of an epoch
         self._mosaic_was_closed = False
         self._shared: list[bool] | None = None  # which parameters the processes exchange gradients of
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Name -> number, of this epoch; numbers of any library become Python's, and what is not one is left out."""
-        return self._metrics
-
-    @metrics.setter
-    def metrics(self, values: Mapping[str, Any]) -> None:
-        if not isinstance(values, Mapping):
-            raise CallbackError(
-                f"trainer.metrics = {excerpt(values, 60)}: expected a dict of names and numbers"
-            )
-        if values is not self.__dict__.get("_metrics"):  # as after |=
-            self._metrics = MetricsDict(values, self._warn_of_metric)
-
-    def _warn_of_metric(self, name: Any, problem: str) -> None:
-        """Name a metric that is left out, once in a run."""
-        if (text := excerpt(name, 60)) not in self._refused_metrics:
-            self._refused_metrics.add(text)
-            caller = self.callbacks.running_text()
-            log.warning(
-                "the metric %s %s; it is left out of files and loggers%s",
-                text, problem, f": {caller}" if caller else "",
-            )  # fmt: skip
 
     # ------------------------------------------------------------------ the run
 
@@ -427,11 +379,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
         while not self.progress.done:
             yield self.progress.epochs_done
 
-    @property
-    def mosaic_is_closed(self) -> bool:
-        """Whether this is one of the last `close_mosaic` epochs, which have no mosaic, copy-paste, mixup or cutmix."""
-        return is_mosaic_closed(self.epoch, self.epochs, self.settings.close_mosaic)
-
     def start_of_epoch(self) -> None:
         """Set the modes and the loss schedule; a resumed run may be within the epoch."""
         settings = self.settings
@@ -498,68 +445,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
         self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
         self.metrics["speed/data_wait"] = self.meters.data_wait / seconds
 
-    def keep_state(self) -> None:
-        """Let the state of now be the one that is saved, until the end of the epoch."""
-        self._end_of_epoch = self.state_dict()
-
-    def recompute_statistics(self) -> None:
-        """Let the batch-norm statistics of the averaged weights be theirs on the last images of this epoch."""
-        limit = min(STATISTICS_IMAGES, FORWARD_BATCHES * self.batch_size)
-        joined = join_batches(self.last_images(STATISTICS_IMAGES), limit)
-        with self.precision.autocast():
-            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, joined))
-
-    def last_images(self, count: int) -> Iterator[Tensor]:
-        """Yield the uint8 images of this epoch's last batches, `count` or up to a batch more.
-
-        A data set of fewer images is drawn several times, each time augmented in another way.
-        """
-        first = max(self.num_batches - math.ceil(count / self.batch_size), 0)
-        for draw in range(math.ceil(count / len(self.data.visits))):
-            for number, batch in enumerate(
-                self.data.train_loader.batches(self.epoch + draw, first, mosaic=not self.mosaic_is_closed),
-                first,
-            ):
-                yield self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
-
-    def validate(self) -> None:
-        """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
-        last_epoch = self.epoch + 1 >= self.epochs or self.stop
-        self._best_before = self.best_fitness, self.progress.best_loss, self.best_epoch
-        if self.data.val_loader is None or not (self.settings.val or last_epoch):
-            self.fitness = None
-            return
-        metrics = self.measure()
-        self.metrics |= self.validator.losses
-        self.metrics |= metrics.results_dict
-        del self.metrics["fitness"]
-        self.fitness = self.fitness_by.of(self.metrics)
-
-    def measure(self) -> Metrics:
-        """Validate the averaged weights as they are now."""
-        self.ema.sync_counters()
-        backend = TorchBackend(self.ema.model, self.device, self.precision)
-        return self.validator.run(
-            backend, self.data.val_loader, self.data.val_annotations, self.loss_fn, final=False
-        )
-
-    @property
-    def fitness(self) -> float | None:
-        """How good the last validated epoch is; None before, and after an epoch without validation.
-
-        Setting it at the end of an epoch, as a callback may, decides again whether this epoch is the best so far.
-        """
-        return self._fitness
-
-    @fitness.setter
-    def fitness(self, value: float | None) -> None:
-        self._fitness = number = as_fitness(value)
-        if self._end_of_epoch is None:
-            return
-        self.best_fitness, self.progress.best_loss, self.best_epoch = self._best_before
-        if number is not None:
-            self.progress.take_if_better(number, self.metrics.get("val/loss"), self.epoch)
-
     # ------------------------------------------------------------------ saving and the end
 
     def save(self) -> None:
@@ -578,56 +463,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
             progress.epochs_done, progress.batches_done, self._end_of_epoch = self.epoch + 1, 0, None
             self.save_state()
 
-    def save_state(self) -> None:
-        """Write what the run needs to resume: between two batches, or from before the end of an epoch."""
-        if self.settings.save:
-            self.saver.save_state(self._end_of_epoch or self.state_dict())
-
-    def save_checkpoint(self, path: str | Path) -> Path:
-        """Write the averaged weights as they are now to a checkpoint at `path`; whole or not at all."""
-        path = Path(path)
-        if not self.ranks.is_main:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.saver.save_checkpoint(path, self.checkpoint())
-        return path
-
-    def save_average(self, parts: Sequence[Path], path: Path) -> Metrics:
-        """Write the mean of some checkpoints of this run to `path`, with statistics of its own; returns its metrics."""
-        now = {key: value.clone() for key, value in self.ema.model.state_dict().items()}
-        try:
-            self.ema.model.load_state_dict(
-                self.ranks.from_main(lambda: mean_weights(parts), "averaged weights")
-            )
-            self.recompute_statistics()
-            metrics = self.measure()
-            if self.ranks.is_main:
-                self.saver.save_checkpoint(
-                    path, self.checkpoint() | {"metrics": self.validator.losses | metrics.results_dict}
-                )
-        finally:
-            self.ema.model.load_state_dict(now)
-        return metrics
-
-    def save_on_exception(self, error: BaseException) -> None:
-        """Before an exception is raised again: save the training since the last save, and say how to resume it."""
-        if hasattr(self, "saver"):
-            self.saver.save_on_exception(
-                error, self.progress, self.checkpoint, lambda: self._end_of_epoch or self.state_dict()
-            )
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint file, as plain data; see `checkpoints/checkpoint.py`."""
-        return {
-            "model": self.model.config.to_dict(),
-            "weights": {key: value.float() if value.is_floating_point() else value
-                        for key, value in self.ema.state_dict().items()},
-            "settings": self.initial_settings,
-            "epoch": self.epoch,
-            "metrics": dict(self.metrics),
-            "origin": self.origin,
-        }  # fmt: skip
-
     def is_over(self) -> bool:
         """Return whether to end after this epoch; fits the epochs to the time budget, if there is one."""
         if self.settings.time is not None:
@@ -641,30 +476,6 @@ class Trainer(CheckedAttributes, TrainingSteps):
             used_up = f" in the {self.settings.time:g} hours of time=" if self.settings.time else ""
             self.stop_reason = f"all {self.epochs} epochs are done{used_up}"
         return bool(self.stop or self.epoch + 1 >= self.epochs)
-
-    def final_eval(self) -> None:
-        """Take the best weights, and validate them once more, in full."""
-        self.final_model = self.ema.model
-        if self.settings.save:
-            ours = self.best_epoch is not None or self.data.val_loader is None  # else it is an older run's
-            path, content = self.ranks.from_main(lambda: self.open_final(ours), "the best weights")
-            self.final_model = build_network(
-                read_config(content["model"], path), content.pop("weights"), path
-            ).eval()
-            self.final_weights, self.final_checkpoint = path, content
-        if self.data.val_loader is not None:
-            head = self.final_model.head_for(self.settings.nms)
-            backend = TorchBackend(self.final_model, self.device, self.precision, head=head)
-            self.final_metrics = self.validator.run(
-                backend, self.data.val_loader, self.data.val_annotations, final=True
-            )
-            self.metrics |= {k: v for k, v in self.final_metrics.results_dict.items() if k != "fitness"}
-        self.fire("on_final_eval_end")
-
-    def open_final(self, ours: bool) -> tuple[Path, dict[str, Any]]:
-        """Return the file of the best weights, or of the last, and its content; `ours` if best.pt is of this run."""
-        path = self.best if ours and self.best.exists() else self.last
-        return path, load_checkpoint(path)
 
     def finish(self) -> None:
         """Mark the run as finished."""
@@ -687,81 +498,3 @@ class Trainer(CheckedAttributes, TrainingSteps):
         if self.lock is not None:
             self.lock.release()
         self.batch = self.preds = None
-
-    # ------------------------------------------------------------------ the state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training between two batches, see `training/resume.py`.
-
-        The tensors are the training's own; everything else is a copy.
-        """
-        plain = {
-            **self.progress.state_dict(),
-            "seconds": perf_counter() - self.started,
-            "schedule": self.schedule.state_dict(),
-            "metrics": dict(self.metrics),
-            "callbacks": gather_states(self.callbacks.objects),
-            "random": random_states(),
-        }
-        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        shares = self.ranks.accumulated(grads)
-        return copy.deepcopy(plain) | {
-            **self.meters.state_dict(),
-            "model": self.model.config.to_dict(),
-            "weights": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "ema_updates": self.ema.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "grads": grads if len(shares) == 1 else mean_of(shares),
-            "shares": shares if len(shares) > 1 else [],
-            "scaler": self.scaler.state_dict(),
-            "frozen": list(self.frozen.parameters),
-            "settings": self.initial_settings,
-            "origin": self.origin,
-            "data": self.data.fingerprint,
-            "machine": machine(self.device, self.precision, self.ranks.size),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, in a trainer that is set up on the same data."""
-        planned = self.epochs
-        self.progress.load_state_dict(state)
-        if self.settings.epochs != state["settings"]["epochs"]:
-            self.progress.replan(planned)
-        self.start_epoch = self.progress.epochs_done
-        self.epoch = max(self.start_epoch - 1, 0)
-        self.metrics = dict(state["metrics"])
-        self.fitness = self.fitness_by.of(self.metrics)
-        self.meters.load_state_dict(state)
-        self.started = perf_counter() - state["seconds"]
-        self.model.load_state_dict(state["weights"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.ema.updates = state["ema_updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        shares = state.get("shares", [])
-        grads = shares[self.ranks.rank] if len(shares) == self.ranks.size else state["grads"]
-        for name, parameter in self.model.named_parameters():
-            if name in grads:
-                parameter.grad = grads[name].to(parameter.device)
-        self.scaler.load_state_dict(state["scaler"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.schedule.epochs = self.epochs
-        self.frozen.restrict(state["frozen"])
-        restore_states(self.callbacks.objects, state["callbacks"])
-        set_random_states(state["random"])
-
-    def resume_run(self, run: RunState) -> None:
-        """Continue where a run was, if this is the same architecture and data.
-
-        Raises:
-            CheckpointError: if the data has other classes.
-            DataError: if the data set has changed in another way, unless forced.
-        """
-        with restoring(run.folder):
-            here = machine(self.device, self.precision, self.ranks.size)
-            run.require_same(self.model.config, self.data.fingerprint, here)
-            # whatever fails now, the state on disk is newer
-            self.saver.saved_step = int(run.content["counters"]["global_step"])
-            self.load_state_dict(run.content)
-        log.info("resumed: %s continues after %s", run.folder, run.place)
-        run.content.clear()  # as large as the training itself, and kept by whoever opened it
