@@ -1,6 +1,7 @@
 """Training.
 
-`Trainer.run` is the whole of it; every named step is a method below. What a reader would call policy
+`Trainer.run` is the whole of it; every named step is a method: below, or of a batch in `steps.py`, of the validation
+in `validation.py`, of the state and its files in `state.py`. What a reader would call policy
 (early stopping, the CSV file, progress, images of batches) is a callback from `detector/callbacks`.
 """
 
