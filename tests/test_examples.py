@@ -1,14 +1,16 @@
-"""The five scripts under examples/ that show callbacks, on a tiny model and few images."""
+"""The scripts under examples/: five that show callbacks, and pseudo-labels; on a tiny model and few images."""
 
 import csv
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
 
 from detector import YOLO
 from detector.checkpoints.checkpoint import load_checkpoint
+from detector.data.config import load_data_config
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -98,3 +100,25 @@ def test_state_comes_back_and_the_run_ends_as_one_that_was_not_interrupted(examp
     saved = load_checkpoint(tmp_path / "train/weights/state.pt")["settings"]
     YOLO(tiny_model).train(**(saved | {"name": "whole", "callbacks": [diary]}))
     assert str(diary) == in_four
+
+
+def test_pseudo_labels_are_trained_on_and_the_validation_images_stay(
+    tiny_model, drawn_dataset, tmp_path, capsys
+):
+    data, new = load_data_config(drawn_dataset), tmp_path / "new"
+    new.mkdir()
+    for image in data.split_images("val")[:2]:
+        shutil.copy(image, new)
+    main = runpy.run_path(str(EXAMPLES / "pseudo_labels.py"))["main"]
+    quick = {"epochs": 1, "imgsz": 64, "batch": 4, "workers": 0, "device": "cpu", "loggers": "none"}
+    out = tmp_path / "pseudo"
+    main(drawn_dataset, new, out, tiny_model, conf=0.0, project=tmp_path, plugins=False, **quick)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"2 images have pseudo-labels now: {out}"
+    assert re.fullmatch(r"mAP50-95 \d\.\d{3} without them, \d\.\d{3} with them: .*best\.pt", lines[-1])
+    both = load_data_config(out)
+    added = sorted(path.name for path in both.split_images("train") if path.name.startswith("pseudo-"))
+    assert [Path(name).stem for name in added] == ["pseudo-0", "pseudo-1"]
+    assert len(both.split_images("train")) == len(data.split_images("train")) + 2
+    assert len(both.split_images("val")) == len(data.split_images("val"))
+    assert all((out / f"labels/train/pseudo-{number}.txt").read_text() for number in range(2))

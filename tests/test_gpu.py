@@ -20,7 +20,10 @@ from detector.nn.losses import build_loss
 from detector.nn.model import DetectionModel, load_model_config
 from detector.training.autobatch import DEFAULT_PART, choose_batch
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),  # it does not see all of them
+]
 
 FAMILIES = ("yolov8n", "yolo11n", "yolo26n")
 CUDA = torch.device("cuda", 0)

@@ -151,6 +151,7 @@ EXCEPTIONS = (
     ),
     Allowed("Makefile", "foreign, peer, vendor", "PEER", "option --peer of the benchmarks"),
     Allowed("docs/benchmarks.md", "foreign, peer, vendor", "", "the other program of a comparison"),
+    Allowed("docs/small-data.md", "foreign, peer, vendor", "peer", "option --peer of the benchmarks"),
     Allowed("docs/resume.md", "foreign, peer, vendor", "peer", "the folder of another program's environment"),
     Allowed("docs/export.md", "foreign, peer, vendor", "against-a-peer", "link to a comparison"),
     Allowed("docs/export.md", "chip", "my[ _]chip", "a processor"),
