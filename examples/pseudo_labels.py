@@ -2,9 +2,10 @@
 
     python examples/pseudo_labels.py mydata.yaml path/to/images
 
-A network is trained on the labelled images and finds objects in the others; what it is confident of becomes their labels
-(pseudo-labels; Lee, ICML workshops 2013), and a second network is trained on both. The validation images stay the same. The
-new data set is in the folder `pseudo`, where the labels can be looked at and corrected. docs/starter.md says what it gains.
+A network is trained on the labelled images and finds objects in the others; what it is confident of becomes their
+labels (pseudo-labels; Lee, ICML workshops 2013), and a second network is trained on both. The validation images stay
+the same. The new data set is in the folder `pseudo`, where the labels can be looked at and corrected. docs/starter.md
+says what it gains.
 """
 
 import shutil

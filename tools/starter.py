@@ -52,8 +52,8 @@ INGREDIENTS = {
 }
 LIMITS = (
     "not for detection as they are: their classes are drawn motifs. For few training images; the more there are, the "
-    "less they gain: nothing with 5,000 (docs/starter.md). Larger inputs than 320 px have been measured on one data set, "
-    "with yolo11n"
+    "less they gain: nothing with 5,000 (docs/starter.md). Larger inputs than 320 px have been measured on one data "
+    "set, with yolo11n"
 )
 TEACHER = (
     f"EfficientNet-Lite0, trained on ImageNet, SHA-256 {SHA256}; {teacher.LICENCE}. Its maps are what the backbone "
