@@ -173,6 +173,7 @@ def write_card(
     path: Path, recipe: Mapping[str, Any], content: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> None:
     """Write the model card next to the weights, as JSON and as Markdown."""
+    further = further_settings(content["settings"], fixed_settings(path.parent, recipe).keys())
     versions = {"detector": __version__, "torch": torch.__version__, "numpy": np.__version__}
     card = {
         "file": {
@@ -191,7 +192,7 @@ def write_card(
             **{key: value for key, value in recipe.items() if key != "weights"},
             "model": Path(recipe["model"]).stem,
             "images seen": images_per_epoch(recipe["images"]) * (content["epoch"] + 1),
-            **further_settings(content["settings"], fixed_settings(path.parent, recipe).keys()),
+            **({"further settings": further} if further else {}),
         },
         **({"recipe of the weights before": before["recipe"]} if before else {}),
         "made with": {**versions, "opencv": cv2.__version__, "python": platform.python_version()},
