@@ -1,4 +1,4 @@
-"""How batch-norm statistics are best kept for the averaged weights: one training, validated in five ways per epoch.
+"""How batch-norm statistics are best kept for the averaged weights: one training, validated in six ways per epoch.
 
     python -m benchmarks.batch_norm --data shapes.yaml --imgsz 160 --epochs 40 --output docs/batch_norm.png
 
@@ -7,7 +7,8 @@ The training is that of `detector train`. At the end of every epoch the averaged
 * `running`: the running statistics of the training, averaged as the weights are; the usual way,
 * `averaged`: the statistics of each batch alone, averaged as the weights are,
 * `32 images`: those of the averaged weights on the last 32 images of the epoch in one pass, as a training does it here,
-* `32 apart`, `all images`: the mean over the batches of the same images, and of all images of the epoch.
+* `128 images`: those on four times as many,
+* `32 apart`, `all images`: the mean over the batches of the last 32 images, and of all images of the epoch.
 
 The table gives the validation's class loss and mAP50-95, and three distances: of the running statistics from those
 of all images (the mean shift of a channel in its standard deviations), of the averaged weights from the model's, and
@@ -32,11 +33,12 @@ from detector.engine.val import Validator
 from detector.inference.torch_backend import TorchBackend
 from detector.plots import LINE_COLORS, new_figure, rgb, write_figure
 from detector.tables import align
-from detector.training.batch_norm import STATISTICS_IMAGES, recompute_statistics
+from detector.training.batch_norm import STATISTICS_IMAGES, join_batches, recompute_statistics
 
 FEW = f"{STATISTICS_IMAGES} images"
+MANY = f"{4 * STATISTICS_IMAGES} images"
 APART = f"{STATISTICS_IMAGES} apart"
-WAYS = ("running", "averaged", FEW, APART, "all images")
+WAYS = ("running", "averaged", FEW, MANY, APART, "all images")
 Row = dict[str, Any]
 
 
@@ -87,8 +89,12 @@ class Watch:
         networks = {way: copy.deepcopy(trainer.ema.model) for way in WAYS}
         for way, kept in self.kept.items():
             torch._foreach_copy_(statistics(networks[way]), kept)
-        for way, count in ((APART, STATISTICS_IMAGES), ("all images", len(trainer.data.train_annotations))):
-            batches = map(trainer.images_to_device, trainer.last_images(count))
+        for way, count, at_once in (
+            (MANY, 4 * STATISTICS_IMAGES, 4 * STATISTICS_IMAGES),
+            (APART, STATISTICS_IMAGES, 1),
+            ("all images", len(trainer.data.train_annotations), 1),
+        ):
+            batches = map(trainer.images_to_device, join_batches(trainer.last_images(count), at_once))
             recompute_statistics(networks[way], trainer.model, batches)
         weights = [p.detach().clone() for p in trainer.model.parameters()]
         row: Row = {

@@ -3,9 +3,9 @@
     python -m benchmarks.stability --data shapes.yaml --images 8,20,50 --seeds 20 --imgsz 128 --epochs 20
 
 Every training takes the first images of the training split. One row per number of images: the largest class loss of
-any validation of any seed, the smallest one of an epoch with mAP50-95 below 0.001, how many trainings were not sane
-(a loss that is not finite, a class loss above 20, or one below 0.001 while nothing is found), and the smallest, mean
-and largest mAP50-95 of the best epochs.
+any validation of any seed, and of the last one; the smallest one of an epoch with mAP50-95 below 0.001, how many
+trainings were not sane (a loss that is not finite, a class loss above 20, or one below 0.001 while nothing is found),
+and the smallest, mean and largest mAP50-95 of the best epochs.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words, in_file = parse_words(args.settings, "train")
     given |= in_file | words
     available = len(TrainingData(TrainSettings.parse(given)).train_annotations)
-    rows = [["images", "seeds", "class loss", "of nothing", "not sane", "mAP50-95"]]
+    rows = [["images", "seeds", "class loss", "in the end", "of nothing", "not sane", "mAP50-95"]]
     for count in map(int, args.images.split(",")):
         runs = [
             train(args.model, given | {"fraction": count / available, "seed": seed})
@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append([
             str(count), str(len(runs)),
             f"<= {max(loss for run in ended for loss in run.losses):.3g}" if ended else "",
+            f"<= {max(run.losses[-1] for run in ended):.3g}" if ended else "",
             f">= {min(of_nothing):.3g}" if of_nothing else "",
             str(len(runs) - sum(run.sane for run in ended)),
             f"{min(scores):.3f}, {np.mean(scores):.3f}, {max(scores):.3f}" if ended else "",

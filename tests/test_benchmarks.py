@@ -196,6 +196,7 @@ def test_trainings_on_few_images_are_compared_over_seeds(
           f"--project={tmp_path}", "device=cpu"])  # fmt: skip
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()][-2:]
     assert [row[:2] for row in rows] == [["4", "2"], ["8", "2"]]
+    assert all(row[3] == row[5] for row in rows), "the only epoch is the last"
     assert all(row[-4] == "0" for row in rows), "none of them leaves the bounds"
 
 
@@ -234,7 +235,7 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
     ] == losses  # the training's way is its own validation
     for row in rows:
         cells = row.replace(",", "").split()
-        assert cells[2:4] != cells[6:8] and float(cells[12]) > 0
+        assert cells[2:4] != cells[6:8] != cells[8:10] and float(cells[14]) > 0
     assert plot.stat().st_size > 5000
 
 
