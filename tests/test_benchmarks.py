@@ -235,7 +235,7 @@ def test_ways_to_keep_the_statistics_are_compared(drawn_dataset, tiny_model, tmp
     ] == losses  # the training's way is its own validation
     for row in rows:
         cells = row.replace(",", "").split()
-        assert cells[2:4] != cells[8:10] != cells[6:8] and float(cells[14]) > 0
+        assert cells[2:4] != cells[6:8] != cells[8:10] and float(cells[14]) > 0
     assert plot.stat().st_size > 5000
 
 

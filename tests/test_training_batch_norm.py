@@ -4,12 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.training.batch_norm import (
-    STATISTICS_IMAGES,
-    join_batches,
-    part_to_keep,
-    recompute_statistics,
-)
+from detector.training.batch_norm import STATISTICS_IMAGES, join_batches, recompute_statistics
 
 
 @pytest.fixture
@@ -40,23 +35,6 @@ def test_what_was_there_before_does_not_matter(networks):
         recompute_statistics(average, model, [torch.ones(2, 3, 4, 4)])
         found.append(average[1].running_mean.clone())
     assert torch.equal(*found)
-
-
-def test_a_part_of_what_was_there_can_be_kept(networks):
-    average, model = networks
-    exact = copy.deepcopy(average)
-    images = torch.rand(2, 3, 4, 4)
-    recompute_statistics(exact, model, [images])
-    average[1].running_mean.fill_(8.0)
-    average[1].running_var.fill_(4.0)
-    recompute_statistics(average, model, [images], keep=0.25)
-    torch.testing.assert_close(average[1].running_mean, 0.75 * exact[1].running_mean + 2)
-    torch.testing.assert_close(average[1].running_var, 0.75 * exact[1].running_var + 1)
-
-
-def test_a_network_keeps_its_running_statistics_for_some_steps_only():
-    parts = [part_to_keep(steps) for steps in (0, 10, 50, 99, 100, 10**6)]
-    assert parts == pytest.approx([1, 0.368, 0.0067, 5e-5, 0, 0], rel=0.02)
 
 
 def test_frozen_layers_keep_theirs(networks):
@@ -100,15 +78,11 @@ def test_batches_of_one_shape_are_joined_up_to_a_limit():
 def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, passes):
     seen: list[list[torch.Tensor]] = []
 
-    kept: list[float] = []
-
-    def recompute(average, model, batches, keep):
+    def recompute(average, model, batches):
         seen.append(list(batches))
-        kept.append(keep)
 
     monkeypatch.setattr("detector.engine.validation.recompute_statistics", recompute)
-    updates = train_tiny(batch=batch).trainer.ema.updates
-    assert kept == [part_to_keep(updates // 2), part_to_keep(updates)]
+    train_tiny(batch=batch)
     assert [[len(images) for images in epoch] for epoch in seen] == [passes] * 2
     drawn = torch.cat(seen[0])
     assert len(drawn.flatten(1).unique(dim=0)) == STATISTICS_IMAGES  # no image twice in the same way

@@ -18,7 +18,6 @@ from detector.training.batch_norm import (
     FORWARD_BATCHES,
     STATISTICS_IMAGES,
     join_batches,
-    part_to_keep,
     recompute_statistics,
 )
 from detector.training.fitness import as_fitness
@@ -52,12 +51,7 @@ class TrainingValidation(TrainingState):
         limit = min(STATISTICS_IMAGES, FORWARD_BATCHES * self.batch_size)
         joined = join_batches(self.last_images(STATISTICS_IMAGES), limit)
         with self.precision.autocast():
-            recompute_statistics(
-                self.ema.model,
-                self.model,
-                map(self.images_to_device, joined),
-                keep=part_to_keep(self.ema.updates),
-            )
+            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, joined))
 
     def last_images(self, count: int) -> Iterator[Tensor]:
         """Yield the uint8 images of this epoch's last batches, `count` or up to a batch more.
