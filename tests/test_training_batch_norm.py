@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from detector.training.batch_norm import STATISTICS_IMAGES, join_batches, recompute_statistics
+from detector.training.batch_norm import (
+    STATISTICS_IMAGES,
+    join_batches,
+    part_to_keep,
+    recompute_statistics,
+)
 
 
 @pytest.fixture
@@ -35,6 +40,25 @@ def test_what_was_there_before_does_not_matter(networks):
         recompute_statistics(average, model, [torch.ones(2, 3, 4, 4)])
         found.append(average[1].running_mean.clone())
     assert torch.equal(*found)
+
+
+def test_a_part_can_be_of_the_running_statistics_of_the_model(networks):
+    average, model = networks
+    exact = copy.deepcopy(average)
+    images = torch.rand(2, 3, 4, 4)
+    recompute_statistics(exact, model, [images])
+    model[1].running_mean.fill_(8.0)
+    model[1].running_var.fill_(4.0)
+    for _ in range(2):  # again gives the same: a validation may be interrupted and begun again
+        recompute_statistics(average, model, [images], keep=0.25)
+        torch.testing.assert_close(average[1].running_mean, 0.75 * exact[1].running_mean + 2)
+        torch.testing.assert_close(average[1].running_var, 0.75 * exact[1].running_var + 1)
+    assert model[1].running_mean.tolist() == [8.0] * 4
+
+
+def test_a_network_keeps_its_running_statistics_for_some_steps_only():
+    parts = [part_to_keep(steps) for steps in (0, 3, 15, 49, 50, 10**6)]
+    assert parts == pytest.approx([1, 0.368, 0.0067, 8e-8, 0, 0], rel=0.02)
 
 
 def test_frozen_layers_keep_theirs(networks):
@@ -78,11 +102,15 @@ def test_batches_of_one_shape_are_joined_up_to_a_limit():
 def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, passes):
     seen: list[list[torch.Tensor]] = []
 
-    def recompute(average, model, batches):
+    kept: list[float] = []
+
+    def recompute(average, model, batches, keep):
         seen.append(list(batches))
+        kept.append(keep)
 
     monkeypatch.setattr("detector.engine.validation.recompute_statistics", recompute)
-    train_tiny(batch=batch)
+    updates = train_tiny(batch=batch).trainer.ema.updates
+    assert kept == [part_to_keep(updates // 2), part_to_keep(updates)]
     assert [[len(images) for images in epoch] for epoch in seen] == [passes] * 2
     drawn = torch.cat(seen[0])
     assert len(drawn.flatten(1).unique(dim=0)) == STATISTICS_IMAGES  # no image twice in the same way

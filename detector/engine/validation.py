@@ -18,6 +18,7 @@ from detector.training.batch_norm import (
     FORWARD_BATCHES,
     STATISTICS_IMAGES,
     join_batches,
+    part_to_keep,
     recompute_statistics,
 )
 from detector.training.fitness import as_fitness
@@ -51,7 +52,12 @@ class TrainingValidation(TrainingState):
         limit = min(STATISTICS_IMAGES, FORWARD_BATCHES * self.batch_size)
         joined = join_batches(self.last_images(STATISTICS_IMAGES), limit)
         with self.precision.autocast():
-            recompute_statistics(self.ema.model, self.model, map(self.images_to_device, joined))
+            recompute_statistics(
+                self.ema.model,
+                self.model,
+                map(self.images_to_device, joined),
+                keep=part_to_keep(self.ema.updates),
+            )
 
     def last_images(self, count: int) -> Iterator[Tensor]:
         """Yield the uint8 images of this epoch's last batches, `count` or up to a batch more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -9,14 +10,29 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
+YOUNG_STEPS = 50  # while a network has made fewer, it keeps a part of its running statistics
 FORWARD_BATCHES = (
     4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
 )
 
 
+def part_to_keep(steps: int) -> float:
+    """Return the part of the running statistics that a network still has after some optimizer steps: e^(-steps / 3).
+
+    With exact statistics a fresh network is a random function that amplifies, from layer to layer, what an image has
+    that the images of the statistics don't have. Running statistics begin with a variance of 1, several times that of
+    a fresh convolution's output, at which no layer amplifies anything; a part of a hundredth is still a tenth more
+    variance. After some twenty steps nothing is left of it, as the weights outrun running statistics and only exact
+    ones fit (docs/small-data.md has the losses).
+    """
+    return math.exp(-steps / 3) if steps < YOUNG_STEPS else 0.0
+
+
 @torch.no_grad()
-def recompute_statistics(average: nn.Module, model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of averaged weights by their own on some batches (precise batch norm).
+def recompute_statistics(
+    average: nn.Module, model: nn.Module, batches: Iterable[Tensor], keep: float = 0.0
+) -> None:
+    """Replace the statistics of averaged weights, or a part of them, by their own on some batches (precise batch norm).
 
     A running statistic is of the weights of the last 1 / momentum steps. Where weights move fast, as in the first
     hundreds of steps, it fits neither the model nor the average of its weights: training, which normalises by
@@ -28,12 +44,19 @@ def recompute_statistics(average: nn.Module, model: nn.Module, batches: Iterable
         average: the network with averaged weights, in eval mode; its statistics are changed.
         model: the network that is trained. What is in eval mode there, such as frozen layers, keeps its statistics.
         batches: (B, 3, H, W) float, as in training; without any, nothing changes.
+        keep: the part of the model's running statistics in the result, 0..1.
     """
     layers: list[tuple[_BatchNorm, float | None]] = []
+    running: list[tuple[Tensor, Tensor]] = []
     for mine, trained in zip(average.modules(), model.modules(), strict=True):
         mine.training = trained.training
         if isinstance(mine, _BatchNorm) and mine.training and mine.track_running_stats:
             layers.append((mine, mine.momentum))
+            running += [
+                (own, trained.get_buffer(name))
+                for name, own in mine.named_buffers()
+                if own.is_floating_point()
+            ]
     seen = 0
     try:
         for images in batches:
@@ -41,6 +64,9 @@ def recompute_statistics(average: nn.Module, model: nn.Module, batches: Iterable
             for layer, _ in layers:
                 layer.momentum = len(images) / seen  # 1 for the first batch: what was there is forgotten
             average(images)
+        if seen and keep:
+            for own, theirs in running:
+                own.lerp_(theirs, keep)
     finally:
         for layer, momentum in layers:
             layer.momentum = momentum
