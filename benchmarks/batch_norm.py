@@ -6,9 +6,9 @@ The training is that of `detector train`. At the end of every epoch the averaged
 
 * `running`: the running statistics of the training, averaged as the weights are; the usual way,
 * `averaged`: the statistics of each batch alone, averaged as the weights are,
-* `32 images`: those of the averaged weights on the last 32 images of the epoch in one pass, as a training does it here,
-* `128 images`: those on four times as many,
-* `32 apart`, `all images`: the mean over the batches of the last 32 images, and of all images of the epoch.
+* `as validated`: what a training does here, `32 images` with a part of the running statistics in the first steps,
+* `32 images`: the statistics of the averaged weights on the last 32 images of the epoch, in one pass,
+* `32 apart`, `all images`: the mean over the batches of the same images, and of all images of the epoch.
 
 The table gives the validation's class loss and mAP50-95, and three distances: of the running statistics from those
 of all images (the mean shift of a channel in its standard deviations), of the averaged weights from the model's, and
@@ -35,10 +35,10 @@ from detector.plots import LINE_COLORS, new_figure, rgb, write_figure
 from detector.tables import align
 from detector.training.batch_norm import STATISTICS_IMAGES, join_batches, recompute_statistics
 
+OWN = "as validated"
 FEW = f"{STATISTICS_IMAGES} images"
-MANY = f"{4 * STATISTICS_IMAGES} images"
 APART = f"{STATISTICS_IMAGES} apart"
-WAYS = ("running", "averaged", FEW, MANY, APART, "all images")
+WAYS = ("running", "averaged", OWN, FEW, APART, "all images")
 Row = dict[str, Any]
 
 
@@ -67,10 +67,8 @@ class Watch:
         self.rows: list[Row] = []
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Let the model keep the last batch's statistics, and begin what is kept of them."""
+        """Begin what is kept of the statistics."""
         self.momentum = norms(trainer.model)[0].momentum or 0.0
-        for layer in norms(trainer.model):
-            layer.momentum = 1.0
         start = statistics(trainer.model)
         self.running = [value.clone() for value in start]
         self.kept = {way: [value.clone() for value in start] for way in ("running", "averaged")}
@@ -79,10 +77,11 @@ class Watch:
     def on_before_zero_grad(self, trainer: Trainer) -> None:
         """Average the statistics, right after the weights were."""
         weight = 1 - trainer.ema.decay_at(trainer.ema.updates)
-        batch = statistics(trainer.model)
-        torch._foreach_lerp_(self.running, batch, self.momentum)
-        torch._foreach_lerp_(self.kept["running"], self.running, weight)
+        running = [value.clone() for value in statistics(trainer.model)]
+        batch = torch._foreach_lerp(self.running, running, 1 / self.momentum)  # what moved them there
+        torch._foreach_lerp_(self.kept["running"], running, weight)
         torch._foreach_lerp_(self.kept["averaged"], batch, weight)
+        self.running = running
 
     def on_fit_epoch_end(self, trainer: Trainer) -> None:
         """Validate in all ways."""
@@ -90,7 +89,7 @@ class Watch:
         for way, kept in self.kept.items():
             torch._foreach_copy_(statistics(networks[way]), kept)
         for way, count, at_once in (
-            (MANY, 4 * STATISTICS_IMAGES, 4 * STATISTICS_IMAGES),
+            (FEW, STATISTICS_IMAGES, STATISTICS_IMAGES),
             (APART, STATISTICS_IMAGES, 1),
             ("all images", len(trainer.data.train_annotations), 1),
         ):
