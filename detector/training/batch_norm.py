@@ -17,15 +17,15 @@ FORWARD_BATCHES = (
 
 
 def part_to_keep(steps: int) -> float:
-    """Return the part of the running statistics that a network still has after some optimizer steps: e^(-steps / 3).
+    """Return the part of the running statistics that a network still has after some optimizer steps: e^(-steps / 4).
 
     With exact statistics a fresh network is a random function that amplifies, from layer to layer, what an image has
     that the images of the statistics don't have. Running statistics begin with a variance of 1, several times that of
     a fresh convolution's output, at which no layer amplifies anything; a part of a hundredth is still a tenth more
-    variance. After some twenty steps nothing is left of it, as the weights outrun running statistics and only exact
+    variance. After some 25 steps nothing is left of it, as the weights outrun running statistics and only exact
     ones fit (docs/small-data.md has the losses).
     """
-    return math.exp(-steps / 3) if steps < YOUNG_STEPS else 0.0
+    return math.exp(-steps / 4) if steps < YOUNG_STEPS else 0.0
 
 
 @torch.no_grad()
