@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
-YOUNG_STEPS = 50  # while a network has made fewer, it keeps a part of its running statistics
+YOUNG_STEPS = 50  # from here on the part of the running statistics, 4e-6, is 0
 FORWARD_BATCHES = (
     4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
 )
