@@ -265,25 +265,22 @@ def test_the_record_of_a_run_is_measured_by_what_writes_it(bench, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="trainings are forked")
-def test_a_sweep_trains_each_variant_once_and_continues(
-    drawn_dataset, tiny_model, tmp_path, monkeypatch, capfd
-):
-    monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.sweep import main
-
+def test_a_sweep_trains_each_variant_once_and_continues(drawn_dataset, tiny_model, tmp_path):
+    """In a process of its own: threads of the test runner must not be forked."""
     results = tmp_path / "found.jsonl"
     words = ["--data", str(drawn_dataset), "--models", str(tiny_model.with_suffix("")), "--jobs", "2"]
     words += ["--project", str(tmp_path / "runs"), "--results", str(results), "--variant", "now:"]
     words += ["epochs=1", "imgsz=64", "batch=4", "workers=0", "device=cpu"]
-    main([*words, "--seeds", "0"])
-    main([*words, "--seeds", "0,1", "--variant", "less:sgd=0.1,optimizer=MuSGD"])
+    command = [sys.executable, "-m", "benchmarks.sweep", *words]
+    subprocess.run([*command, "--seeds", "0"], cwd=ROOT, check=True, timeout=300)
+    again = [*command, "--seeds", "0,1", "--variant", "less:sgd=0.1,optimizer=MuSGD"]
+    out = subprocess.run(again, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True).stdout
     found = [json.loads(line) for line in results.read_text().splitlines()]
     assert {(row["seed"], row["variant"]) for row in found} == {
         (s, v) for s in (0, 1) for v in ("now", "less")
     }
     assert len(found) == 4 and all(len(row["curve"]) == len(row["seconds"]) == 1 for row in found)
-    last = capfd.readouterr().out.splitlines()[-2:]
-    assert [line.split()[2] for line in last] == ["less", "now"]
+    assert [line.split()[2] for line in out.splitlines()[-2:]] == ["less", "now"]
 
 
 def test_a_sweep_report_compares_variants_by_seed(tmp_path, monkeypatch, capsys):
