@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from detector.training.batch_norm import (
-    STATISTICS_IMAGES,
+    images_for_statistics,
     join_batches,
     part_to_keep,
     recompute_statistics,
@@ -98,10 +98,17 @@ def test_batches_of_one_shape_are_joined_up_to_a_limit():
     assert list(join_batches([], 4)) == []
 
 
-@pytest.mark.parametrize(("batch", "passes"), [(8, [32]), (2, [8] * 4)])
-def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, passes):
-    seen: list[list[torch.Tensor]] = []
+def test_the_first_steps_have_more_images_where_they_are_small():
+    sizes = [(0, 96, 96), (49, 160, 320), (0, 256, 256), (0, 320, 320), (0, 640, 640), (50, 96, 96)]
+    assert [images_for_statistics(*size) for size in sizes] == [128, 64, 50, 32, 32, 32]
 
+
+@pytest.mark.parametrize(
+    ("batch", "young", "passes"), [(8, 50, [128]), (2, 50, [32] * 4), (8, 0, [32]), (3, 0, [11, 11, 10])]
+)
+def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, young, passes):
+    monkeypatch.setattr("detector.training.batch_norm.YOUNG_STEPS", young)
+    seen: list[list[torch.Tensor]] = []
     kept: list[float] = []
 
     def recompute(average, model, batches, keep):
@@ -113,4 +120,17 @@ def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, ba
     assert kept == [part_to_keep(updates // 2), part_to_keep(updates)]
     assert [[len(images) for images in epoch] for epoch in seen] == [passes] * 2
     drawn = torch.cat(seen[0])
-    assert len(drawn.flatten(1).unique(dim=0)) == STATISTICS_IMAGES  # no image twice in the same way
+    assert len(drawn.flatten(1).unique(dim=0)) == sum(passes)  # no image twice in the same way
+
+
+@pytest.mark.parametrize(("count", "batches"), [(4, [2, 2]), (5, [3, 2]), (11, [3, 3, 2, 1, 2])])
+def test_they_are_the_last_images_whatever_the_batches(train_tiny, count, batches):
+    found: list[list[torch.Tensor]] = []
+    train_tiny(
+        ("on_fit_epoch_end", lambda trainer: found.extend(map(list, map(trainer.last_images, (count, 8))))),
+        batch=3,
+        epochs=1,
+    )  # 8 images
+    few, all_of_them = found
+    assert [len(images) for images in few] == batches
+    assert torch.equal(torch.cat(few)[:8], torch.cat(all_of_them)[-count:])

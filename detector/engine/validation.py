@@ -11,12 +11,14 @@ from torch import Tensor
 
 from detector.checkpoints.checkpoint import load_checkpoint
 from detector.checkpoints.network import build_network, read_config
+from detector.data.letterbox import input_hw
 from detector.engine.state import TrainingState
 from detector.inference.torch_backend import TorchBackend
 from detector.training.averaging import mean_weights
 from detector.training.batch_norm import (
     FORWARD_BATCHES,
     STATISTICS_IMAGES,
+    images_for_statistics,
     join_batches,
     part_to_keep,
     recompute_statistics,
@@ -49,28 +51,33 @@ class TrainingValidation(TrainingState):
 
     def recompute_statistics(self) -> None:
         """Let the batch-norm statistics of the averaged weights be theirs on the last images of this epoch."""
-        limit = min(STATISTICS_IMAGES, FORWARD_BATCHES * self.batch_size)
-        joined = join_batches(self.last_images(STATISTICS_IMAGES), limit)
+        steps = self.ema.updates
+        count = images_for_statistics(steps, *input_hw(self.settings.imgsz))
+        at_once = FORWARD_BATCHES * self.batch_size * count // STATISTICS_IMAGES  # more where they are small
+        joined = join_batches(self.last_images(count), at_once)
         with self.precision.autocast():
             recompute_statistics(
                 self.ema.model,
                 self.model,
                 map(self.images_to_device, joined),
-                keep=part_to_keep(self.ema.updates),
+                keep=part_to_keep(steps),
             )
 
     def last_images(self, count: int) -> Iterator[Tensor]:
-        """Yield the uint8 images of this epoch's last batches, `count` or up to a batch more.
+        """Yield the last `count` images of this epoch, uint8, in its batches.
 
         A data set of fewer images is drawn several times, each time augmented in another way.
         """
-        first = max(self.num_batches - math.ceil(count / self.batch_size), 0)
-        for draw in range(math.ceil(count / len(self.data.visits))):
+        images = len(self.data.visits)
+        for draw in range(math.ceil(count / images)):
+            first, skipped = divmod(max(images - (count - draw * images), 0), self.batch_size)
             for number, batch in enumerate(
                 self.data.train_loader.batches(self.epoch + draw, first, mosaic=not self.mosaic_is_closed),
                 first,
             ):
-                yield self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
+                joined = self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
+                yield joined[skipped:]
+                skipped = 0
 
     def validate(self) -> None:
         """Validate the averaged weights; this epoch's metrics and fitness are there afterwards."""
