@@ -363,7 +363,7 @@ def test_a_time_budget_takes_the_place_of_the_epochs(budget, planned, epochs, tr
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_dual_model"])
 def test_averaged_weights_and_their_statistics_fit(model, train_tiny, request, monkeypatch):
     """Both modes give the same on the images of the statistics, however fast the weights have moved."""
-    monkeypatch.setattr("detector.training.batch_norm.YOUNG_STEPS", 0)  # as after the first 50 steps
+    monkeypatch.setattr("detector.training.batch_norm.YOUNG_STEPS", 0)  # as after the first steps
     differences = []
 
     def compare(trainer):

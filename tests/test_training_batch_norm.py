@@ -57,8 +57,8 @@ def test_a_part_can_be_of_the_running_statistics_of_the_model(networks):
 
 
 def test_a_network_keeps_its_running_statistics_for_some_steps_only():
-    parts = [part_to_keep(steps) for steps in (0, 4, 20, 49, 50, 10**6)]
-    assert parts == pytest.approx([1, 0.368, 0.0067, 4.8e-6, 0, 0], rel=0.02)
+    parts = [part_to_keep(steps) for steps in (0, 4, 20, 99, 100, 10**6)]
+    assert parts == pytest.approx([1, 0.368, 0.0067, 1.8e-11, 0, 0], rel=0.02)
 
 
 def test_frozen_layers_keep_theirs(networks):
@@ -99,12 +99,12 @@ def test_batches_of_one_shape_are_joined_up_to_a_limit():
 
 
 def test_the_first_steps_have_more_images_where_they_are_small():
-    sizes = [(0, 96, 96), (49, 160, 320), (0, 256, 256), (0, 320, 320), (0, 640, 640), (50, 96, 96)]
+    sizes = [(0, 96, 96), (99, 160, 320), (0, 256, 256), (0, 320, 320), (0, 640, 640), (100, 96, 96)]
     assert [images_for_statistics(*size) for size in sizes] == [128, 64, 50, 32, 32, 32]
 
 
 @pytest.mark.parametrize(
-    ("batch", "young", "passes"), [(8, 50, [128]), (2, 50, [32] * 4), (8, 0, [32]), (3, 0, [11, 11, 10])]
+    ("batch", "young", "passes"), [(8, 100, [128]), (2, 100, [32] * 4), (8, 0, [32]), (3, 0, [11, 11, 10])]
 )
 def test_few_images_are_drawn_until_there_are_enough(train_tiny, monkeypatch, batch, young, passes):
     monkeypatch.setattr("detector.training.batch_norm.YOUNG_STEPS", young)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
-YOUNG_STEPS = 50  # from here on weights move slowly enough for exact statistics of so few images
-YOUNG_SIDE = 320  # pixels; before that, smaller images count for less, and there are more of them
+YOUNG_STEPS = (
+    100  # from here on the weights move slowly enough for the statistics of so few images of any size
+)
+YOUNG_SIDE = 320  # pixels; before that, there are more of smaller images
 YOUNG_IMAGES = 128  # at most
 FORWARD_BATCHES = (
     4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
@@ -34,7 +36,7 @@ def images_for_statistics(steps: int, height: int, width: int) -> int:
     """Return how many images the statistics are of, after some optimizer steps on images of `height` x `width` pixels.
 
     A fresh network amplifies the error of its statistics, too, and images of 96 x 96 have 9 positions each at stride
-    32. So for the first steps there are as many pixels as in 32 images of 320 x 320, in up to 128 images.
+    32. So in the first hundred steps there are as many pixels as in 32 images of 320 x 320, in up to 128 images.
     """
     if steps >= YOUNG_STEPS:
         return STATISTICS_IMAGES
