@@ -6,7 +6,8 @@ The training is that of `detector train`. At the end of every epoch the averaged
 
 * `running`: the running statistics of the training, averaged as the weights are; the usual way,
 * `averaged`: the statistics of each batch alone, averaged as the weights are,
-* `as validated`: what a training does here, `32 images` with a part of the running statistics in the first steps,
+* `as validated`: what a training does here, `32 images` with two differences in the first steps: a part of the running
+  statistics stays, and there are more images where they are small,
 * `32 images`: the statistics of the averaged weights on the last 32 images of the epoch, in one pass,
 * `32 apart`, `all images`: the mean over the batches of the same images, and of all images of the epoch.
 

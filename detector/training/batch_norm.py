@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
-YOUNG_STEPS = (
-    100  # from here on the weights move slowly enough for the statistics of so few images of any size
-)
-YOUNG_SIDE = 320  # pixels; before that, there are more of smaller images
+YOUNG_STEPS = 100  # from here on 32 images of any size are enough, as the weights move slowly
+YOUNG_SIDE = 320  # pixels; before that, smaller images are more
 YOUNG_IMAGES = 128  # at most
 FORWARD_BATCHES = (
     4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
