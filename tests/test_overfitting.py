@@ -16,7 +16,7 @@ def test_eight_images_are_learned_by_heart(family, tmp_path):
     make_drawn_dataset(tmp_path / "data", {"train": 8, "val": 1}, names, seed=0, size=96)
     data = tmp_path / "eight.yaml"
     data.write_text(f"path: data\ntrain: images/train\nval: images/train\nnames: {names}\n")
-    settings = {"data": data, "imgsz": 96, "project": tmp_path, "plots": False, "verbose": False}
+    settings = {"data": data, "imgsz": 160, "project": tmp_path, "plots": False, "verbose": False}
     model = YOLO(f"{family}.yaml")
     given = settings | NO_AUGMENTATION
     model.train(epochs=STEPS, batch=8, loggers="none", val=False, seed=0, pretrained=False, **given)
