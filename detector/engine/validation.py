@@ -76,7 +76,9 @@ class TrainingValidation(TrainingState):
                 first,
             ):
                 joined = self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
-                yield joined[skipped:]
+                yield joined[
+                    skipped:
+                ].clone()  # the loader shares memory for a few batches, not for all of these
                 skipped = 0
 
     def validate(self) -> None:
