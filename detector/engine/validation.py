@@ -76,9 +76,7 @@ class TrainingValidation(TrainingState):
                 first,
             ):
                 joined = self.ranks.joined(batch.images, self.data.train_loader.images_of(number))
-                yield joined[
-                    skipped:
-                ].clone()  # the loader shares memory for a few batches, not for all of these
+                yield joined[skipped:].clone()  # the memory that loaders share holds a few batches only
                 skipped = 0
 
     def validate(self) -> None:
