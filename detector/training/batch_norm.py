@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS_IMAGES = 32  # the statistics of more differ little (docs/small-data.md)
 YOUNG_STEPS = 100  # from here on 32 images of any size are enough, as the weights move slowly
-YOUNG_SIDE = 320  # pixels; before that, smaller images are more
-YOUNG_IMAGES = 128  # at most
+YOUNG_SIDE = 320  # px; before that, there are as many pixels as 32 images of this side have,
+YOUNG_IMAGES = 128  # in this many images at most
 FORWARD_BATCHES = (
     4  # training batches in one forward pass without gradients, which takes a fraction of a step's memory
 )
