@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from detector.data.memory import BufferRing, free_memory, slot_view
 
@@ -30,4 +34,10 @@ def test_what_a_worker_writes_is_what_is_lent():
 
 
 def test_free_memory_is_plausible():
-    assert 2**20 < free_memory(shared=True) <= free_memory() < 2**50
+    assert all(2**20 < free_memory(shared) < 2**50 for shared in (False, True))
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no space of its own here")
+def test_shared_memory_is_limited_by_its_own_space(monkeypatch):
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=4096))
+    assert free_memory(shared=True) == 3 * 4096 < free_memory()
