@@ -156,8 +156,8 @@ def test_rectangular_training_keeps_order_and_fits_batches(annotations):
 
 
 def test_rectangular_training_sorts_the_images_of_a_balanced_epoch(annotations):
-    visits = EpochOrder(annotations, balance=1.0)  # every class is in two images
-    visits.factors[:] = [1, 1, 8, 1, 1, 1]
+    visits = EpochOrder(annotations)
+    visits.factors = np.array([1.0, 1, 8, 1, 1, 1])
     dataset = DetectionDataset(annotations, 128, Augmentation(), rect=True, rect_batch=2, visits=visits)
     ratios = annotations.sizes[:, 0] / annotations.sizes[:, 1]
 

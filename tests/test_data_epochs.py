@@ -107,3 +107,9 @@ def test_a_balance_that_changes_nothing_is_said(caplog):
     )
     assert caplog.messages[1] == "balance=0.5: an image is visited 0.84 to 3.76 times per epoch on average"
     assert caplog.messages[2].startswith("balance=0.5 changes nothing")
+
+
+def test_a_balance_that_changes_nothing_keeps_the_order_of_the_images():
+    one_class = annotations([[0]] * 30 + [[]] * 5)
+    plain, balanced = EpochOrder(one_class), EpochOrder(one_class, balance=0.5)
+    assert balanced.draw(1, 2).tolist() == plain.draw(1, 2).tolist()

@@ -33,7 +33,8 @@ class EpochOrder:
         background: maximum share of images without objects in an epoch, 0..1; None = all of them.
 
     Attributes:
-        factors: (k,) float64, the repeat factor of each image with objects; None without ``balance``.
+        factors: (k,) float64, the repeat factor of each image with objects; None if all are equal, as without
+            ``balance``.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class EpochOrder:
         if background is not None and background < 1:
             wanted = int(len(self._with) * background / (1 - background) + 1e-9)
             self._backgrounds = min(wanted, len(self._without))
-        self.factors = repeat_factors(annotations, balance)[self._with] if balance else None
         if background is not None:
             self._describe_background(background, wanted)
-        if self.factors is not None:
-            self._describe_balance(balance, self.factors)
+        self.factors = None
+        if balance:
+            factors = repeat_factors(annotations, balance)[self._with]
+            self.factors = factors if np.unique(factors).size > 1 else None
+            self._describe_balance(balance)
 
     def __len__(self) -> int:
         return len(self._with) + self._backgrounds
@@ -87,13 +90,13 @@ class EpochOrder:
         else:
             log.info("%s, drawn from %d", text, len(self._without))
 
-    def _describe_balance(self, balance: float, factors: NDArray[np.float64]) -> None:
-        if not len(factors) or np.ptp(factors) == 0:
+    def _describe_balance(self, balance: float) -> None:
+        if self.factors is None:
             log.warning(
                 "balance=%g changes nothing: no class is rarer than that, or all images have one", balance
             )
             return
-        low, high = (factors[[factors.argmin(), factors.argmax()]] / factors.mean()).tolist()
+        low, high = ((self.factors.min(), self.factors.max()) / self.factors.mean()).tolist()
         log.info(
             "balance=%g: an image is visited %.2f to %.2f times per epoch on average", balance, low, high
         )
