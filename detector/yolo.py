@@ -324,7 +324,7 @@ class YOLO:
         Raises:
             SettingsError: for unknown, mistyped or out-of-range settings, all at once.
             DataError: if the data set can't be used.
-            TrainingError: if the loss becomes non-finite.
+            TrainingError: if the loss becomes non-finite, or nothing is learned any more.
         """
         transforms = named_transforms(settings)
         return self._train(*self._checked(TrainSettings, settings), transforms)

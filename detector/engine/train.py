@@ -47,6 +47,7 @@ from detector.training.ema import ModelEMA
 from detector.training.finite import NonFiniteCheck
 from detector.training.fitness import Fitness
 from detector.training.freeze import FrozenLayers
+from detector.training.learning import LearningCheck
 from detector.training.multi_scale import (
     largest_side,
     require_batch_norm_fits,
@@ -347,6 +348,7 @@ class Trainer(CheckedAttributes, TrainingValidation):
         self.recipe, self.optimizer, self.schedule = build_optimization(
             settings, self.model, self.epochs, self.num_batches, self.batch_size
         )
+        self.learning = LearningCheck(self.recipe.lr0, self.last.parent)
         check_groups(self.optimizer)
         self.optimizer.register_load_state_dict_post_hook(check_groups)
         self.watch = NetworkWatch(self.model)
@@ -441,6 +443,7 @@ class Trainer(CheckedAttributes, TrainingValidation):
         same_weights(self.model, self.ranks, self.epoch)
         self.keep_state()
         seconds, means = self.meters.seconds, self.meters.mean_losses()
+        self.learning.check(self.epoch, means, self.grad_norm)
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
         self.metrics |= self.lr
         self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
