@@ -443,7 +443,8 @@ class Trainer(CheckedAttributes, TrainingValidation):
         same_weights(self.model, self.ranks, self.epoch)
         self.keep_state()
         seconds, means = self.meters.seconds, self.meters.mean_losses()
-        self.learning.check(self.epoch, means, self.grad_norm)
+        if any((self.settings.box, self.settings.cls, self.settings.dfl)):  # else losses of 0 were asked for
+            self.learning.check(self.epoch, means, self.grad_norm)
         self.metrics = {f"train/{name}": value for name, value in zip(self.loss_names, means, strict=True)}
         self.metrics |= self.lr
         self.metrics["speed/images_per_second"] = self.meters.images_seen / seconds
